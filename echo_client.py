@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Says something to an echo server and prints the answer: the x/net/websocket example's client."""
+
+import argparse
+import sys
+
+from rfc6455 import ConnectionClosed, InvalidHandshake, connect
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Send one message, print the answer.")
+    parser.add_argument("url", nargs="?", default="ws://127.0.0.1:8080/echo", metavar="URL")
+    parser.add_argument("message", nargs="?", default="hello, world!你好", metavar="MESSAGE")
+    options = parser.parse_args()
+    try:
+        with connect(options.url) as websocket:
+            websocket.send(options.message)
+            print(f"Send: {options.message}")
+            answer = websocket.receive()
+            text = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+            print(f"Receive: {text}")
+    except (ValueError, OSError, InvalidHandshake) as error:
+        sys.exit(f"cannot connect to {options.url}: {error}")
+    except ConnectionClosed as error:
+        sys.exit(f"the server closed the connection: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""An echo at ws://localhost:8080/echo: the port of the x/net/websocket example's server.
+
+It answers each message in brackets, as the original does, and goes on until the client closes,
+where the original answers once, reads at most 512 bytes, and prints what its buffer had behind them.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from rfc6455 import WebSocket, WebSocketServer
+
+PUBLIC = Path(__file__).parent / "public" / "echo"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A WebSocket echo server.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (%(default)s)")
+    parser.add_argument("--max-message", type=int, default=32 << 20, help="bytes (%(default)s)")
+    parser.add_argument("--plain", action="store_true", help="send back exactly what came")
+    options = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    try:
+        server = WebSocketServer(
+            (options.host, options.port),
+            {"/echo": echo_plain if options.plain else echo},
+            directory=PUBLIC,
+            max_message=options.max_message,
+        )
+    except (OSError, OverflowError) as error:
+        sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
+    print(f"The echo runs at {server.url}", flush=True)
+    server.serve_until_signalled()
+    server.close_connections()
+
+
+def echo(websocket: WebSocket) -> None:
+    for message in websocket:
+        text = message if isinstance(message, str) else message.decode(errors="replace")
+        print(f"Receive: {text}", flush=True)
+        answer = f"[{text}]"
+        websocket.send(answer)
+        print(f"Send: {answer}", flush=True)
+
+
+def echo_plain(websocket: WebSocket) -> None:
+    for message in websocket:
+        websocket.send(message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""WebSockets from RFC 6455 on the standard library, both sides. Read it in the order of the RFC:
+
+`frames` (5.1-5.3), `handshake` (3, 4), `connection` (5.4-8), `server`, `client`; `stream` is the
+TCP or TLS below.
+"""
+
+from .client import connect
+from .connection import Prepared, State, WebSocket
+from .errors import ConnectionClosed, InvalidHandshake, ProtocolError
+from .frames import CloseCode, Opcode
+from .server import WebSocketServer
+from .stream import Timeouts
+
+__all__ = [
+    "CloseCode",
+    "ConnectionClosed",
+    "InvalidHandshake",
+    "Opcode",
+    "Prepared",
+    "ProtocolError",
+    "State",
+    "Timeouts",
+    "WebSocket",
+    "WebSocketServer",
+    "connect",
+]

@@ -1,0 +1,357 @@
+"""Messages out of frames, control frames, the closing handshake (RFC 6455, 5.4-5.5, 6, 7, 8.1).
+
+`WebSocket` is the same object on both sides. It has no thread of its own: whoever calls `receive`
+reads, and answers pings and a Close on the way. While a handler is busy with other things the
+clock looks after these, so that a slow handler does not make its peer wait for a pong.
+Left out: sending a message in fragments, which nobody here needs (each goes out as one frame).
+"""
+
+import codecs
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from email.message import Message
+from enum import Enum
+from typing import NamedTuple, Self
+
+from .errors import ConnectionClosed, ProtocolError
+from .frames import (
+    Chunk,
+    CloseCode,
+    FrameParser,
+    Opcode,
+    build_close,
+    build_frame,
+    parse_close,
+)
+from .stream import Stream, clock
+
+log = logging.getLogger("rfc6455")
+
+MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
+_READ_AT_LEAST = 4096  # bytes a read asks for; more only where more is known to be under way,
+_READ_AT_MOST = 262144  # because an idle connection holds that much memory while it waits
+_TEXT, _CONTINUATION = Opcode.TEXT, Opcode.CONTINUATION
+_CLOSE, _PING = Opcode.CLOSE, Opcode.PING
+
+
+class State(Enum):
+    """Between the handshake and the end of TCP (4.1, 7.1.3, 7.1.4)."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Opening(NamedTuple):
+    """What the opening handshake agreed on and told."""
+
+    path: str  # percent-encoded, as it was sent
+    query: str  # what followed "?", percent-encoded
+    headers: Message  # a server sees the request's, a client the response's; any case will do
+    peer: str  # "host:port"
+    subprotocol: str | None = None
+
+
+class Assembler:
+    """Joins chunks of frames to messages, and checks their order and their text (5.4, 5.6, 8.1)."""
+
+    def __init__(self) -> None:
+        self._opcode: int | None = None  # of the message that is under way
+        self._payload = bytearray()
+        self._check_text: codecs.IncrementalDecoder | None = None
+
+    def add(self, chunk: Chunk) -> str | bytes | None:
+        """The message that this chunk of a data frame completes, or None. Raises ProtocolError."""
+        if chunk.first:
+            if (chunk.opcode == _CONTINUATION) != (self._opcode is not None):
+                found = "nothing to continue" if self._opcode is None else "a message within one"
+                raise ProtocolError(CloseCode.PROTOCOL_ERROR, found)
+            if self._opcode is None:
+                if chunk.fin and chunk.last:  # the common case: one frame, all of it here
+                    return _decode(chunk.opcode, chunk.payload)
+                self._opcode = chunk.opcode
+                if chunk.opcode == _TEXT:
+                    self._check_text = codecs.getincrementaldecoder("utf-8")()
+        done = chunk.fin and chunk.last
+        if self._check_text:  # 8.1: bad text is refused where it turns bad, not at the end
+            try:
+                self._check_text.decode(chunk.payload, done)
+            except UnicodeDecodeError:
+                raise ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8") from None
+        self._payload += chunk.payload
+        if not done:
+            return None
+        assert self._opcode is not None
+        message = _decode(self._opcode, bytes(self._payload))
+        self._opcode, self._check_text = None, None
+        self._payload.clear()
+        return message
+
+
+def _decode(opcode: int, payload: bytes) -> str | bytes:
+    if opcode != _TEXT:
+        return payload
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8") from None
+
+
+class Prepared:
+    """Messages made into frames once, for a server to `post` to many clients. Never changes."""
+
+    def __init__(self, messages: Iterable[str | bytes]) -> None:
+        self.frames = b"".join(_message_frame(message, masked=False) for message in messages)
+
+
+def _message_frame(message: str | bytes | bytearray | memoryview, *, masked: bool) -> bytes:
+    if isinstance(message, str):
+        return build_frame(_TEXT, message.encode(), masked=masked)
+    return build_frame(Opcode.BINARY, bytes(message), masked=masked)
+
+
+class WebSocket:
+    """An open WebSocket. One thread at a time receives; any thread may call everything else."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        opening: Opening,
+        *,
+        is_client: bool,
+        max_message: int = MAX_MESSAGE,
+        received: bytes = b"",
+    ) -> None:
+        self.path, self.query, self.headers, self.peer, self.subprotocol = opening
+        self.timeouts = stream.timeouts
+        self.close_code: int = CloseCode.ABNORMAL  # the peer's, once its Close has come (7.1.5)
+        self.close_reason = ""  # in the peer's words; or, after 1006, why the connection ended
+        self.clean = False  # both Close frames have passed (7.1.4)
+        self._stream = stream
+        self._is_client = is_client
+        self._parser = FrameParser(masked=not is_client, max_message=max_message)
+        self._parser.feed(received)
+        self._assembler = Assembler()
+        self._read_size = _READ_AT_LEAST
+        self._reading = threading.Lock()  # held by whoever reads
+        self._received = 0  # how often `receive` was called
+        self._received_before = -1  # the same at the clock's last look
+        self._inbox: deque[str | bytes] = deque()  # what the clock met while the handler was busy
+        self._over = False  # nothing more will be parsed: Close, end, or failed
+        self._closing = False  # our Close was sent
+        self._closed = False  # TCP has ended
+        self._pinged_at: float | None = None
+        stream.set_deadline(float("inf"), "")  # the opening handshake's is met
+        clock.watch(self)
+
+    @property
+    def state(self) -> State:
+        if self._closed or self._stream.lost is not None:
+            return State.CLOSED
+        return State.CLOSING if self._closing or self._over else State.OPEN
+
+    # Receiving (6.2)
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """The next message: str for text, bytes for binary. None after `timeout` seconds without.
+
+        Raises ConnectionClosed when there will be none any more. One thread at a time.
+        """
+        with self._reading:
+            self._received += 1
+            if self._inbox:
+                return self._inbox.popleft()
+            give_up = None if timeout is None else time.monotonic() + timeout
+            while True:
+                message = self._parse()
+                if message is not None:
+                    return message
+                if self._over:
+                    if self._is_client:  # on a server this is done when the handler has ended
+                        self._finish()
+                    raise ConnectionClosed(self.close_code, self.close_reason)
+                left = None if give_up is None else max(0.0, give_up - time.monotonic())
+                if not self._read(left):
+                    return None
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """Messages until the connection ends, however it ends: `close_code` tells."""
+        try:
+            while (message := self.receive()) is not None:
+                yield message
+        except ConnectionClosed:
+            return
+
+    def _parse(self) -> str | bytes | None:
+        """The next message of the bytes at hand, or None; on the way, control frames are obeyed."""
+        try:
+            while not self._over and (chunk := self._parser.parse()) is not None:
+                if chunk.opcode >= _CLOSE:
+                    self._obey(chunk.opcode, chunk.payload)
+                else:
+                    message = self._assembler.add(chunk)
+                    if message is not None:
+                        return message
+        except ProtocolError as error:
+            self._fail(error)
+        return None
+
+    def _read(self, timeout: float | None) -> bool:
+        """Feed the parser with what arrives; False if nothing did in time."""
+        size = max(self._read_size, min(self._parser.left, _READ_AT_MOST))
+        data = self._stream.read(size, timeout)
+        if data is None:
+            return False
+        if data:
+            self._read_size = 65536 if len(data) >= size else _READ_AT_LEAST
+            self._parser.feed(data)
+        else:
+            self._over = True  # 7.1.5: without a Close this is 1006
+            self.close_reason = self._stream.lost or "the peer ended TCP without a Close"
+        return True
+
+    def _obey(self, opcode: int, payload: bytes) -> None:
+        """Handle a control frame (5.5). A pong needs nothing: that it was heard is enough."""
+        if opcode == _PING:
+            self._control(Opcode.PONG, payload)  # 5.5.3: the same payload
+        elif opcode == _CLOSE:
+            code, self.close_reason = parse_close(payload)
+            self.close_code = code
+            self._over = self.clean = True
+            if not self._closing:  # 5.5.1: answered once, with the code that came
+                self._send_close(build_close(None if code == CloseCode.NO_STATUS else code))
+            if not self._is_client:  # 7.1.1: the server ends TCP, at once
+                self._stream.end()
+
+    def _fail(self, error: ProtocolError) -> None:
+        """Fail the connection (7.1.7): say why, and process nothing more."""
+        log.info("%s: failed with %d: %s", self.peer, error.code, error.reason)
+        self._over = True
+        self.close_reason = error.reason
+        if not self._closing:
+            self._send_close(build_close(error.code, error.reason))
+        self._stream.end()
+
+    # Sending (6.1)
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send text (str) or binary data (the others), and wait until the kernel has taken it.
+
+        Raises ConnectionClosed, and UnicodeEncodeError for a lone surrogate.
+        """
+        self._write(_message_frame(message, masked=self._is_client), wait=True)
+
+    def post(self, message: str | bytes | Prepared) -> None:
+        """Send without ever waiting: a peer for whom more than a MiB waits is dropped.
+
+        Raises ConnectionClosed. A `Prepared` message is for servers.
+        """
+        if isinstance(message, Prepared):
+            assert not self._is_client, "5.1: a client masks each frame anew"
+            self._write(message.frames, wait=False)
+        else:
+            self._write(_message_frame(message, masked=self._is_client), wait=False)
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a Ping of at most 125 bytes; never waits. Raises ValueError, ConnectionClosed."""
+        if len(payload) > 125:
+            raise ValueError("a ping has at most 125 bytes")
+        self._write(build_frame(_PING, payload, masked=self._is_client), wait=False)
+
+    def _write(self, frames: bytes, *, wait: bool) -> None:
+        try:
+            self._stream.write(frames, wait=wait)
+        except ConnectionError as error:
+            reason = self.close_reason or str(error)
+            raise ConnectionClosed(self.close_code, reason) from None
+
+    def _control(self, opcode: int, payload: bytes, *, last: bool = False) -> None:
+        frame = build_frame(opcode, payload, masked=self._is_client)
+        try:
+            # 5.5.2: a ping that comes after our Close is still answered
+            self._stream.write(frame, wait=False, last=last, force=opcode == Opcode.PONG)
+        except ConnectionError:
+            pass  # the reader will learn it
+
+    # Closing (7)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, wait: bool = True) -> None:
+        """Start the closing handshake, and wait until it and TCP have ended, with a time limit.
+
+        With `wait=False` return at once; whoever receives, or closes again, does the rest. Closing
+        twice is no error. Raises ValueError for a code that may not be sent (7.4), or a reason of
+        over 123 bytes.
+        """
+        if code == CloseCode.MISSING_EXTENSION and not self._is_client:
+            raise ValueError("1010 is for clients: a server can refuse the handshake")
+        payload = build_close(code, reason)
+        if not (self._closing or self._over):
+            self._send_close(payload)
+        if wait:
+            with self._reading:
+                self._finish()
+
+    def drop(self, reason: str) -> None:
+        """End the connection now, without a closing handshake; `receive` raises with `reason`."""
+        self._stream.abort(reason)
+
+    def _send_close(self, payload: bytes) -> None:
+        self._closing = True
+        self._stream.set_deadline(self.timeouts.closing, "the closing handshake took too long")
+        self._control(_CLOSE, payload, last=True)
+
+    def _finish(self) -> None:
+        """Read to the peer's Close, then to the end of TCP, so that no unread byte causes a reset."""
+        if self._closed:
+            return
+        while not self._over:
+            if self._parse() is None and not self._over:
+                self._read(None)
+        if not (self._is_client and self.clean):
+            self._stream.end()
+        while self._stream.read(65536):  # 7.1.1: whatever comes after a Close is discarded
+            pass
+        self._stream.end()
+        self._stream.close()
+        self._closed = True
+        clock.forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Deadlines
+
+    def tick(self, now: float) -> None:
+        """Called by the clock, from its own thread."""
+        self._stream.tick(now)
+        if self._received == self._received_before and self._reading.acquire(blocking=False):
+            try:
+                self._attend()
+            finally:
+                self._reading.release()
+        self._received_before = self._received
+        if self._closing or self._over or self._inbox:
+            return
+        heard_at = self._stream.heard_at
+        if self._pinged_at is not None and heard_at < self._pinged_at:
+            if now - self._pinged_at >= self.timeouts.pong_within:
+                self._stream.abort(f"silent for {now - heard_at:.0f} s")
+        elif now - heard_at >= self.timeouts.ping_after:
+            self._pinged_at = now
+            self._control(_PING, b"")
+
+    def _attend(self) -> None:
+        """Read for a handler that does not: pings and a Close are answered, one message is kept."""
+        if self._inbox or self._over:
+            return
+        message = self._parse()
+        if message is None and not self._over and self._read(0):
+            message = self._parse()
+        if message is not None:
+            self._inbox.append(message)

@@ -1,0 +1,223 @@
+"""Frames: reading them out of a stream of bytes, building them, masking (RFC 6455, 5.1-5.3, 5.5, 7.4).
+
+No socket and no thread here: `FrameParser` is fed whatever bytes have arrived, cut anywhere, and
+gives back what can be known of them so far. Left out: joining fragments to messages, which is
+`connection.py`'s.
+"""
+
+import os
+from enum import IntEnum
+from typing import NamedTuple
+
+from .errors import ProtocolError
+
+
+class Opcode(IntEnum):
+    """What a frame is (5.2). 0x3-0x7 and 0xB-0xF are reserved; from 0x8 on it is a control frame."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+class CloseCode(IntEnum):
+    """Why a connection was closed (7.4.1). NO_STATUS and ABNORMAL never travel in a frame."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
+    MISSING_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+
+
+MAX_CONTROL = 125  # bytes of payload in a control frame (5.5): its length fits the 7-bit field
+# 5.2: what follows a 7-bit length of 126 or 127: how many bytes, and the least they may say.
+_LONG_LENGTHS = {126: (2, 126), 127: (8, 65536)}
+_KNOWN_OPCODES = frozenset(int(opcode) for opcode in Opcode)
+_FIRST_CONTROL = int(Opcode.CLOSE)
+# 7.4.1, and the registry of 11.7 for 1012-1014, which came after the RFC.
+_DEFINED_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+_XOR_TABLES = [bytes(i ^ key for i in range(256)) for key in range(256)]
+_SMALL = 4096  # bytes; up to here one big integer is the fastest XOR in pure Python
+
+
+class Chunk(NamedTuple):
+    """A frame, or as much of a data frame as has arrived; a control frame always comes whole."""
+
+    opcode: int
+    fin: bool  # the frame's FIN bit
+    rsv1: bool
+    first: bool  # the frame begins with this chunk
+    last: bool  # the frame ends with it
+    payload: bytes  # unmasked
+
+
+class FrameParser:
+    """Cuts a stream of bytes into frames, refusing a bad one as soon as its header is known.
+
+    `masked` is what the peer has to do: clients mask, servers do not (5.1). `max_message` bounds
+    the payload of all frames of one message together, in bytes. One thread at a time may use it.
+    """
+
+    def __init__(self, *, masked: bool, max_message: int) -> None:
+        self._masked = masked
+        self._max_message = max_message
+        self._room = max_message  # what the fragments of the current message may still take
+        self._data = b""
+        self._at = 0  # where the unread part of _data begins
+        self._opcode = 0
+        self._fin = self._rsv1 = False
+        self._key = b""
+        self.left = 0  # bytes of the current frame's payload that were not yet parsed
+        self._in_frame = False
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they arrived. Parse all there is first: what is left over is copied."""
+        if self._at < len(self._data):
+            data = self._data[self._at :] + data
+        self._data = data
+        self._at = 0
+
+    def parse(self) -> Chunk | None:
+        """The next chunk, or None until more bytes are fed. Raises ProtocolError."""
+        first = not self._in_frame
+        if first and not self._parse_header():
+            return None
+        available = len(self._data) - self._at
+        if self.left > available and (self._opcode >= _FIRST_CONTROL or not (first or available)):
+            return None
+        end = self._at + min(self.left, available)
+        payload = self._data[self._at : end]
+        self._at = end
+        self.left -= len(payload)
+        if self._masked and payload:
+            key = self._key
+            if self.left:  # 5.3: the next byte takes up the key where this chunk left it
+                turn = len(payload) % 4
+                self._key = key[turn:] + key[:turn]
+            payload = mask(payload, key)
+        last = self.left == 0
+        self._in_frame = not last
+        return Chunk(self._opcode, self._fin, self._rsv1, first, last, payload)
+
+    def _parse_header(self) -> bool:
+        """Take the next frame's header; False, and nothing taken, while it is incomplete."""
+        data, at = self._data, self._at
+        if len(data) - at < 2:
+            return False
+        # 1. FIN, RSV1-3 and opcode.
+        fin, rsv, opcode = data[at] & 0x80, data[at] & 0x70, data[at] & 0x0F
+        if rsv:  # 5.2: reserved bits are zero where no extension gave them a meaning
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a reserved bit is set")
+        if opcode not in _KNOWN_OPCODES:
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"opcode 0x{opcode:X} is reserved")
+        # 2. The mask bit.
+        if (data[at + 1] >= 0x80) != self._masked:  # 5.1: every client frame, no server frame
+            wrong = "is not masked" if self._masked else "is masked"
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"the frame {wrong}")
+        # 3. The payload's length, and whether it may be.
+        length = data[at + 1] & 0x7F
+        at += 2
+        if opcode >= _FIRST_CONTROL:
+            if not fin:  # 5.5
+                raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is fragmented")
+            if length > MAX_CONTROL:  # 5.5
+                raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is over 125 bytes")
+        else:
+            if length > 125:
+                size, least = _LONG_LENGTHS[length]
+                if len(data) - at < size:
+                    return False
+                length = int.from_bytes(data[at : at + size], "big")
+                at += size
+                if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
+                    raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
+            if length > self._room:  # 10.4: refused before any memory is taken
+                raise ProtocolError(
+                    CloseCode.TOO_BIG, f"the message is over {self._max_message} bytes"
+                )
+        # 4. The masking key.
+        if self._masked:
+            if len(data) - at < 4:
+                return False
+            self._key = data[at : at + 4]
+            at += 4
+        # 5. The header is whole: from here on the frame is under way.
+        if opcode < _FIRST_CONTROL:
+            self._room = self._max_message if fin else self._room - length
+        self._at, self._opcode, self._fin, self._rsv1 = at, opcode, bool(fin), bool(rsv)
+        self.left, self._in_frame = length, True
+        return True
+
+
+def mask(data: bytes, key: bytes) -> bytes:
+    """XOR byte i with key byte i mod 4 (5.3); masking twice gives the data back."""
+    size = len(data)
+    if size <= _SMALL:
+        keys = (key * (size // 4 + 1))[:size]
+        number = int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")
+        return number.to_bytes(size, "little")
+    masked = bytearray(data)
+    for i in range(4):
+        masked[i::4] = masked[i::4].translate(_XOR_TABLES[key[i]])
+    return bytes(masked)
+
+
+def build_frame(opcode: int, payload: bytes, *, masked: bool, rsv1: bool = False) -> bytes:
+    """One whole frame, FIN set (5.2). `masked` on a client, with a new unpredictable key (5.3)."""
+    first = 0x80 | (0x40 if rsv1 else 0) | opcode
+    mask_bit = 0x80 if masked else 0
+    size = len(payload)
+    if size < 126:
+        header = bytes((first, mask_bit | size))
+    elif size < 65536:
+        header = bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
+    if not masked:
+        return header + payload
+    key = os.urandom(4)
+    return header + key + mask(payload, key)
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a received Close frame (5.5.1, 7.1.5, 7.1.6). Raises ProtocolError."""
+    if not payload:
+        return CloseCode.NO_STATUS, ""
+    if len(payload) == 1:
+        raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a Close frame has half a code")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_sendable(code):
+        raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"close code {code} is not allowed")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(CloseCode.INVALID_DATA, "the close reason is not UTF-8") from None
+
+
+def build_close(code: int | None, reason: str = "") -> bytes:
+    """The payload of a Close frame; None means without a code. Raises ValueError (7.4)."""
+    if code is None:
+        if reason:
+            raise ValueError("a close reason needs a code")
+        return b""
+    if not is_sendable(code):
+        raise ValueError(f"close code {code} may not be sent")
+    payload = code.to_bytes(2, "big") + reason.encode()
+    if len(payload) > MAX_CONTROL:
+        raise ValueError("a close reason has at most 123 bytes")
+    return payload
+
+
+def is_sendable(code: int) -> bool:
+    """Whether the code may stand in a Close frame: defined, or of a free range (7.4.1, 7.4.2)."""
+    return code in _DEFINED_CODES or 3000 <= code <= 4999

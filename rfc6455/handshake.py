@@ -1,0 +1,279 @@
+"""The opening handshake, both sides, as functions over headers (RFC 6455, 3, 4, 9.1, 10.2, 11).
+
+No socket here. HTTP itself is the standard library's: `http.server` reads a request,
+`http.client` the headers of a response; what they let pass and the RFC does not is refused by
+`check_header_line`. Left out: redirects, authentication and proxies, which 4.1 leaves to the client.
+"""
+
+import base64
+import binascii
+import hashlib
+import http.client
+import io
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from email.message import Message
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from .errors import InvalidHandshake
+
+VERSION = "13"  # the one version there is (4.1); drafts had others
+MAX_HEAD = 16384  # bytes of request or response head; browsers with many cookies stay below 8 KiB
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3: a value no other protocol would send back
+_TOKEN_CHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = re.compile(_TOKEN_CHARS)
+_HEADER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[1-9] ([0-9]{3}) [^\x00\r\n]*\r\n")
+_PARAMETER = re.compile(
+    rf'[ \t]*;[ \t]*({_TOKEN_CHARS})[ \t]*(?:=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
+)
+_EXTENSION = re.compile(rf"({_TOKEN_CHARS})((?:{_PARAMETER.pattern})*)")
+_RESERVED = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+Extension = tuple[str, list[tuple[str, str | None]]]  # a name and its parameters, as written
+
+
+class Address(NamedTuple):
+    """Where a ws: or wss: URI leads (3)."""
+
+    secure: bool
+    host: str  # ASCII; an IPv6 address without its brackets
+    port: int
+    target: str  # path and query, percent-encoded, for the request line
+
+    @property
+    def authority(self) -> str:
+        """The Host header's value: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+
+def accept_value(key: str) -> str:
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key, as text (4.2.2, step 5.4)."""
+    return base64.b64encode(hashlib.sha1((key + _GUID).encode("latin-1")).digest()).decode()
+
+
+def check_header_line(line: bytes) -> None:
+    """Refuse what http.client takes: bare CR or LF, NUL, folding, no colon, a space before it."""
+    if not _HEADER_LINE.fullmatch(line):
+        raise InvalidHandshake(400, "a header line is malformed")
+
+
+# The server's side (4.2)
+
+
+def check_request(method: str, version: str, headers: Message) -> None:
+    """Refuse a request that does not open a WebSocket (4.2.1). Raises InvalidHandshake."""
+    if method != "GET":
+        raise InvalidHandshake(405, "a WebSocket opens with GET", [("Allow", "GET")])
+    if not _contains(headers, "Upgrade", "websocket"):
+        upgrade = [("Upgrade", "websocket")]
+        raise InvalidHandshake(426, "this address speaks WebSocket", upgrade)
+    major, minor = version.removeprefix("HTTP/").split(".")
+    if (int(major), int(minor)) < (1, 1):
+        raise InvalidHandshake(400, "a WebSocket needs HTTP/1.1")
+    if not _contains(headers, "Connection", "upgrade"):
+        raise InvalidHandshake(400, "the Connection header does not say Upgrade")
+    number = _single(headers, "Sec-WebSocket-Version")
+    if not re.fullmatch(r"0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]", number):
+        raise InvalidHandshake(400, "Sec-WebSocket-Version is no number from 0 to 255")
+    if number != VERSION:  # 4.4: say what would be understood
+        offer = [("Sec-WebSocket-Version", VERSION)]
+        raise InvalidHandshake(426, f"WebSocket version {number} is not spoken here", offer)
+    key = _single(headers, "Sec-WebSocket-Key")
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    if len(nonce) != 16:
+        raise InvalidHandshake(400, "Sec-WebSocket-Key is not 16 bytes in base64")
+
+
+def choose_subprotocol(headers: Message, supported: Sequence[str]) -> str | None:
+    """The first of the client's subprotocols that is supported, or None (4.2.2, step 4)."""
+    values = headers.get_all("Sec-WebSocket-Protocol", [])
+    offered = _split(values)
+    tokens = all(_TOKEN.fullmatch(name) for name in offered)
+    if not tokens or len(set(offered)) < len(offered) or (values and not offered):
+        raise InvalidHandshake(400, "Sec-WebSocket-Protocol is no list of different tokens")
+    return next((name for name in offered if name in supported), None)
+
+
+def response_headers(headers: Message, subprotocol: str | None) -> list[tuple[str, str]]:
+    """What a 101 response says beside its status line (4.2.2, step 5)."""
+    response = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", accept_value(_single(headers, "Sec-WebSocket-Key"))),
+    ]
+    if subprotocol is not None:
+        response.append(("Sec-WebSocket-Protocol", subprotocol))
+    return response
+
+
+def check_host(headers: Message, allowed: Collection[str] | None) -> None:
+    """Refuse a request whose Host is not one of `allowed`, with or without its port; None is any.
+
+    This is what stops DNS rebinding: a page of evil.example whose name suddenly means 127.0.0.1
+    has an Origin equal to its Host, so that the check of the origin alone would let it in.
+    """
+    host = _single(headers, "Host").lower()
+    name = re.sub(r":[0-9]*$", "", host)
+    if allowed is not None and not {host, name} & set(allowed):
+        raise InvalidHandshake(403, f"Host {host!r} is not allowed; --allow-host {name} allows it")
+
+
+def check_origin(headers: Message, allowed: Collection[str]) -> None:
+    """Refuse a page of another site (10.2): browsers name it, and other clients need no Origin."""
+    if "Origin" not in headers:
+        return
+    origin = _single(headers, "Origin").lower()
+    same = origin.partition("://")[2] == _single(headers, "Host").lower()
+    if not same and origin not in allowed and "*" not in allowed:
+        raise InvalidHandshake(
+            403, f"Origin {origin!r} is not allowed; --allow-origin {origin} allows it"
+        )
+
+
+# The client's side (4.1)
+
+
+def parse_url(url: str) -> Address:
+    """Read a ws: or wss: URI (3). Raises ValueError, in words, before anything is sent."""
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise ValueError(f"a space or control character in {url!r}")  # urlsplit would drop it
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss"):
+        raise ValueError(f"not a ws: or wss: URL: {url!r}")
+    if "#" in url:
+        raise ValueError(f"a WebSocket URL has no fragment: {url!r}")
+    if not parts.hostname or "@" in parts.netloc:
+        raise ValueError(f"no host, or a user name, in {url!r}")
+    secure = parts.scheme == "wss"
+    port = parts.port if parts.port is not None else (443 if secure else 80)
+    host = parts.hostname
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    # Percent signs stay: what is encoded already (3: "#" as %23) is not encoded twice.
+    target = quote(parts.path or "/", safe="%/:=&?~+!$,;'@()*[]")
+    if parts.query:
+        target += "?" + quote(parts.query, safe="%/:=&?~+!$,;'@()*[]")
+    return Address(secure, host, port, target)
+
+
+def new_key() -> str:
+    """A nonce for Sec-WebSocket-Key: 16 unpredictable bytes in base64 (4.1, 10.3)."""
+    return base64.b64encode(os.urandom(16)).decode()
+
+
+def build_request(
+    address: Address,
+    key: str,
+    origin: str | None = None,
+    subprotocols: Sequence[str] = (),
+    headers: Iterable[tuple[str, str]] = (),
+) -> bytes:
+    """The client's request (4.1). Raises ValueError for what would not be one header line each."""
+    if len(set(subprotocols)) < len(subprotocols):
+        raise ValueError("a subprotocol is asked for twice")
+    if not all(_TOKEN.fullmatch(name) for name in subprotocols):
+        raise ValueError("a subprotocol is not a token")
+    lines = [
+        ("Host", address.authority),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", VERSION),
+    ]
+    if origin is not None:
+        lines.append(("Origin", origin))
+    if subprotocols:
+        lines.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    for name, value in headers:
+        if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"the header {name} is the handshake's own")
+        lines.append((name, value))
+    request = f"GET {address.target} HTTP/1.1\r\n".encode("ascii")
+    for name, value in lines:
+        line = f"{name}: {value}\r\n".encode("latin-1")
+        if not _HEADER_LINE.fullmatch(line):
+            raise ValueError(f"not one header line: {name}")
+        request += line
+    return request + b"\r\n"
+
+
+def parse_response(head: bytes) -> tuple[int, Message]:
+    """Status and headers of a response head, its empty line included. Raises InvalidHandshake."""
+    first, *lines, _ = head.splitlines(keepends=True)
+    status = _STATUS_LINE.fullmatch(first)
+    if not status:
+        raise InvalidHandshake(400, f"not an HTTP/1.1 response: {first[:60]!r}")
+    for line in lines:
+        check_header_line(line)
+    return int(status[1]), http.client.parse_headers(io.BytesIO(b"".join(lines)))
+
+
+def check_response(status: int, headers: Message, key: str, subprotocols: Sequence[str]) -> None:
+    """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake."""
+    if status != 101:
+        raise InvalidHandshake(status, f"the server answered {status}", headers.items())
+    if _single(headers, "Upgrade").lower() != "websocket":
+        raise InvalidHandshake(status, "the Upgrade header is not websocket")
+    if not _contains(headers, "Connection", "upgrade"):
+        raise InvalidHandshake(status, "the Connection header does not say Upgrade")
+    if _single(headers, "Sec-WebSocket-Accept") != accept_value(key):
+        raise InvalidHandshake(status, "Sec-WebSocket-Accept does not belong to the key sent")
+    if "Sec-WebSocket-Protocol" in headers:
+        chosen = _single(headers, "Sec-WebSocket-Protocol")
+        if chosen not in subprotocols:
+            raise InvalidHandshake(status, f"subprotocol {chosen!r} was not asked for")
+    if parse_extensions(headers):
+        raise InvalidHandshake(status, "an extension that was not offered")
+
+
+# Header values (4.3, 9.1)
+
+
+def parse_extensions(headers: Message) -> list[Extension]:
+    """Sec-WebSocket-Extensions by the grammar of 9.1, in order; quoted values are unquoted."""
+    values = headers.get_all("Sec-WebSocket-Extensions", [])
+    elements = _split(values)
+    if values and not elements:
+        raise InvalidHandshake(400, "Sec-WebSocket-Extensions is empty")
+    return [_parse_extension(element) for element in elements]
+
+
+def _parse_extension(text: str) -> Extension:
+    match = _EXTENSION.fullmatch(text)
+    if match is None:
+        raise InvalidHandshake(400, "Sec-WebSocket-Extensions is malformed")
+    parameters: list[tuple[str, str | None]] = []
+    for parameter in _PARAMETER.finditer(match[2]):
+        name, token, quoted = parameter.groups()
+        value = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        if value is not None and not _TOKEN.fullmatch(value):  # 9.1: a token, once unquoted
+            raise InvalidHandshake(400, "Sec-WebSocket-Extensions has a value that is no token")
+        parameters.append((name, value))
+    return match[1], parameters
+
+
+def _split(values: Iterable[str]) -> list[str]:
+    """The elements of comma lists, also over several headers; empty ones do not count (4.3)."""
+    elements = (element.strip(" \t") for value in values for element in value.split(","))
+    return [element for element in elements if element]
+
+
+def _contains(headers: Message, name: str, token: str) -> bool:
+    return token in (element.lower() for element in _split(headers.get_all(name, [])))
+
+
+def _single(headers: Message, name: str) -> str:
+    """The value of a header that has to be there once (11.3). Raises InvalidHandshake."""
+    values = headers.get_all(name, [])
+    if len(values) != 1:
+        found = f"{len(values)} times" if values else "not at all"
+        raise InvalidHandshake(400, f"the header {name} is there {found}")
+    return str(values[0]).strip(" \t")

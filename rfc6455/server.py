@@ -1,0 +1,360 @@
+"""`WebSocketServer`: static files and WebSockets on one port, one thread per connection.
+
+The standard library's `http.server` reads the request and serves the files. Added to it: every
+wait bounded, the number of connections capped, Host and Origin checked, heads read strictly,
+bodies refused, and each connection closed after its one answer, so that nothing gets out of step.
+Left out: everything that a reverse proxy does better (compression, caching, several names).
+"""
+
+import contextlib
+import errno
+import http.server
+import io
+import logging
+import os
+import re
+import signal
+import socket
+import socketserver
+import ssl
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from . import handshake
+from .connection import MAX_MESSAGE, Opening, WebSocket
+from .errors import ConnectionClosed, InvalidHandshake
+from .frames import CloseCode
+from .stream import TLS, Stream, Timeouts, clock
+
+log = logging.getLogger("rfc6455")
+
+Handler = Callable[[WebSocket], None]
+
+SPARE_CONNECTIONS = 128  # beyond `max_connections`, for pages, and for telling the rest 503
+SHUTDOWN_GRACE = 3.0  # seconds for clients to answer 1001; the whole exit has five
+_RESPONSE_TIME = 60.0  # seconds for a client to fetch one file
+_REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
+_NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class WebSocketServer(http.server.ThreadingHTTPServer):
+    """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
+
+    When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
+    loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
+    bytes. `headers` go with every file. Raises OSError where the address or directory will not do.
+    """
+
+    request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
+    daemon_threads = True
+    allow_reuse_address = os.name != "nt"  # on Windows it lets two servers share one port
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        routes: Mapping[str, Handler],
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        allowed_origins: Collection[str] = (),
+        allowed_hosts: Collection[str] = (),
+        subprotocols: Sequence[str] = (),
+        max_connections: int = 10_000,
+        max_message: int = MAX_MESSAGE,
+        timeouts: Timeouts | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        if directory is not None and not os.path.isdir(directory):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
+        self.routes = routes
+        self.directory = directory
+        self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
+        self.allowed_origins = {origin.lower() for origin in allowed_origins}
+        hosts = {host.lower() for host in allowed_hosts}
+        loopback = address[0] in ("localhost", "::1") or address[0].startswith("127.")
+        self.allowed_hosts = handshake.LOOPBACK_HOSTS | hosts if loopback or hosts else None
+        self.subprotocols = subprotocols
+        self.max_message = max_message
+        self.timeouts = timeouts or Timeouts()
+        self.ssl_context = ssl_context
+        self.slots = threading.BoundedSemaphore(max_connections)
+        self._requests = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
+        self._connections: set[WebSocket] = set()
+        self._changed = threading.Condition()
+        self._shutting_down = False
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _RequestHandler)
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the server."""
+        host = str(self.server_address[0])
+        if host in ("127.0.0.1", "0.0.0.0", "::"):
+            host = "localhost"
+        scheme = "https" if self.ssl_context else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.server_port}"
+
+    # Running and stopping
+
+    def serve_until_signalled(self) -> None:
+        """Serve in the main thread until Ctrl+C or SIGTERM, then stop taking new clients."""
+
+        def stop(*_: object) -> None:
+            threading.Thread(target=self.shutdown).start()  # it waits for the loop below
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        self.serve_forever(poll_interval=0.1)
+        self.server_close()
+
+    def close_connections(self, reason: str = "the server is shutting down") -> None:
+        """Close all with 1001, wait SHUTDOWN_GRACE seconds for them to agree, then drop the rest."""
+        with self._changed:
+            self._shutting_down = True
+            connections = list(self._connections)
+        for websocket in connections:
+            websocket.close(CloseCode.GOING_AWAY, reason, wait=False)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._connections, SHUTDOWN_GRACE)
+            connections = list(self._connections)
+        for websocket in connections:
+            websocket.drop(reason)
+
+    def run_handler(self, handler: Handler, websocket: WebSocket) -> None:
+        """The life of one connection, in its thread, from the 101 response to the end of TCP."""
+        with self._changed:
+            self._connections.add(websocket)
+            late = self._shutting_down
+        code, reason = CloseCode.NORMAL, ""
+        try:
+            if late:
+                code = CloseCode.GOING_AWAY
+            else:
+                handler(websocket)
+        except ConnectionClosed:
+            pass
+        except Exception:
+            log.exception("%s: the handler failed", websocket.peer)
+            code, reason = CloseCode.INTERNAL_ERROR, "internal error"
+        finally:
+            websocket.close(code, reason)
+            with self._changed:
+                self._connections.discard(websocket)
+                self._changed.notify_all()
+        text = f"{websocket.close_code} {websocket.close_reason}".rstrip()
+        log.info("%s: closed, %s", websocket.peer, text)
+
+    # What http.server lets a subclass mend
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer would ask DNS for our own name
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NO_MORE_RESOURCES:  # the loop would come back here at once, for ever
+                log.warning("cannot accept: %s", error.strerror)
+                time.sleep(0.1)
+            raise
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        return self._requests.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._requests.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.exception("%s: the request failed", _peer(client_address))
+
+
+class _RequestHandler(http.server.SimpleHTTPRequestHandler):
+    """Answers one request, or turns it into a WebSocket."""
+
+    server: WebSocketServer
+    protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
+    default_request_version = request_version = "HTTP/1.1"  # of answers to what is no HTTP
+    command = ""
+    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
+        ".html": "text/html; charset=utf-8",  # spelled out: a system's own tables differ
+        ".css": "text/css; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".json": "application/json",
+        ".svg": "image/svg+xml",
+    }
+
+    def setup(self) -> None:
+        server, self.peer = self.server, _peer(self.client_address)
+        tls = TLS(server.ssl_context) if server.ssl_context else None
+        self.directory = os.fspath(server.directory or "")
+        self.stream = Stream(self.request, server.timeouts, tls)
+        self.stream.set_deadline(server.timeouts.opening, "the opening handshake took too long")
+        clock.watch(self.stream)
+        self.rfile = self._head = _Head(self.stream)
+        self.wfile = _Wire(self.stream)
+        self.close_connection = True
+
+    def handle(self) -> None:
+        try:
+            if self.stream.tls:
+                self.stream.tls.handshake(self.request)
+            self.handle_one_request()
+        except InvalidHandshake as error:
+            self._refuse(error.status, error.reason, error.headers)
+        except OSError as error:
+            log.info("%s: %s", self.peer, self.stream.lost or error)
+
+    def finish(self) -> None:
+        self.stream.set_deadline(self.server.timeouts.closing, "")
+        self.stream.end()
+        while self.stream.read(65536):  # else what the peer still sends would cause a reset
+            pass
+        self.stream.close()
+        clock.forget(self.stream)
+
+    def do_GET(self) -> None:
+        self._check_request()
+        path, _, query = self.path.partition("?")
+        if handler := self.server.routes.get(path):
+            self._upgrade(handler, path, query)
+        elif "Upgrade" in self.headers or self.server.directory is None:
+            self._refuse(404, f"there is no WebSocket at {path}")
+        else:
+            self.stream.set_deadline(_RESPONSE_TIME, "the file took too long to fetch")
+            with contextlib.suppress(ValueError):  # %00, or half a surrogate, in the name
+                return super().do_HEAD() if self.command == "HEAD" else super().do_GET()
+            self._refuse(404, "no such file")
+
+    do_HEAD = do_GET
+
+    def _method_not_allowed(self) -> None:
+        self._refuse(405, f"{self.command} is not for here", [("Allow", "GET, HEAD")])
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _method_not_allowed
+
+    def _check_request(self) -> None:
+        """Refuse what http.server lets pass. Raises InvalidHandshake."""
+        if not _REQUEST_LINE.fullmatch(self.requestline):
+            raise InvalidHandshake(400, "the request line is malformed")
+        if "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0":
+            raise InvalidHandshake(400, "a GET request with a body")
+        handshake.check_host(self.headers, self.server.allowed_hosts)
+        self.path = re.sub(r"^https?://[^/?]*", "", self.path)  # the absolute form (4.2.1)
+        if not self.path.startswith("/"):
+            self.path = "/" + self.path
+
+    def _upgrade(self, handler: Handler, path: str, query: str) -> None:
+        """Answer the opening handshake (4.2), and run the handler for as long as it lasts."""
+        server, headers = self.server, self.headers
+        handshake.check_request(self.command, self.request_version, headers)
+        handshake.check_origin(headers, server.allowed_origins)
+        handshake.parse_extensions(headers)  # 9.1: none is spoken, but bad grammar is refused
+        subprotocol = handshake.choose_subprotocol(headers, server.subprotocols)
+        if not server.slots.acquire(blocking=False):
+            raise InvalidHandshake(503, "the server is full")
+        try:
+            self.send_response_only(HTTPStatus.SWITCHING_PROTOCOLS)
+            for name, value in handshake.response_headers(headers, subprotocol):
+                self.send_header(name, value)
+            super().end_headers()
+            opening = Opening(path, query, headers, self.peer, subprotocol)
+            received = self._head.rest
+            clock.forget(self.stream)  # the WebSocket looks after it from here on
+            websocket = WebSocket(
+                self.stream,
+                opening,
+                is_client=False,
+                max_message=server.max_message,
+                received=received,
+            )
+            server.run_handler(handler, websocket)
+        finally:
+            server.slots.release()
+
+    # Answers
+
+    def _refuse(
+        self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        log.info("%s: refused, %d %s", self.peer, status, reason)
+        body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_error(
+        self, code: int, message: str | None = None, explain: str | None = None
+    ) -> None:
+        self._refuse(code, message or HTTPStatus(code).description)
+
+    def end_headers(self) -> None:
+        self.send_header("Connection", "close")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-cache")
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def list_directory(self, path: Any) -> None:
+        self._refuse(404, "no such file")
+
+    def version_string(self) -> str:
+        return "rfc6455"
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        log.debug("%s: %s %s", self.peer, getattr(self, "requestline", ""), code)
+
+
+class _Head(io.BufferedIOBase):
+    """What http.server reads a request's head from: strict, bounded. `rest` is what came behind."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._taken = 0
+        self.rest = b""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        while b"\n" not in self.rest and self._taken + len(self.rest) <= handshake.MAX_HEAD:
+            data = self._stream.read(4096)
+            if not data and self._taken:
+                raise ConnectionError("the request was cut off")
+            if not data:
+                return b""
+            self.rest += data
+        line, newline, self.rest = self.rest.partition(b"\n")
+        line += newline
+        if self._taken + len(line) > handshake.MAX_HEAD:
+            raise InvalidHandshake(431, f"the head is over {handshake.MAX_HEAD} bytes")
+        if self._taken and line != b"\r\n":
+            handshake.check_header_line(line)
+        self._taken += len(line)
+        return line
+
+
+class _Wire(io.BufferedIOBase):
+    """What http.server writes its answers to."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        self._stream.write(bytes(data), wait=True)
+        return len(data)
+
+
+def _peer(address: Any) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

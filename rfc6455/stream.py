@@ -1,0 +1,361 @@
+"""The bytes below the frames: TCP or TLS, one reader, many writers, and a clock for every wait.
+
+No RFC here, but three promises that all else leans on. A writer that must not wait never does:
+what the kernel does not take goes to a bounded backlog, which a thread drains that lives only as
+long as the backlog. The lock is never held while the network is waited for. Every wait has an end:
+one clock thread holds all deadlines and wakes a blocked reader or writer by shutting the socket.
+"""
+
+import contextlib
+import logging
+import math
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from typing import NamedTuple, Protocol
+
+log = logging.getLogger("rfc6455")
+
+MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
+_PIECE = 65536  # bytes; after each the drainer notes that the peer still takes something
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", None)  # Windows has none: its backlog does all
+
+
+class Timeouts(NamedTuple):
+    """How long each wait may last, in seconds."""
+
+    opening: float = 10.0  # the whole opening handshake, TLS included
+    ping_after: float = 20.0  # of silence; below the 60 s after which proxies drop a connection
+    pong_within: float = 20.0
+    closing: float = 5.0  # from the first Close to the end of TCP
+    stuck: float = 20.0  # for the peer to take anything of what waits for it
+
+    @property
+    def shortest(self) -> float:
+        return min(self.opening, self.ping_after, self.pong_within, self.closing, self.stuck)
+
+
+class Watched(Protocol):
+    """What the clock looks at: `tick` is called from its thread, often, and must not wait."""
+
+    timeouts: Timeouts
+
+    def tick(self, now: float) -> None: ...
+
+
+class Clock:
+    """One thread that looks at every connection a few times in its shortest timeout.
+
+    Looking at all is simpler than a heap of deadlines that each message would move, and costs
+    0.1 % of a core for 10,000 connections at one look a second. The thread ends with the last one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._watched: set[Watched] = set()
+        self._period = 1.0  # seconds between two looks
+        self._running = False
+
+    def watch(self, item: Watched) -> None:
+        with self._changed:
+            self._watched.add(item)
+            if item.timeouts.shortest / 8 < self._period:
+                self._period = item.timeouts.shortest / 8
+                self._changed.notify()
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="rfc6455-clock", daemon=True).start()
+
+    def forget(self, item: Watched) -> None:
+        with self._changed:
+            self._watched.discard(item)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(self._period)
+                if not self._watched:
+                    self._period, self._running = 1.0, False
+                    return
+                watched = list(self._watched)
+            now = time.monotonic()
+            for item in watched:
+                try:
+                    item.tick(now)
+                except Exception:
+                    log.exception("a deadline could not be looked after")
+
+
+clock = Clock()
+
+
+class TLS:
+    """TLS as a codec between a socket's bytes and ours.
+
+    OpenSSL forbids that two threads use one connection at once, and here one reads while others
+    write. Between two buffers in memory neither call can wait, so that a lock around each will do.
+    """
+
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._lock = threading.Lock()
+        self._object = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_hostname is None,
+            server_hostname=server_hostname,
+        )
+        self.ended = False  # the peer has sent its close_notify
+
+    def handshake(self, sock: socket.socket) -> None:
+        """Wait until both sides agree. Raises ssl.SSLError (an OSError), ConnectionError."""
+        while True:
+            agreed = False
+            try:
+                self._object.do_handshake()
+                agreed = True
+            except ssl.SSLWantReadError:
+                pass
+            finally:  # on failure this is the alert that tells the peer why
+                with contextlib.suppress(OSError):
+                    sock.sendall(self._outgoing.read())
+            if agreed:
+                return
+            data = sock.recv(_PIECE)
+            if not data:
+                raise ConnectionError("the TLS handshake was cut off")
+            self._incoming.write(data)
+
+    def encrypt(self, data: bytes) -> bytes:
+        with self._lock:
+            if data:
+                self._object.write(data)
+            return self._outgoing.read()
+
+    def decrypt(self, data: bytes) -> bytes:
+        """What `data` completes, perhaps nothing. Raises ssl.SSLError."""
+        with self._lock:
+            self._incoming.write(data)
+            clear = bytearray()
+            while not self.ended:
+                try:
+                    piece = self._object.read(_PIECE)
+                except ssl.SSLWantReadError:
+                    break
+                except ssl.SSLZeroReturnError:
+                    piece = b""
+                self.ended = not piece
+                clear += piece
+            return bytes(clear)
+
+    def say_farewell(self) -> None:
+        """Make close_notify the last thing that `encrypt` gives out."""
+        with self._lock, contextlib.suppress(ssl.SSLError):
+            self._object.unwrap()
+
+
+class Stream:
+    """A connected socket. One thread at a time may read; any thread may do anything else."""
+
+    def __init__(self, sock: socket.socket, timeouts: Timeouts, tls: TLS | None = None) -> None:
+        sock.settimeout(None)  # the clock ends every wait; a timeout would bind both directions
+        with contextlib.suppress(OSError):  # no TCP socket, or the peer is gone already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock
+        self.tls = tls
+        self.timeouts = timeouts
+        self.heard_at = time.monotonic()  # when the peer last sent anything
+        self.lost: str | None = None  # why nothing can be read or written any more
+        self._deadline = math.inf
+        self._deadline_reason = ""
+        self._lock = threading.Lock()  # around every use of what follows
+        self._backlog: deque[memoryview | bytes] = deque()
+        self._drained = threading.Condition(self._lock)
+        self._draining = False  # while it is set, only the drainer writes to the socket
+        self._progress_at = 0.0  # when the peer last took something of the backlog
+        self._queued = self._sent = 0  # bytes that ever entered and left the backlog
+        self._awaited = 0  # bytes of the backlog whose senders wait for them
+        self._no_more = False  # the last write was announced as such
+        self._fin_follows = False
+
+    # Reading
+
+    def read(self, size: int, timeout: float | None = None) -> bytes | None:
+        """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any."""
+        while self.lost is None and not (self.tls and self.tls.ended):
+            if timeout is not None and not self._readable(timeout):
+                return None
+            try:
+                data = self._sock.recv(size)
+                if data and self.tls:
+                    data = self._decrypt(data)
+                    if not data:
+                        continue
+            except OSError as error:
+                self.abort(error.strerror or str(error))
+                break
+            self.heard_at = time.monotonic()
+            return b"" if self.lost else data
+        return b""
+
+    def _readable(self, timeout: float) -> bool:
+        if not hasattr(select, "poll"):
+            return bool(select.select([self._sock], [], [], timeout)[0])
+        poll = select.poll()  # select takes no descriptor from 1,024 on
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(math.ceil(timeout * 1000)))
+
+    def _decrypt(self, data: bytes) -> bytes:
+        assert self.tls
+        clear = self.tls.decrypt(data)
+        with contextlib.suppress(ConnectionError):
+            self.write(b"", wait=False, force=True)  # what TLS itself may have to answer
+        return clear
+
+    # Writing
+
+    def write(
+        self, data: bytes, *, wait: bool, last: bool = False, force: bool = False
+    ) -> None:
+        """Send `data` as one piece, behind all that was written before.
+
+        With `wait` it returns when the kernel has taken everything; without, at once, and a peer
+        whose backlog passes MAX_BACKLOG bytes is dropped. After a `last` write only a `force`d one
+        is allowed. Raises ConnectionError.
+        """
+        with self._lock:
+            if self.lost is not None or (self._no_more and not force):
+                raise ConnectionError(self.lost or "the connection is closing")
+            self._no_more = self._no_more or last
+            rest = self._send_now(self.tls.encrypt(data) if self.tls else data)
+            if not rest:
+                return
+            if not wait and self._queued - self._sent - self._awaited + len(rest) > MAX_BACKLOG:
+                self._lose(f"read too slowly, {MAX_BACKLOG} bytes wait for it")
+                raise ConnectionError(self.lost)
+            self._queued += len(rest)
+            self._backlog.append(rest)
+            until = self._queued
+            drains = not self._draining
+            if drains:
+                self._draining, self._progress_at = True, time.monotonic()
+            if wait:
+                self._awaited += len(rest)
+        if not wait:
+            if drains:
+                self._start_drainer()
+            return
+        try:
+            if drains:
+                self._drain(until)
+            with self._lock:
+                self._drained.wait_for(lambda: self._sent >= until or self.lost is not None)
+                if self._sent < until:
+                    raise ConnectionError(self.lost)
+        except KeyboardInterrupt:  # what was cut off in mid-frame can't be gone on with
+            self.abort("interrupted")
+            self._draining = self._draining and not drains
+            raise
+        finally:
+            with self._lock:
+                self._awaited -= len(rest)
+
+    def _send_now(self, data: bytes) -> memoryview | bytes:
+        """Hand the kernel what it takes without waiting; the rest, b"" if there is none."""
+        if self._draining or _DONT_WAIT is None:
+            return memoryview(data)
+        try:
+            sent = self._sock.send(data, _DONT_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+            raise ConnectionError(self.lost) from error
+        return b"" if sent == len(data) else memoryview(data)[sent:]
+
+    def _start_drainer(self) -> None:
+        threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
+
+    def _drain(self, until: float = math.inf) -> None:
+        """Send the backlog, up to byte `until` of all it ever held, waiting for the peer."""
+        while True:
+            with self._lock:
+                if self._backlog and self._sent < until:
+                    piece = self._backlog[0][:_PIECE]
+                else:
+                    break_off = bool(self._backlog)
+                    self._draining = break_off
+                    if not break_off and self._fin_follows:
+                        self._shut(socket.SHUT_WR)
+                    self._drained.notify_all()
+                    break
+            try:
+                sent = self._sock.send(piece)  # no lock: while _draining nobody else sends
+            except OSError as error:
+                self.abort(error.strerror or str(error))
+                continue
+            with self._lock:
+                self._took(sent)
+        if break_off:  # a sender whose own bytes are out leaves what others posted to a thread
+            self._start_drainer()
+
+    def _took(self, sent: int) -> None:
+        if self.lost is None:
+            self._sent += sent
+            self._progress_at = time.monotonic()
+            if sent == len(self._backlog[0]):
+                self._backlog.popleft()
+            else:
+                self._backlog[0] = self._backlog[0][sent:]
+            self._drained.notify_all()
+
+    # The end
+
+    def end(self) -> None:
+        """Send FIN behind all that was written: the peer reads everything, then EOF, no reset."""
+        if self.tls:
+            self.tls.say_farewell()
+            with contextlib.suppress(ConnectionError):
+                self.write(b"", wait=False, force=True)
+        with self._lock:
+            self._no_more = self._fin_follows = True
+            if not self._draining:
+                self._shut(socket.SHUT_WR)
+
+    def abort(self, reason: str) -> None:
+        """End both directions now; whoever waits for this stream wakes up. Never waits."""
+        with self._lock:
+            self._lose(reason)
+
+    def close(self) -> None:
+        """Release the socket. Call it from the reading side, when nothing more is to be read."""
+        self.abort("the connection is closed")
+        with self._lock:
+            self._drained.wait_for(lambda: not self._draining)  # the drainer uses the socket
+            self._sock.close()
+
+    def set_deadline(self, seconds: float, reason: str) -> None:
+        """Abort in `seconds` for this reason, unless another deadline is set before."""
+        self._deadline_reason = reason
+        self._deadline = time.monotonic() + seconds
+
+    def tick(self, now: float) -> None:
+        """Called by the clock."""
+        if now >= self._deadline:
+            self.abort(self._deadline_reason)
+        elif self._draining and now - self._progress_at >= self.timeouts.stuck:
+            self.abort(f"took nothing for {self.timeouts.stuck:g} s")
+
+    def _lose(self, reason: str) -> None:
+        if self.lost is None:
+            self.lost = reason
+        self._backlog.clear()
+        self._drained.notify_all()
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._sock.shutdown(how)
