@@ -1,0 +1,282 @@
+"""Peers for tests, on bare sockets: what they send and expect is written out as bytes.
+
+They share no code with the layer under test, so that one fault can't hide in both. Every wait is
+bounded by PATIENCE.
+"""
+
+import base64
+import contextlib
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rfc6455 import Timeouts, WebSocket, WebSocketServer
+
+PATIENCE = 10.0  # seconds until a peer that should have answered has failed the test
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455, 1.3, and what has to be accepted for it
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+MASK = bytes.fromhex("37fa213d")  # of the examples in RFC 6455, 5.7
+
+QUICK = Timeouts(opening=1.0, ping_after=0.4, pong_within=0.4, closing=1.0, stuck=0.8)
+
+
+def masked(first: int, payload: bytes = b"", key: bytes = MASK) -> bytes:
+    """A client's frame with this first byte."""
+    return bytes([first]) + length(payload, 0x80) + key + xor(payload, key)
+
+
+def unmasked(first: int, payload: bytes = b"") -> bytes:
+    """A server's frame with this first byte."""
+    return bytes([first]) + length(payload) + payload
+
+
+def length(payload: bytes, mask_bit: int = 0) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes([mask_bit | size])
+    if size < 65536:
+        return bytes([mask_bit | 126]) + size.to_bytes(2, "big")
+    return bytes([mask_bit | 127]) + size.to_bytes(8, "big")
+
+
+def xor(payload: bytes, key: bytes) -> bytes:
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    return code.to_bytes(2, "big") + reason.encode()
+
+
+def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Ask until the answer is true; the answer."""
+    deadline = time.monotonic() + patience
+    while not (answer := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not happen in time")
+        time.sleep(0.005)
+    return answer
+
+
+class Peer:
+    """One end of a TCP connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE)
+        self.sock = sock
+        self.buffer = b""
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        while len(self.buffer) < size:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError(f"the end after {self.buffer!r}")
+            self.buffer += data
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    def read_head(self) -> str:
+        """A request's or response's head, its empty line included."""
+        while b"\r\n\r\n" not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError(f"the end after {self.buffer!r}")
+            self.buffer += data
+        head, end, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        return (head + end).decode("latin-1")
+
+    def read_frame(self) -> tuple[int, bytes]:
+        """A frame's first byte and its payload, unmasked."""
+        first, payload, _ = self.read_frame_and_key()
+        return first, payload
+
+    def read_frame_and_key(self) -> tuple[int, bytes, bytes | None]:
+        """The same and the masking key, None where the frame is not masked."""
+        first, second = self.read(2)
+        size = second & 0x7F
+        if size > 125:
+            size = int.from_bytes(self.read(2 if size == 126 else 8), "big")
+        if not second & 0x80:
+            return first, self.read(size), None
+        key = self.read(4)
+        return first, xor(self.read(size), key), key
+
+    def read_close(self) -> tuple[int | None, str]:
+        """The code and reason of the Close frame that must come next, and then EOF."""
+        first, payload = self.read_frame()
+        assert first == 0x88, f"no Close but 0x{first:x} {payload!r}"
+        assert self.read_to_eof() == b""
+        code = int.from_bytes(payload[:2], "big") if payload else None
+        return code, payload[2:].decode()
+
+    def read_to_eof(self) -> bytes:
+        """All that still comes; a reset is an error."""
+        data, self.buffer = self.buffer, b""
+        while more := self.sock.recv(65536):
+            data += more
+        return data
+
+    def is_silent(self, seconds: float = 0.2) -> bool:
+        """Whether nothing, not even EOF, comes for so long."""
+        if self.buffer:
+            return False
+        self.sock.settimeout(seconds)
+        try:
+            self.buffer = self.sock.recv(65536)
+        except TimeoutError:
+            return True
+        finally:
+            self.sock.settimeout(PATIENCE)
+        return False
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# Against our server
+
+
+@contextlib.contextmanager
+def serving(
+    handler: Callable[[WebSocket], None], path: str = "/", **options: Any
+) -> Iterator[WebSocketServer]:
+    """Our server on a free port of 127.0.0.1, with one handler."""
+    server = WebSocketServer(("127.0.0.1", 0), {path: handler}, **options)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        server.close_connections()
+        thread.join()
+
+
+def echo(websocket: WebSocket) -> None:
+    for message in websocket:
+        websocket.send(message)
+
+
+def tcp(server: WebSocketServer) -> Peer:
+    """A TCP connection to the server, nothing sent yet."""
+    return Peer(socket.create_connection(("127.0.0.1", server.server_port), PATIENCE))
+
+
+def request(server: WebSocketServer, target: str = "/", **changes: str | None) -> bytes:
+    """A good opening handshake; `changes` replace headers (`_` for `-`), None leaves one out."""
+    headers: dict[str, str | None] = {
+        "Host": f"127.0.0.1:{server.server_port}",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": KEY,
+        "Sec-WebSocket-Version": "13",
+    }
+    headers |= {name.replace("_", "-"): value for name, value in changes.items()}
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items() if value is not None]
+    return f"GET {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
+
+
+def shake_hands(server: WebSocketServer, target: str = "/", **changes: str | None) -> Peer:
+    """A client that has got its 101."""
+    peer = tcp(server)
+    peer.send(request(server, target, **changes))
+    head = peer.read_head()
+    assert head.startswith("HTTP/1.1 101 "), head
+    return peer
+
+
+def answer_to(server: WebSocketServer, data: bytes) -> tuple[int, str]:
+    """The status and the whole text that the server answers with before it ends TCP."""
+    with tcp(server) as peer:
+        peer.send(data)
+        text = peer.read_to_eof().decode("latin-1")
+    return int(text.split(" ", 2)[1]), text
+
+
+# Against our client
+
+
+def accept_value(key: str) -> str:
+    digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+    return base64.b64encode(digest).decode()
+
+
+class RawServer:
+    """Accepts one client after the other, and runs `script` with each in a thread of its own.
+
+    Use it in a `with` statement; its end waits for the scripts and raises what they raised.
+    """
+
+    def __init__(self, script: Callable[[Peer], None]) -> None:
+        self.script = script
+        self.errors: list[BaseException] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.url = f"ws://127.0.0.1:{self.port}/"
+        self.accepted = 0
+        self.threads = [threading.Thread(target=self._accept)]
+        self.threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was shut
+            while True:
+                sock, _ = self.listener.accept()
+                self.accepted += 1
+                thread = threading.Thread(target=self._run, args=(Peer(sock),))
+                self.threads.append(thread)
+                thread.start()
+
+    def _run(self, peer: Peer) -> None:
+        with peer:
+            try:
+                self.script(peer)
+            except BaseException as error:
+                self.errors.append(error)
+
+    def __enter__(self) -> "RawServer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+        if self.errors and kind is None:
+            raise self.errors[0]
+
+
+def response(head: str, *more: str) -> bytes:
+    """A good 101 to the request with this head, and further header lines."""
+    key = next(line[19:] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key: "))
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_value(key)}",
+        *more,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def after_handshake(script: Callable[[Peer], None], *more: str) -> RawServer:
+    """A server that agrees to everything and then follows `script`."""
+
+    def whole(peer: Peer) -> None:
+        peer.send(response(peer.read_head(), *more))
+        script(peer)
+
+    return RawServer(whole)
