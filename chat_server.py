@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chat_log import ChatLog
-from rfc6455 import CloseCode, ConnectionClosed, Prepared, WebSocket, WebSocketServer
+from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public"
 PAGE_POLICY = (
@@ -94,6 +94,12 @@ def main() -> None:
     parser.add_argument("--allow-origin", action="append", default=[], help="a page's, to let in")
     parser.add_argument("--allow-host", action="append", default=[], help="a name to answer to")
     parser.add_argument("--hide-emails", action="store_true", help="send them to nobody")
+    parser.add_argument(
+        "--deflate",
+        action="store_true",
+        help="compress for clients that offer it; a browser then compresses every little message, "
+        "which costs a small chat more than it saves",
+    )
     parser.parse_args(namespace=options)
     if options.rate < 0 or options.max_message < 1 or options.max_clients < 1:
         parser.error("--rate, --max-message and --max-clients are positive numbers")
@@ -108,6 +114,7 @@ def main() -> None:
             allowed_hosts=options.allow_host,
             max_connections=options.max_clients,
             max_message=options.max_message,
+            deflate=Deflate() if options.deflate else None,
         )
     except (OSError, OverflowError) as error:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")

@@ -10,7 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
-from rfc6455 import WebSocket, WebSocketServer
+from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
 
@@ -21,6 +21,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (%(default)s)")
     parser.add_argument("--max-message", type=int, default=32 << 20, help="bytes (%(default)s)")
     parser.add_argument("--plain", action="store_true", help="send back exactly what came")
+    parser.add_argument(
+        "--deflate",
+        action="store_true",
+        help="compress where a client offers it: pays for large texts on slow lines, not else",
+    )
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
@@ -29,6 +34,7 @@ def main() -> None:
             {"/echo": echo_plain if options.plain else echo},
             directory=PUBLIC,
             max_message=options.max_message,
+            deflate=Deflate() if options.deflate else None,
         )
     except (OSError, OverflowError) as error:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")

@@ -6,6 +6,7 @@ TCP or TLS below.
 
 from .client import connect
 from .connection import Prepared, State, WebSocket
+from .deflate import Deflate
 from .errors import ConnectionClosed, InvalidHandshake, ProtocolError
 from .frames import CloseCode, Opcode
 from .server import WebSocketServer
@@ -14,6 +15,7 @@ from .stream import Timeouts
 __all__ = [
     "CloseCode",
     "ConnectionClosed",
+    "Deflate",
     "InvalidHandshake",
     "Opcode",
     "Prepared",

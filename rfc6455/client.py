@@ -14,6 +14,7 @@ from email.message import Message
 
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
+from .deflate import Deflate, build_offer, check_answer
 from .errors import InvalidHandshake
 from .handshake import Address
 from .stream import TLS, Stream, Timeouts, clock
@@ -31,6 +32,7 @@ def connect(
     max_message: int = MAX_MESSAGE,
     timeouts: Timeouts | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    deflate: Deflate | None = None,
 ) -> WebSocket:
     """Open a WebSocket to a ws: or wss: URL; close it, or use it in a `with` statement.
 
@@ -39,7 +41,8 @@ def connect(
     """
     address = handshake.parse_url(url)
     key = handshake.new_key()
-    request = handshake.build_request(address, key, origin, subprotocols, headers)
+    offer = build_offer(deflate) if deflate else None
+    request = handshake.build_request(address, key, origin, subprotocols, offer, headers)
     timeouts = timeouts or Timeouts()
     give_up = time.monotonic() + timeouts.opening
     error: OSError = OSError(f"no address for {address.host}")
@@ -60,7 +63,8 @@ def connect(
                 if stream.tls:
                     stream.tls.handshake(sock)
                 response, received = _exchange(stream, request)
-                handshake.check_response(*response, key, subprotocols)
+                extensions = handshake.check_response(*response, key, subprotocols)
+                agreed = check_answer(extensions, deflate)
             except BaseException as failure:  # 7.2.1: it was never open, so no Close is sent
                 stream.close()
                 if isinstance(failure, OSError) and give_up <= time.monotonic():
@@ -70,7 +74,7 @@ def connect(
                 clock.forget(stream)
         path, _, query = address.target.partition("?")
         chosen = response[1].get("Sec-WebSocket-Protocol")
-        opening = Opening(path, query, response[1], address.authority, chosen)
+        opening = Opening(path, query, response[1], address.authority, chosen, agreed)
         return WebSocket(
             stream, opening, is_client=True, max_message=max_message, received=received
         )

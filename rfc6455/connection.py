@@ -16,6 +16,7 @@ from email.message import Message
 from enum import Enum
 from typing import NamedTuple, Self
 
+from .deflate import Deflate, Inflater, compress
 from .errors import ConnectionClosed, ProtocolError
 from .frames import (
     Chunk,
@@ -33,7 +34,7 @@ log = logging.getLogger("rfc6455")
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
 _READ_AT_LEAST = 4096  # bytes a read asks for; more only where more is known to be under way,
 _READ_AT_MOST = 262144  # because an idle connection holds that much memory while it waits
-_TEXT, _CONTINUATION = Opcode.TEXT, Opcode.CONTINUATION
+_TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 _CLOSE, _PING = Opcode.CLOSE, Opcode.PING
 
 
@@ -53,13 +54,17 @@ class Opening(NamedTuple):
     headers: Message  # a server sees the request's, a client the response's; any case will do
     peer: str  # "host:port"
     subprotocol: str | None = None
+    deflate: Deflate | None = None
 
 
 class Assembler:
     """Joins chunks of frames to messages, and checks their order and their text (5.4, 5.6, 8.1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_message: int = MAX_MESSAGE, inflater: Inflater | None = None) -> None:
+        self._max_message = max_message
+        self._inflater = inflater
         self._opcode: int | None = None  # of the message that is under way
+        self._compressed = False
         self._payload = bytearray()
         self._check_text: codecs.IncrementalDecoder | None = None
 
@@ -70,18 +75,20 @@ class Assembler:
                 found = "nothing to continue" if self._opcode is None else "a message within one"
                 raise ProtocolError(CloseCode.PROTOCOL_ERROR, found)
             if self._opcode is None:
-                if chunk.fin and chunk.last:  # the common case: one frame, all of it here
+                if chunk.fin and chunk.last and not chunk.rsv1:  # the common case
                     return _decode(chunk.opcode, chunk.payload)
-                self._opcode = chunk.opcode
+                self._opcode, self._compressed = chunk.opcode, chunk.rsv1
                 if chunk.opcode == _TEXT:
                     self._check_text = codecs.getincrementaldecoder("utf-8")()
-        done = chunk.fin and chunk.last
+        done, payload = chunk.fin and chunk.last, chunk.payload
+        if self._compressed and self._inflater:
+            payload = self._inflater.inflate(payload, done, self._max_message - len(self._payload))
         if self._check_text:  # 8.1: bad text is refused where it turns bad, not at the end
             try:
-                self._check_text.decode(chunk.payload, done)
+                self._check_text.decode(payload, done)
             except UnicodeDecodeError:
                 raise ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8") from None
-        self._payload += chunk.payload
+        self._payload += payload
         if not done:
             return None
         assert self._opcode is not None
@@ -104,13 +111,33 @@ class Prepared:
     """Messages made into frames once, for a server to `post` to many clients. Never changes."""
 
     def __init__(self, messages: Iterable[str | bytes]) -> None:
-        self.frames = b"".join(_message_frame(message, masked=False) for message in messages)
+        self._messages = list(messages)
+        self._compressed: dict[Deflate, bytes] = {}
+        self.frames = b"".join(_message_frame(message) for message in self._messages)
+
+    def compressed(self, deflate: Deflate) -> bytes:
+        """The frames for clients that agreed on this; compressed for the first of them only."""
+        frames = self._compressed.get(deflate)
+        if frames is None:
+            frames = b"".join(_message_frame(each, deflate=deflate) for each in self._messages)
+            self._compressed[deflate] = frames
+        return frames
 
 
-def _message_frame(message: str | bytes | bytearray | memoryview, *, masked: bool) -> bytes:
-    if isinstance(message, str):
-        return build_frame(_TEXT, message.encode(), masked=masked)
-    return build_frame(Opcode.BINARY, bytes(message), masked=masked)
+def _message_frame(
+    message: str | bytes | bytearray | memoryview,
+    *,
+    masked: bool = False,
+    deflate: Deflate | None = None,
+) -> bytes:
+    opcode = _TEXT if isinstance(message, str) else _BINARY
+    payload = message.encode() if isinstance(message, str) else bytes(message)
+    if deflate and len(payload) >= deflate.least:
+        bits = deflate.client_max_window_bits if masked else deflate.server_max_window_bits
+        smaller = compress(payload, bits)
+        if len(smaller) < len(payload):
+            return build_frame(opcode, smaller, masked=masked, rsv1=True)
+    return build_frame(opcode, payload, masked=masked)
 
 
 class WebSocket:
@@ -125,16 +152,21 @@ class WebSocket:
         max_message: int = MAX_MESSAGE,
         received: bytes = b"",
     ) -> None:
-        self.path, self.query, self.headers, self.peer, self.subprotocol = opening
+        self.path, self.query, self.headers, self.peer, self.subprotocol, self.deflate = opening
         self.timeouts = stream.timeouts
         self.close_code: int = CloseCode.ABNORMAL  # the peer's, once its Close has come (7.1.5)
         self.close_reason = ""  # in the peer's words; or, after 1006, why the connection ended
         self.clean = False  # both Close frames have passed (7.1.4)
         self._stream = stream
         self._is_client = is_client
-        self._parser = FrameParser(masked=not is_client, max_message=max_message)
+        inflater = None
+        if deflate := self.deflate:  # each side inflates what the other's parameters say
+            inflater = Inflater(*(deflate[2], deflate[0]) if is_client else (deflate[3], deflate[1]))
+        self._parser = FrameParser(
+            masked=not is_client, max_message=max_message, compressed=inflater is not None
+        )
         self._parser.feed(received)
-        self._assembler = Assembler()
+        self._assembler = Assembler(max_message, inflater)
         self._read_size = _READ_AT_LEAST
         self._reading = threading.Lock()  # held by whoever reads
         self._received = 0  # how often `receive` was called
@@ -242,7 +274,8 @@ class WebSocket:
 
         Raises ConnectionClosed, and UnicodeEncodeError for a lone surrogate.
         """
-        self._write(_message_frame(message, masked=self._is_client), wait=True)
+        frame = _message_frame(message, masked=self._is_client, deflate=self.deflate)
+        self._write(frame, wait=True)
 
     def post(self, message: str | bytes | Prepared) -> None:
         """Send without ever waiting: a peer for whom more than a MiB waits is dropped.
@@ -251,9 +284,10 @@ class WebSocket:
         """
         if isinstance(message, Prepared):
             assert not self._is_client, "5.1: a client masks each frame anew"
-            self._write(message.frames, wait=False)
+            frames = message.compressed(self.deflate) if self.deflate else message.frames
         else:
-            self._write(_message_frame(message, masked=self._is_client), wait=False)
+            frames = _message_frame(message, masked=self._is_client, deflate=self.deflate)
+        self._write(frames, wait=False)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a Ping of at most 125 bytes; never waits. Raises ValueError, ConnectionClosed."""

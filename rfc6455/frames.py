@@ -43,6 +43,7 @@ MAX_CONTROL = 125  # bytes of payload in a control frame (5.5): its length fits 
 # 5.2: what follows a 7-bit length of 126 or 127: how many bytes, and the least they may say.
 _LONG_LENGTHS = {126: (2, 126), 127: (8, 65536)}
 _KNOWN_OPCODES = frozenset(int(opcode) for opcode in Opcode)
+_DATA_OPCODES = frozenset({1, 2})
 _FIRST_CONTROL = int(Opcode.CLOSE)
 # 7.4.1, and the registry of 11.7 for 1012-1014, which came after the RFC.
 _DEFINED_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
@@ -65,11 +66,13 @@ class FrameParser:
     """Cuts a stream of bytes into frames, refusing a bad one as soon as its header is known.
 
     `masked` is what the peer has to do: clients mask, servers do not (5.1). `max_message` bounds
-    the payload of all frames of one message together, in bytes. One thread at a time may use it.
+    the payload of all frames of one message together, in bytes. With `compressed` a message may
+    begin with RSV1 (RFC 7692, 6). One thread at a time may use it.
     """
 
-    def __init__(self, *, masked: bool, max_message: int) -> None:
+    def __init__(self, *, masked: bool, max_message: int, compressed: bool = False) -> None:
         self._masked = masked
+        self._compressed = compressed
         self._max_message = max_message
         self._room = max_message  # what the fragments of the current message may still take
         self._data = b""
@@ -116,7 +119,8 @@ class FrameParser:
             return False
         # 1. FIN, RSV1-3 and opcode.
         fin, rsv, opcode = data[at] & 0x80, data[at] & 0x70, data[at] & 0x0F
-        if rsv:  # 5.2: reserved bits are zero where no extension gave them a meaning
+        starts_compressed = rsv == 0x40 and opcode in _DATA_OPCODES and self._compressed
+        if rsv and not starts_compressed:  # 5.2: zero where no extension gave them a meaning
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a reserved bit is set")
         if opcode not in _KNOWN_OPCODES:
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"opcode 0x{opcode:X} is reserved")
@@ -141,7 +145,10 @@ class FrameParser:
                 at += size
                 if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
                     raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
-            if length > self._room:  # 10.4: refused before any memory is taken
+            room = self._room
+            if rsv:  # deflated, what can't be compressed is a little longer; inflating has the limit
+                room += 64 + (room >> 6)
+            if length > room:  # 10.4: refused before any memory is taken
                 raise ProtocolError(
                     CloseCode.TOO_BIG, f"the message is over {self._max_message} bytes"
                 )
@@ -153,7 +160,7 @@ class FrameParser:
             at += 4
         # 5. The header is whole: from here on the frame is under way.
         if opcode < _FIRST_CONTROL:
-            self._room = self._max_message if fin else self._room - length
+            self._room = self._max_message if fin else room - length
         self._at, self._opcode, self._fin, self._rsv1 = at, opcode, bool(fin), bool(rsv)
         self.left, self._in_frame = length, True
         return True

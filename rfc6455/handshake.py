@@ -102,7 +102,9 @@ def choose_subprotocol(headers: Message, supported: Sequence[str]) -> str | None
     return next((name for name in offered if name in supported), None)
 
 
-def response_headers(headers: Message, subprotocol: str | None) -> list[tuple[str, str]]:
+def response_headers(
+    headers: Message, subprotocol: str | None, extension: str | None
+) -> list[tuple[str, str]]:
     """What a 101 response says beside its status line (4.2.2, step 5)."""
     response = [
         ("Upgrade", "websocket"),
@@ -111,6 +113,8 @@ def response_headers(headers: Message, subprotocol: str | None) -> list[tuple[st
     ]
     if subprotocol is not None:
         response.append(("Sec-WebSocket-Protocol", subprotocol))
+    if extension is not None:
+        response.append(("Sec-WebSocket-Extensions", extension))
     return response
 
 
@@ -174,6 +178,7 @@ def build_request(
     key: str,
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
+    extension: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> bytes:
     """The client's request (4.1). Raises ValueError for what would not be one header line each."""
@@ -192,6 +197,8 @@ def build_request(
         lines.append(("Origin", origin))
     if subprotocols:
         lines.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    if extension is not None:
+        lines.append(("Sec-WebSocket-Extensions", extension))
     for name, value in headers:
         if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"the header {name} is the handshake's own")
@@ -216,8 +223,13 @@ def parse_response(head: bytes) -> tuple[int, Message]:
     return int(status[1]), http.client.parse_headers(io.BytesIO(b"".join(lines)))
 
 
-def check_response(status: int, headers: Message, key: str, subprotocols: Sequence[str]) -> None:
-    """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake."""
+def check_response(
+    status: int, headers: Message, key: str, subprotocols: Sequence[str]
+) -> list[Extension]:
+    """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake.
+
+    The extensions it chooses are returned unchecked.
+    """
     if status != 101:
         raise InvalidHandshake(status, f"the server answered {status}", headers.items())
     if _single(headers, "Upgrade").lower() != "websocket":
@@ -230,8 +242,7 @@ def check_response(status: int, headers: Message, key: str, subprotocols: Sequen
         chosen = _single(headers, "Sec-WebSocket-Protocol")
         if chosen not in subprotocols:
             raise InvalidHandshake(status, f"subprotocol {chosen!r} was not asked for")
-    if parse_extensions(headers):
-        raise InvalidHandshake(status, "an extension that was not offered")
+    return parse_extensions(headers)
 
 
 # Header values (4.3, 9.1)

@@ -25,6 +25,7 @@ from typing import Any
 
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
+from .deflate import Deflate, accept_offer
 from .errors import ConnectionClosed, InvalidHandshake
 from .frames import CloseCode
 from .stream import TLS, Stream, Timeouts, clock
@@ -66,6 +67,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         max_message: int = MAX_MESSAGE,
         timeouts: Timeouts | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        deflate: Deflate | None = None,
     ) -> None:
         if directory is not None and not os.path.isdir(directory):
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
@@ -80,6 +82,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
         self.ssl_context = ssl_context
+        self.deflate = deflate
         self.slots = threading.BoundedSemaphore(max_connections)
         self._requests = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
         self._connections: set[WebSocket] = set()
@@ -256,16 +259,19 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         server, headers = self.server, self.headers
         handshake.check_request(self.command, self.request_version, headers)
         handshake.check_origin(headers, server.allowed_origins)
-        handshake.parse_extensions(headers)  # 9.1: none is spoken, but bad grammar is refused
+        offers = handshake.parse_extensions(headers)
+        deflate, extension = None, None
+        if server.deflate and (accepted := accept_offer(offers, server.deflate)):
+            deflate, extension = accepted
         subprotocol = handshake.choose_subprotocol(headers, server.subprotocols)
         if not server.slots.acquire(blocking=False):
             raise InvalidHandshake(503, "the server is full")
         try:
             self.send_response_only(HTTPStatus.SWITCHING_PROTOCOLS)
-            for name, value in handshake.response_headers(headers, subprotocol):
+            for name, value in handshake.response_headers(headers, subprotocol, extension):
                 self.send_header(name, value)
             super().end_headers()
-            opening = Opening(path, query, headers, self.peer, subprotocol)
+            opening = Opening(path, query, headers, self.peer, subprotocol, deflate)
             received = self._head.rest
             clock.forget(self.stream)  # the WebSocket looks after it from here on
             websocket = WebSocket(
