@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+MOST = 1 << 30  # no limit
 KEPT = 100_000  # messages; the oldest go first
 _APPLICATION_ID = 0x72666343  # tells our file from another program's database
 _SEQUENCE_BITS = 20  # a number is the milliseconds since 1970, then this many bits of sequence
@@ -73,19 +74,23 @@ class ChatLog:
             self._last = number
         return [(_id(row[0]), row[1:]) for row in rows]
 
-    def since(self, message_id: str, limit: int) -> tuple[list[Entry], bool]:
+    def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]:
         """The newest `limit` messages after an id, oldest first, and whether there were more.
 
         Raises ValueError for what is no id, LogFailed.
         """
         query = "SELECT * FROM messages WHERE number > ? ORDER BY number DESC LIMIT ?"
-        values = (_number(message_id), limit + 1)
+        values = (order(message_id), limit + 1)
         try:
             with self._lock:
                 rows = self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise LogFailed(str(error)) from error
         return [(_id(row[0]), row[1:]) for row in reversed(rows[:limit])], len(rows) > limit
+
+    def newest(self) -> str:
+        """The id of the newest message, `0-0` where there is none."""
+        return _id(self._last)
 
     def _known(self, keys: set[str]) -> set[str | None]:
         try:
@@ -113,12 +118,8 @@ class ChatLog:
         self._count = count
 
 
-def check_id(message_id: str) -> None:
-    """Raises ValueError for what is no id; `0` is one, before all."""
-    _number(message_id)
-
-
-def _number(message_id: str) -> int:
+def order(message_id: str) -> int:
+    """A number that rises as ids do; `0` is an id, too. Raises ValueError for what is none."""
     match = _ID.fullmatch(message_id)
     if match is None:
         raise ValueError(f"{message_id[:40]!r} is no message id")

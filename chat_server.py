@@ -3,7 +3,8 @@
 
 In the original's order: `clients`, `broadcast`, `Message`, `main`, `handle_connections`,
 `handle_messages`. What a channel and a goroutine are there, a queue and a thread are here; the
-protocol, which Go takes from gorilla/websocket, is in `rfc6455/`.
+protocol, which Go takes from gorilla/websocket, is in `rfc6455/`. The original forgets what was
+said; here it is in a log, from which a client that was away gets what it missed.
 """
 
 import argparse
@@ -16,9 +17,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from chat_log import ChatLog
+from chat_log import Entry, LogFailed
+from chat_options import open_log, read_options
+from chat_resume import Joined, Log, Resumers, catch_up, check_since, since_of
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public"
@@ -29,15 +32,16 @@ PAGE_POLICY = (
 )
 MAX_KEY = 64  # characters
 BURST = 3.0  # seconds' worth of messages that a client may send at once
-BATCH = 256 * 1024  # bytes; more at once would overrun the backlog of clients that are not slow
 DRAIN_TIME = 1.0  # seconds at shutdown for what is queued; the whole exit has five
 
 clients: set[WebSocket] = set()
-clients_lock = threading.Lock()  # differs from Go: there a data race, which kills it under load
+clients_lock = threading.Lock()  # differs from Go, which has a data race here
+resumers = Resumers(clients, clients_lock)
 # Bounded: a full queue makes the sender's thread wait, and TCP then makes its client wait.
-broadcast: "queue.Queue[Message]" = queue.Queue(maxsize=1000)
-chat_log = ChatLog()
-options = argparse.Namespace(rate=20.0, hide_emails=False)
+broadcast: "queue.Queue[Said | Joined | Entry]" = queue.Queue(maxsize=1000)
+options = argparse.Namespace()
+chat_log: Log
+log = logging.getLogger("chat")
 
 
 class Message(NamedTuple):
@@ -49,62 +53,43 @@ class Message(NamedTuple):
     key: str | None = None  # differs from Go: one that was logged is not logged again
 
     @classmethod
-    def from_json(cls, text: str) -> "Message":
+    def from_fields(cls, fields: dict[str, Any]) -> "Message":
         """Raises ValueError, in words."""
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError):
-            raise ValueError("the message is not JSON") from None
-        if not isinstance(fields, dict):
-            raise ValueError("the message is not a JSON object")
-        # As in Go, null leaves a field empty.
-        known = {name: fields[name] for name in cls._fields if fields.get(name) is not None}
-        for name, value in known.items():
-            if not isinstance(value, str):
+        known: dict[str, str] = {}
+        for name in cls._fields:
+            value = fields.get(name)
+            if isinstance(value, str):  # as in Go, half of a surrogate pair becomes U+FFFD
+                known[name] = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            elif value is not None:  # as in Go, null leaves a field empty
                 raise ValueError(f"{name} is not a string")
-        # As in Go, half of a surrogate pair (which JSON can say, but UTF-8 can't) becomes U+FFFD.
-        surrogates_replaced = {
-            name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            for name, value in known.items()
-        }
-        message = cls(**surrogates_replaced)
+        message = cls(**known)
         if len(message.key or "") > MAX_KEY:
             raise ValueError(f"the key has more than {MAX_KEY} characters")
-        return message
+        return message if message.key else message._replace(key=None)
 
     def to_json(self, message_id: str) -> str:
-        avatar = hashlib.sha256(self.email.strip().lower().encode()).hexdigest()
         email = "" if options.hide_emails else self.email
+        avatar = hashlib.sha256(self.email.strip().lower().encode()).hexdigest()
         fields = {"email": email, "username": self.username, "message": self.message}
         fields |= {"id": message_id, "avatar": avatar}
-        if self.key is not None:
+        if self.key:
             fields["key"] = self.key
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
+class Said(NamedTuple):
+    """On its way from handle_connections to handle_messages."""
+
+    message: Message
+    websocket: WebSocket
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A chat over WebSockets.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one (%(default)s)")
-    parser.add_argument(
-        "--rate", type=float, default=20, help="messages a second per client; 0: any (%(default)g)"
-    )
-    parser.add_argument("--max-message", type=int, default=65536, help="bytes (%(default)s)")
-    parser.add_argument("--max-clients", type=int, default=10000, help="(%(default)s)")
-    parser.add_argument("--allow-origin", action="append", default=[], help="a page's, to let in")
-    parser.add_argument("--allow-host", action="append", default=[], help="a name to answer to")
-    parser.add_argument("--hide-emails", action="store_true", help="send them to nobody")
-    parser.add_argument(
-        "--deflate",
-        action="store_true",
-        help="compress for clients that offer it; a browser then compresses every little message, "
-        "which costs a small chat more than it saves",
-    )
-    parser.parse_args(namespace=options)
-    if options.rate < 0 or options.max_message < 1 or options.max_clients < 1:
-        parser.error("--rate, --max-message and --max-clients are positive numbers")
+    global chat_log
+    read_options(options)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
+        chat_log = open_log(options, broadcast.put)
         server = WebSocketServer(
             (options.host, options.port),
             {"/ws": handle_connections},
@@ -115,10 +100,14 @@ def main() -> None:
             max_connections=options.max_clients,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
+            check=check_since,
         )
+    except LogFailed as error:
+        sys.exit(f"cannot keep the log: {error}")
     except (OSError, OverflowError) as error:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
     threading.Thread(target=handle_messages, daemon=True).start()
+    threading.Thread(target=resumers.tell_presence, daemon=True).start()
     print(f"The chat runs at {server.url}", flush=True)
     server.serve_until_signalled()
     deadline = time.monotonic() + DRAIN_TIME
@@ -129,52 +118,101 @@ def main() -> None:
 
 def handle_connections(websocket: WebSocket) -> None:
     """One client, in its thread: what it sends goes to `broadcast`."""
-    with clients_lock:
-        clients.add(websocket)
+    since = since_of(websocket.query)
     try:
-        next_free = 0.0  # differs from Go: a client that sends faster than --rate is slowed
+        if since is None:
+            with clients_lock:
+                clients.add(websocket)
+        else:  # differs from Go: it gets what it missed, and then joins the others
+            resumers.name(websocket, "")
+            broadcast.put(Joined(websocket, catch_up(websocket, since, chat_log, show)))
+        pace = 0.0  # differs from Go: a client that sends faster than --rate is slowed
         for text in websocket:
-            if isinstance(text, bytes):
-                return websocket.close(CloseCode.UNSUPPORTED_DATA, "the chat is text")
-            try:
-                message = Message.from_json(text)
-            except ValueError as error:
-                return websocket.close(CloseCode.POLICY_VIOLATION, str(error))
+            hear(websocket, text)
             if options.rate:
                 now = time.monotonic()
-                next_free = max(next_free, now - BURST) + 1 / options.rate
-                time.sleep(max(0.0, next_free - now))
-            broadcast.put(message)
+                pace = max(pace, now - BURST) + 1 / options.rate
+                time.sleep(max(0.0, pace - now))
+    except TypeError as error:
+        websocket.close(CloseCode.UNSUPPORTED_DATA, str(error))
+    except ValueError as error:
+        websocket.close(CloseCode.POLICY_VIOLATION, str(error))
+    except LogFailed as error:
+        refuse(websocket, error)
     finally:
         with clients_lock:
             clients.discard(websocket)
+        resumers.remove(websocket)
+
+
+def hear(websocket: WebSocket, text: str | bytes) -> None:
+    """Take one message from a client. Raises TypeError or ValueError, in words."""
+    if isinstance(text, bytes):
+        raise TypeError("the chat is text")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("the message is not JSON") from None
+    if not isinstance(fields, dict):
+        raise ValueError("the message is not a JSON object")
+    message = Message.from_fields(fields)
+    if websocket in resumers and fields.get("event") == "join":
+        resumers.name(websocket, message.username)
+    else:
+        broadcast.put(Said(message, websocket))
 
 
 def handle_messages() -> None:
-    """Everything that was said, in one thread: numbered, and sent to every client."""
+    """Everything that is said, in one thread: logged, and then sent to every client."""
+    position = chat_log.newest()
     while True:
-        messages = take_what_waits()
-        logged = chat_log.append(messages)
-        prepared = Prepared(Message(*fields).to_json(number) for number, fields in logged)
-        with clients_lock:
-            receivers = list(clients)
-        for client in receivers:
-            # differs from Go: it never waits for a client; one that is too slow is dropped
-            with contextlib.suppress(ConnectionClosed):
-                client.post(prepared)
-        for _ in messages:
+        items = take_what_waits()
+        said = [item for item in items if isinstance(item, Said)]
+        joined = [item for item in items if isinstance(item, Joined)]
+        # With Redis, append gives nothing back: what any server logged comes through `broadcast`.
+        logged: list[Entry] = [item for item in items if not isinstance(item, Said | Joined)]
+        try:
+            logged += chat_log.append([each.message for each in said])
+        except LogFailed as error:
+            for each in said:
+                refuse(each.websocket, error)
+        if logged:
+            deliver(logged)
+            position = logged[-1][0]
+        resumers.admit(joined, position, chat_log, show)
+        for _ in items:
             broadcast.task_done()
 
 
-def take_what_waits() -> list[Message]:
-    """Wait for a message; then take what else is there, so that a busy chat writes in large pieces."""
-    messages = [broadcast.get()]
-    size = len(messages[0].message)
+def take_what_waits() -> "list[Said | Joined | Entry]":
+    """Wait for an item; then take all that is there, so that a busy chat writes large pieces."""
+    items = [broadcast.get()]
     with contextlib.suppress(queue.Empty):
-        while size < BATCH:
-            messages.append(broadcast.get_nowait())
-            size += len(messages[-1].message)
-    return messages
+        while len(items) < broadcast.maxsize:  # more may come as fast as it is taken
+            items.append(broadcast.get_nowait())
+    return items
+
+
+def deliver(logged: list[Entry]) -> None:
+    """Post to every client; differs from Go: it waits for none, and one too slow is dropped."""
+    prepared = Prepared(map(show, logged))
+    with clients_lock:
+        receivers = list(clients)
+    for client in receivers:
+        try:
+            client.post(prepared)
+        except ConnectionClosed:
+            pass  # its own thread removes it
+
+
+def show(entry: Entry) -> str:
+    message_id, fields = entry
+    return Message(*fields).to_json(message_id)
+
+
+def refuse(websocket: WebSocket, error: LogFailed) -> None:
+    log.error("the log failed, %s is sent away: %s; is the disk full?", websocket.peer, error)
+    websocket.close(CloseCode.INTERNAL_ERROR, "the message could not be logged", wait=False)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """An echo at ws://localhost:8080/echo: the port of the x/net/websocket example's server.
 
 It answers each message in brackets, as the original does, and goes on until the client closes,
-where the original answers once, reads at most 512 bytes, and prints what its buffer had behind them.
+where the original answers once, reads at most 512 bytes, and prints the rest of its buffer.
 """
 
 import argparse

@@ -5,7 +5,7 @@ TCP or TLS below.
 """
 
 from .client import connect
-from .connection import Prepared, State, WebSocket
+from .connection import Opening, Prepared, State, WebSocket
 from .deflate import Deflate
 from .errors import ConnectionClosed, InvalidHandshake, ProtocolError
 from .frames import CloseCode, Opcode
@@ -18,6 +18,7 @@ __all__ = [
     "Deflate",
     "InvalidHandshake",
     "Opcode",
+    "Opening",
     "Prepared",
     "ProtocolError",
     "State",

@@ -156,6 +156,7 @@ class WebSocket:
         self.timeouts = stream.timeouts
         self.close_code: int = CloseCode.ABNORMAL  # the peer's, once its Close has come (7.1.5)
         self.close_reason = ""  # in the peer's words; or, after 1006, why the connection ended
+        self.said_reason = ""  # in our words, where this side closed
         self.clean = False  # both Close frames have passed (7.1.4)
         self._stream = stream
         self._is_client = is_client
@@ -323,6 +324,7 @@ class WebSocket:
             raise ValueError("1010 is for clients: a server can refuse the handshake")
         payload = build_close(code, reason)
         if not (self._closing or self._over):
+            self.said_reason = reason
             self._send_close(payload)
         if wait:
             with self._reading:

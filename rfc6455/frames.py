@@ -108,6 +108,7 @@ class FrameParser:
                 turn = len(payload) % 4
                 self._key = key[turn:] + key[:turn]
             payload = mask(payload, key)
+        first = first or self._opcode >= _FIRST_CONTROL
         last = self.left == 0
         self._in_frame = not last
         return Chunk(self._opcode, self._fin, self._rsv1, first, last, payload)

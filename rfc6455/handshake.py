@@ -27,9 +27,8 @@ _TOKEN = re.compile(_TOKEN_CHARS)
 _HEADER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[1-9] ([0-9]{3}) [^\x00\r\n]*\r\n")
 _PARAMETER = re.compile(
-    rf'[ \t]*;[ \t]*({_TOKEN_CHARS})[ \t]*(?:=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
+    rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
-_EXTENSION = re.compile(rf"({_TOKEN_CHARS})((?:{_PARAMETER.pattern})*)")
 _RESERVED = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -258,17 +257,21 @@ def parse_extensions(headers: Message) -> list[Extension]:
 
 
 def _parse_extension(text: str) -> Extension:
-    match = _EXTENSION.fullmatch(text)
-    if match is None:
-        raise InvalidHandshake(400, "Sec-WebSocket-Extensions is malformed")
+    name = _TOKEN.match(text)
+    at = name.end() if name else 0
     parameters: list[tuple[str, str | None]] = []
-    for parameter in _PARAMETER.finditer(match[2]):
-        name, token, quoted = parameter.groups()
+    while at < len(text):  # one regex for all of it could take exponential time
+        parameter = _PARAMETER.match(text, at) if name else None
+        if parameter is None:
+            raise InvalidHandshake(400, "Sec-WebSocket-Extensions is malformed")
+        attribute, token, quoted = parameter.groups()
         value = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         if value is not None and not _TOKEN.fullmatch(value):  # 9.1: a token, once unquoted
             raise InvalidHandshake(400, "Sec-WebSocket-Extensions has a value that is no token")
-        parameters.append((name, value))
-    return match[1], parameters
+        parameters.append((attribute, value))
+        at = parameter.end()
+    assert name
+    return name[0], parameters
 
 
 def _split(values: Iterable[str]) -> list[str]:

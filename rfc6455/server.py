@@ -46,7 +46,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
     loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
-    bytes. `headers` go with every file. Raises OSError where the address or directory will not do.
+    bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101, for a
+    query or a cookie that will not do. Raises OSError where the address or directory will not do.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -68,6 +69,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         timeouts: Timeouts | None = None,
         ssl_context: ssl.SSLContext | None = None,
         deflate: Deflate | None = None,
+        check: Callable[[Opening], None] | None = None,
     ) -> None:
         if directory is not None and not os.path.isdir(directory):
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
@@ -83,6 +85,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.timeouts = timeouts or Timeouts()
         self.ssl_context = ssl_context
         self.deflate = deflate
+        self.check = check
         self.slots = threading.BoundedSemaphore(max_connections)
         self._requests = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
         self._connections: set[WebSocket] = set()
@@ -148,8 +151,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             with self._changed:
                 self._connections.discard(websocket)
                 self._changed.notify_all()
-        text = f"{websocket.close_code} {websocket.close_reason}".rstrip()
-        log.info("%s: closed, %s", websocket.peer, text)
+        reason = websocket.close_reason or websocket.said_reason
+        log.info("%s: closed, %d %s", websocket.peer, websocket.close_code, ascii(reason))
 
     # What http.server lets a subclass mend
 
@@ -264,6 +267,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         if server.deflate and (accepted := accept_offer(offers, server.deflate)):
             deflate, extension = accepted
         subprotocol = handshake.choose_subprotocol(headers, server.subprotocols)
+        opening = Opening(path, query, headers, self.peer, subprotocol, deflate)
+        if server.check:
+            server.check(opening)
         if not server.slots.acquire(blocking=False):
             raise InvalidHandshake(503, "the server is full")
         try:
@@ -271,15 +277,13 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             for name, value in handshake.response_headers(headers, subprotocol, extension):
                 self.send_header(name, value)
             super().end_headers()
-            opening = Opening(path, query, headers, self.peer, subprotocol, deflate)
-            received = self._head.rest
             clock.forget(self.stream)  # the WebSocket looks after it from here on
             websocket = WebSocket(
                 self.stream,
                 opening,
                 is_client=False,
                 max_message=server.max_message,
-                received=received,
+                received=self._head.rest,
             )
             server.run_handler(handler, websocket)
         finally:

@@ -233,35 +233,22 @@ class Stream:
             rest = self._send_now(self.tls.encrypt(data) if self.tls else data)
             if not rest:
                 return
-            if not wait and self._queued - self._sent - self._awaited + len(rest) > MAX_BACKLOG:
+            if wait:
+                self._awaited += len(rest)
+            elif self._queued - self._sent - self._awaited + len(rest) > MAX_BACKLOG:
                 self._lose(f"read too slowly, {MAX_BACKLOG} bytes wait for it")
                 raise ConnectionError(self.lost)
             self._queued += len(rest)
             self._backlog.append(rest)
-            until = self._queued
-            drains = not self._draining
-            if drains:
+            if not self._draining:
                 self._draining, self._progress_at = True, time.monotonic()
+                threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
             if wait:
-                self._awaited += len(rest)
-        if not wait:
-            if drains:
-                self._start_drainer()
-            return
-        try:
-            if drains:
-                self._drain(until)
-            with self._lock:
+                until = self._queued
                 self._drained.wait_for(lambda: self._sent >= until or self.lost is not None)
+                self._awaited -= len(rest)
                 if self._sent < until:
                     raise ConnectionError(self.lost)
-        except KeyboardInterrupt:  # what was cut off in mid-frame can't be gone on with
-            self.abort("interrupted")
-            self._draining = self._draining and not drains
-            raise
-        finally:
-            with self._lock:
-                self._awaited -= len(rest)
 
     def _send_now(self, data: bytes) -> memoryview | bytes:
         """Hand the kernel what it takes without waiting; the rest, b"" if there is none."""
@@ -276,41 +263,31 @@ class Stream:
             raise ConnectionError(self.lost) from error
         return b"" if sent == len(data) else memoryview(data)[sent:]
 
-    def _start_drainer(self) -> None:
-        threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
-
-    def _drain(self, until: float = math.inf) -> None:
-        """Send the backlog, up to byte `until` of all it ever held, waiting for the peer."""
+    def _drain(self) -> None:
+        """Send the backlog, waiting for the peer; the thread that lives as long as the backlog."""
         while True:
             with self._lock:
-                if self._backlog and self._sent < until:
-                    piece = self._backlog[0][:_PIECE]
-                else:
-                    break_off = bool(self._backlog)
-                    self._draining = break_off
-                    if not break_off and self._fin_follows:
+                if not self._backlog:
+                    self._draining = False
+                    if self._fin_follows:
                         self._shut(socket.SHUT_WR)
                     self._drained.notify_all()
-                    break
+                    return
+                piece = self._backlog[0][:_PIECE]
             try:
                 sent = self._sock.send(piece)  # no lock: while _draining nobody else sends
             except OSError as error:
                 self.abort(error.strerror or str(error))
                 continue
             with self._lock:
-                self._took(sent)
-        if break_off:  # a sender whose own bytes are out leaves what others posted to a thread
-            self._start_drainer()
-
-    def _took(self, sent: int) -> None:
-        if self.lost is None:
-            self._sent += sent
-            self._progress_at = time.monotonic()
-            if sent == len(self._backlog[0]):
-                self._backlog.popleft()
-            else:
-                self._backlog[0] = self._backlog[0][sent:]
-            self._drained.notify_all()
+                if self.lost is None:
+                    self._sent += sent
+                    self._progress_at = time.monotonic()
+                    if sent < len(self._backlog[0]):
+                        self._backlog[0] = self._backlog[0][sent:]
+                    else:
+                        self._backlog.popleft()
+                    self._drained.notify_all()
 
     # The end
 

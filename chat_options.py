@@ -1,0 +1,51 @@
+"""The command line of `chat_server.py`, and the log that it asks for."""
+
+import argparse
+from collections.abc import Callable
+
+from chat_log import KEPT, ChatLog, Entry, LogFailed
+from chat_resume import Log
+
+
+def read_options(options: argparse.Namespace) -> None:
+    """Parse the command line into `options`; exits with status 2 and a line where it is wrong."""
+    parser = argparse.ArgumentParser(description="A chat over WebSockets.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one (%(default)s)")
+    parser.add_argument("--history", metavar="FILE", help="keep what was said in this file")
+    parser.add_argument(
+        "--keep", type=int, default=KEPT, metavar="N", help="of it the newest N (%(default)s)"
+    )
+    parser.add_argument("--redis", metavar="URL", help="share the chat of a redis://host:6379/0")
+    parser.add_argument(
+        "--rate", type=float, default=20, help="messages a second per client; 0: any (%(default)g)"
+    )
+    parser.add_argument("--max-message", type=int, default=65536, help="bytes (%(default)s)")
+    parser.add_argument("--max-clients", type=int, default=10000, help="(%(default)s)")
+    parser.add_argument("--allow-origin", action="append", default=[], help="a page's, to let in")
+    parser.add_argument("--allow-host", action="append", default=[], help="a name to answer to")
+    parser.add_argument("--hide-emails", action="store_true", help="send them to nobody")
+    parser.add_argument(
+        "--deflate",
+        action="store_true",
+        help="compress for clients that offer it; a browser then compresses every little message, "
+        "which costs a small chat more than it saves",
+    )
+    parser.parse_args(namespace=options)
+    if options.rate < 0 or min(options.max_message, options.max_clients, options.keep) < 1:
+        parser.error("--rate, --max-message, --max-clients and --keep are positive numbers")
+    if options.history and options.redis:
+        parser.error("--history and --redis are two places for one log")
+
+
+def open_log(options: argparse.Namespace, deliver: Callable[[Entry], None]) -> Log:
+    """The log that was asked for; `deliver` gets what comes through Redis. Raises LogFailed."""
+    if not options.redis:
+        return ChatLog(options.history or ":memory:", options.keep)
+    try:
+        from chat_redis import RedisLog
+    except ImportError:
+        raise LogFailed("--redis needs a package: pip install redis") from None
+    redis_log = RedisLog(options.redis, options.keep)
+    redis_log.follow(deliver)
+    return redis_log

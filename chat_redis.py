@@ -1,0 +1,121 @@
+"""The numbered log on a Redis stream, so that chat servers on many machines share one chat.
+
+Ids are the stream's. What one server appends comes back to all of them, itself too, by `follow`.
+Where Redis is away, whoever calls waits until it is back: a sender's thread, and through TCP its
+client; nobody's connection ends. Left out: Redis Cluster, whose keys would have to share a slot.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from chat_log import KEPT, MOST, Entry, Fields, LogFailed
+
+log = logging.getLogger("chat")
+
+STREAM = "chat"
+KEY_KEPT = 86400  # seconds for which a message's key is known; resending takes seconds
+_RETRY = 0.2  # seconds between two attempts to reach Redis
+_WAIT = 5.0  # seconds for Redis to answer
+# One call for a batch, and nothing in it twice: an answer that got lost is asked for again.
+_APPEND = """
+for i = 2, #ARGV, 5 do
+  if redis.call('SET', KEYS[1] .. ':key:' .. ARGV[i], '', 'NX', 'EX', ARGV[1]) then
+    local fields = {'email', ARGV[i+1], 'username', ARGV[i+2], 'message', ARGV[i+3]}
+    if ARGV[i+4] ~= '' then table.insert(fields, 'key') table.insert(fields, ARGV[i+4]) end
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', KEPT, '*', unpack(fields))
+  end
+end
+"""
+
+
+class RedisLog:
+    """Does for many servers what ChatLog does for one. Any thread may call."""
+
+    def __init__(self, url: str, kept: int = KEPT) -> None:
+        """Raises LogFailed where Redis can't be reached, or is none."""
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                decode_responses=True,
+                socket_timeout=_WAIT,
+                socket_connect_timeout=_WAIT,
+                retry=Retry(NoBackoff(), 0),  # ours waits for as long as it takes
+            )
+            self._append = self._redis.register_script(_APPEND.replace("KEPT", str(kept)))
+            newest: Any = self._redis.xrevrange(STREAM, count=1)
+        except (redis.RedisError, ValueError) as error:
+            raise LogFailed(f"{url}: {error}") from error
+        self._followed = newest[0][0] if newest else "0-0"
+        self._lock = threading.Lock()
+        self._away = False
+
+    def append(self, messages: Sequence[Fields]) -> list[Entry]:
+        """Put the messages on the stream, unless their key is known; they come back by `follow`.
+
+        Raises LogFailed where Redis refuses to take more.
+        """
+        if messages:
+            arguments: list[str | int] = [KEY_KEPT]
+            for email, username, message, key in messages:
+                token = uuid.uuid4().hex if key is None else f"client:{key}"
+                arguments += [token, email, username, message, key or ""]
+            self._patiently(lambda: self._append([STREAM], arguments))
+        return []
+
+    def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]:
+        """The newest `limit` messages after an id, oldest first, and whether there were more."""
+        after = f"({message_id}"
+        found = self._patiently(lambda: self._redis.xrevrange(STREAM, "+", after, limit + 1))
+        return [_entry(*each) for each in reversed(found[:limit])], len(found) > limit
+
+    def newest(self) -> str:
+        """The id of the newest message, `0-0` where there is none."""
+        found = self._patiently(lambda: self._redis.xrevrange(STREAM, count=1))
+        return str(found[0][0]) if found else "0-0"
+
+    def follow(self, deliver: Callable[[Entry], None]) -> None:
+        """Hand over everything that any server appends, in order, from a thread of its own."""
+        threading.Thread(target=self._follow, args=(deliver,), daemon=True).start()
+
+    def _follow(self, deliver: Callable[[Entry], None]) -> None:
+        while True:
+            for _, found in self._patiently(self._read):
+                for each in found:
+                    deliver(_entry(*each))
+                    self._followed = each[0]
+
+    def _read(self) -> Any:
+        return self._redis.xread({STREAM: self._followed}, count=1000, block=1000)
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask until Redis answers."""
+        while True:
+            try:
+                answer = ask()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                self._note(away=True, what=f"Redis is away, senders wait until it is back: {error}")
+                time.sleep(_RETRY)
+            except redis.RedisError as error:
+                raise LogFailed(f"Redis: {error}") from error
+            else:
+                self._note(away=False, what="Redis is back")
+                return answer
+
+    def _note(self, *, away: bool, what: str) -> None:
+        """A log line when it goes and one when it comes, however many threads meet it."""
+        with self._lock:
+            if self._away != away:
+                self._away = away
+                log.warning(what)
+
+
+def _entry(message_id: str, fields: dict[str, str]) -> Entry:
+    return message_id, (fields["email"], fields["username"], fields["message"], fields.get("key"))
