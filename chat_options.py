@@ -32,7 +32,7 @@ def read_options(options: argparse.Namespace) -> None:
         "which costs a small chat more than it saves",
     )
     parser.parse_args(namespace=options)
-    if options.rate < 0 or min(options.max_message, options.max_clients, options.keep) < 1:
+    if not 0 <= options.rate < 1e9 or min(options.max_message, options.max_clients, options.keep) < 1:
         parser.error("--rate, --max-message, --max-clients and --keep are positive numbers")
     if options.history and options.redis:
         parser.error("--history and --redis are two places for one log")

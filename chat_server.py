@@ -150,7 +150,7 @@ def hear(websocket: WebSocket, text: str | bytes) -> None:
     if isinstance(text, bytes):
         raise TypeError("the chat is text")
     try:
-        fields = json.loads(text)
+        fields = json.loads(text, parse_constant=int)  # NaN is no JSON, and no int: ValueError
     except (ValueError, RecursionError):
         raise ValueError("the message is not JSON") from None
     if not isinstance(fields, dict):

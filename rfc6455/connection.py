@@ -261,7 +261,7 @@ class WebSocket:
 
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection (7.1.7): say why, and process nothing more."""
-        log.info("%s: failed with %d: %s", self.peer, error.code, error.reason)
+        log.info("%s: failed with %d %s", self.peer, error.code, ascii(error.reason))
         self._over = True
         self.close_reason = error.reason
         if not self._closing:

@@ -16,7 +16,8 @@ class InvalidHandshake(Exception):
     """The opening handshake failed (RFC 6455, 4): `status` is the HTTP status that says so.
 
     On a server it is the answer to send, with `headers`; on a client the one that was received,
-    which is 101 where the answer claimed to agree but broke the rules of doing so.
+    which is 101 where the answer claimed to agree but broke the rules of doing so, and 400 where
+    it was no HTTP response.
     """
 
     def __init__(self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:

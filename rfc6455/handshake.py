@@ -134,7 +134,8 @@ def check_origin(headers: Message, allowed: Collection[str]) -> None:
     if "Origin" not in headers:
         return
     origin = _single(headers, "Origin").lower()
-    same = origin.partition("://")[2] == _single(headers, "Host").lower()
+    site = origin.partition("://")[2]  # none in "null", which a sandboxed page says
+    same = site != "" and site == _single(headers, "Host").lower()
     if not same and origin not in allowed and "*" not in allowed:
         raise InvalidHandshake(
             403, f"Origin {origin!r} is not allowed; --allow-origin {origin} allows it"
@@ -193,6 +194,8 @@ def build_request(
         ("Sec-WebSocket-Version", VERSION),
     ]
     if origin is not None:
+        if not origin.isascii():
+            raise ValueError("an origin is ASCII")
         lines.append(("Origin", origin))
     if subprotocols:
         lines.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
@@ -219,7 +222,10 @@ def parse_response(head: bytes) -> tuple[int, Message]:
         raise InvalidHandshake(400, f"not an HTTP/1.1 response: {first[:60]!r}")
     for line in lines:
         check_header_line(line)
-    return int(status[1]), http.client.parse_headers(io.BytesIO(b"".join(lines)))
+    try:
+        return int(status[1]), http.client.parse_headers(io.BytesIO(b"".join(lines)))
+    except http.client.HTTPException as error:
+        raise InvalidHandshake(400, f"the response is malformed: {error}") from None
 
 
 def check_response(
@@ -231,43 +237,47 @@ def check_response(
     """
     if status != 101:
         raise InvalidHandshake(status, f"the server answered {status}", headers.items())
-    if _single(headers, "Upgrade").lower() != "websocket":
+    if _single(headers, "Upgrade", status).lower() != "websocket":
         raise InvalidHandshake(status, "the Upgrade header is not websocket")
     if not _contains(headers, "Connection", "upgrade"):
         raise InvalidHandshake(status, "the Connection header does not say Upgrade")
-    if _single(headers, "Sec-WebSocket-Accept") != accept_value(key):
+    if _single(headers, "Sec-WebSocket-Accept", status) != accept_value(key):
         raise InvalidHandshake(status, "Sec-WebSocket-Accept does not belong to the key sent")
     if "Sec-WebSocket-Protocol" in headers:
-        chosen = _single(headers, "Sec-WebSocket-Protocol")
+        chosen = _single(headers, "Sec-WebSocket-Protocol", status)
         if chosen not in subprotocols:
             raise InvalidHandshake(status, f"subprotocol {chosen!r} was not asked for")
-    return parse_extensions(headers)
+    return parse_extensions(headers, status)
 
 
 # Header values (4.3, 9.1)
 
 
-def parse_extensions(headers: Message) -> list[Extension]:
-    """Sec-WebSocket-Extensions by the grammar of 9.1, in order; quoted values are unquoted."""
+def parse_extensions(headers: Message, status: int = 400) -> list[Extension]:
+    """Sec-WebSocket-Extensions by the grammar of 9.1, in order; quoted values are unquoted.
+
+    Raises InvalidHandshake with this status.
+    """
     values = headers.get_all("Sec-WebSocket-Extensions", [])
     elements = _split(values)
     if values and not elements:
-        raise InvalidHandshake(400, "Sec-WebSocket-Extensions is empty")
-    return [_parse_extension(element) for element in elements]
+        raise InvalidHandshake(status, "Sec-WebSocket-Extensions is empty")
+    return [_parse_extension(element, status) for element in elements]
 
 
-def _parse_extension(text: str) -> Extension:
+def _parse_extension(text: str, status: int) -> Extension:
     name = _TOKEN.match(text)
     at = name.end() if name else 0
     parameters: list[tuple[str, str | None]] = []
     while at < len(text):  # one regex for all of it could take exponential time
         parameter = _PARAMETER.match(text, at) if name else None
         if parameter is None:
-            raise InvalidHandshake(400, "Sec-WebSocket-Extensions is malformed")
+            raise InvalidHandshake(status, "Sec-WebSocket-Extensions is malformed")
         attribute, token, quoted = parameter.groups()
         value = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         if value is not None and not _TOKEN.fullmatch(value):  # 9.1: a token, once unquoted
-            raise InvalidHandshake(400, "Sec-WebSocket-Extensions has a value that is no token")
+            what = "Sec-WebSocket-Extensions has a value that is no token"
+            raise InvalidHandshake(status, what)
         parameters.append((attribute, value))
         at = parameter.end()
     assert name
@@ -284,10 +294,10 @@ def _contains(headers: Message, name: str, token: str) -> bool:
     return token in (element.lower() for element in _split(headers.get_all(name, [])))
 
 
-def _single(headers: Message, name: str) -> str:
+def _single(headers: Message, name: str, status: int = 400) -> str:
     """The value of a header that has to be there once (11.3). Raises InvalidHandshake."""
     values = headers.get_all(name, [])
     if len(values) != 1:
         found = f"{len(values)} times" if values else "not at all"
-        raise InvalidHandshake(400, f"the header {name} is there {found}")
+        raise InvalidHandshake(status, f"the header {name} is there {found}")
     return str(values[0]).strip(" \t")

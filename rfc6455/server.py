@@ -294,7 +294,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def _refuse(
         self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()
     ) -> None:
-        log.info("%s: refused, %d %s", self.peer, status, reason)
+        log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
         body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
         self.send_response(status)
         for name, value in headers:
