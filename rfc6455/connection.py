@@ -35,6 +35,7 @@ MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
 _READ_AT_LEAST = 4096  # bytes a read asks for; more only where more is known to be under way,
 _READ_AT_MOST = 262144  # because an idle connection holds that much memory while it waits
 _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
+_NOT_UTF8 = ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8")
 _CLOSE, _PING = Opcode.CLOSE, Opcode.PING
 
 
@@ -87,7 +88,10 @@ class Assembler:
             try:
                 self._check_text.decode(payload, done)
             except UnicodeDecodeError:
-                raise ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8") from None
+                raise _NOT_UTF8 from None
+            begun = self._check_text.getstate()[0]
+            if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":  # a surrogate: Python waits for its end
+                raise _NOT_UTF8
         self._payload += payload
         if not done:
             return None
@@ -104,7 +108,7 @@ def _decode(opcode: int, payload: bytes) -> str | bytes:
     try:
         return payload.decode()
     except UnicodeDecodeError:
-        raise ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8") from None
+        raise _NOT_UTF8 from None
 
 
 class Prepared:
@@ -198,17 +202,15 @@ class WebSocket:
             if self._inbox:
                 return self._inbox.popleft()
             give_up = None if timeout is None else time.monotonic() + timeout
-            while True:
-                message = self._parse()
-                if message is not None:
-                    return message
+            left, late = timeout, False
+            while (message := self._parse()) is None:
                 if self._over:
-                    if self._is_client:  # on a server this is done when the handler has ended
-                        self._finish()
                     raise ConnectionClosed(self.close_code, self.close_reason)
-                left = None if give_up is None else max(0.0, give_up - time.monotonic())
-                if not self._read(left):
+                if late or not self._read(left):  # late also where bytes come without an end
                     return None
+                late = left == 0
+                left = None if give_up is None else max(0.0, give_up - time.monotonic())
+            return message
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Messages until the connection ends, however it ends: `close_code` tells."""
@@ -350,6 +352,9 @@ class WebSocket:
             self._stream.end()
         while self._stream.read(65536):  # 7.1.1: whatever comes after a Close is discarded
             pass
+        self._release()
+
+    def _release(self) -> None:
         self._stream.end()
         self._stream.close()
         self._closed = True
@@ -384,7 +389,11 @@ class WebSocket:
 
     def _attend(self) -> None:
         """Read for a handler that does not: pings and a Close are answered, one message is kept."""
-        if self._inbox or self._over:
+        if self._over:
+            if not self._closed and self._stream.read(65536, 0) == b"":
+                self._release()  # nobody has called close, and perhaps nobody will
+            return
+        if self._inbox:
             return
         message = self._parse()
         if message is None and not self._over and self._read(0):
