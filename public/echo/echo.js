@@ -1,0 +1,33 @@
+// The smallest page that talks to echo_server.py.
+
+const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
+const message = document.getElementById('message');
+const status = document.getElementById('status');
+const answers = document.getElementById('answers');
+let socket = connect();
+
+function connect() {
+  const opening = new WebSocket(`${scheme}//${location.host}/echo`);
+  status.textContent = 'connecting…';
+  opening.addEventListener('open', () => {
+    status.textContent = 'connected';
+  });
+  opening.addEventListener('close', ({ reason }) => {
+    status.textContent = `connection lost${reason ? `: ${reason}` : ''}. The next message opens a new one`;
+  });
+  opening.addEventListener('message', ({ data }) => {
+    const answer = document.createElement('li');
+    answer.textContent = data;
+    answers.append(answer);
+  });
+  return opening;
+}
+
+document.getElementById('send').addEventListener('submit', (event) => {
+  event.preventDefault();
+  if (socket.readyState > WebSocket.OPEN) socket = connect();
+  const text = message.value;
+  if (socket.readyState === WebSocket.OPEN) socket.send(text);
+  else socket.addEventListener('open', ({ target }) => target.send(text), { once: true });
+  message.select();
+});
