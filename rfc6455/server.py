@@ -152,7 +152,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
                 self._connections.discard(websocket)
                 self._changed.notify_all()
         reason = websocket.close_reason or websocket.said_reason
-        log.info("%s: closed, %d %s", websocket.peer, websocket.close_code, ascii(reason))
+        text = f"{websocket.close_code} {ascii(reason) if reason else ''}".rstrip()
+        log.info("%s: closed, %s", websocket.peer, text)
 
     # What http.server lets a subclass mend
 
