@@ -4,13 +4,14 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-MOST = 1 << 30  # no limit
+MOST = 1 << 30  # messages: no limit
 KEPT = 100_000  # messages; the oldest go first
 _APPLICATION_ID = 0x72666343  # tells our file from another program's database
 _SEQUENCE_BITS = 20  # a number is the milliseconds since 1970, then this many bits of sequence
-_ID = re.compile(r"(\d{1,13})(?:-(\d{1,20}))?", re.ASCII)
+_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
 
 Fields = tuple[str, str, str, str | None]  # email, username, message, key
 Entry = tuple[str, Fields]  # an id, and what has it
@@ -32,37 +33,43 @@ class ChatLog:
     def __init__(self, path: str = ":memory:", kept: int = KEPT) -> None:
         self._lock = threading.Lock()
         self._kept = kept
-        try:
-            self._open(path)
-        except sqlite3.Error as error:
-            raise LogFailed(f"{path}: {error}") from error
+        with _failures(f"{path}: "):
+            # Autocommit, so that BEGIN and COMMIT are where the code says so.
+            self._database = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
 
-    def _open(self, path: str) -> None:
-        # Autocommit, so that BEGIN and COMMIT are where the code says so.
-        database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        (application_id,) = database.execute("PRAGMA application_id").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    def _prepare(self) -> None:
+        (application_id,) = self._database.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if application_id != _APPLICATION_ID and tables:
-            raise LogFailed(f"{path}: the database of another program")
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")  # two servers would give one id twice
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-        database.execute(
+            raise sqlite3.DatabaseError("the database of another program")
+        self._database.executescript(
+            "PRAGMA locking_mode=EXCLUSIVE;"  # two servers would give one id twice
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+            f"PRAGMA application_id={_APPLICATION_ID};"
             "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY, email TEXT NOT NULL,"
             " username TEXT NOT NULL, message TEXT NOT NULL, key TEXT UNIQUE)"
         )
-        query = "SELECT ifnull(max(number), 0), count(*) FROM messages"
-        self._last, self._count = database.execute(query).fetchone()
-        self._database = database
+        query = "SELECT ifnull(min(number), 1), ifnull(max(number), 0), count(*) FROM messages"
+        first, self._last, self._count = self._database.execute(query).fetchone()
+        self._trimmed = first - 1 if self._count >= self._kept else 0  # up to this number
+
+    def close(self) -> None:
+        self._database.close()
 
     def append(self, messages: Sequence[Fields]) -> list[Entry]:
         """Log all in one transaction; those whose key is not in the log yet come back, with ids.
 
         Raises LogFailed, and then none of them is logged.
         """
-        with self._lock:
-            known = self._known({message[3] for message in messages if message[3] is not None})
+        with self._lock, _failures():
+            known = self._known([message[3] for message in messages if message[3] is not None])
             number = max(self._last, (time.time_ns() // 1_000_000 << _SEQUENCE_BITS) - 1)
             rows = []
             for message in messages:
@@ -79,43 +86,44 @@ class ChatLog:
 
         Raises ValueError for what is no id, LogFailed.
         """
+        number = order(message_id)
         query = "SELECT * FROM messages WHERE number > ? ORDER BY number DESC LIMIT ?"
-        values = (order(message_id), limit + 1)
-        try:
-            with self._lock:
-                rows = self._database.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise LogFailed(str(error)) from error
-        return [(_id(row[0]), row[1:]) for row in reversed(rows[:limit])], len(rows) > limit
+        with self._lock, _failures():
+            rows = self._database.execute(query, (number, limit + 1)).fetchall()
+            more = len(rows) > limit or number < self._trimmed
+        return [(_id(row[0]), row[1:]) for row in reversed(rows[:limit])], more
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""
         return _id(self._last)
 
-    def _known(self, keys: set[str]) -> set[str | None]:
-        try:
-            marks = ",".join("?" * len(keys))
-            query = f"SELECT key FROM messages WHERE key IN ({marks})"
-            return {key for (key,) in self._database.execute(query, tuple(keys))}
-        except sqlite3.Error as error:
-            raise LogFailed(str(error)) from error
+    def _known(self, keys: list[str]) -> set[str | None]:
+        query = f"SELECT key FROM messages WHERE key IN ({','.join('?' * len(keys))})"
+        return {key for (key,) in self._database.execute(query, keys)}
 
     def _write(self, rows: list[tuple[int, str, str, str, str | None]]) -> None:
-        database = self._database
-        count = self._count + len(rows)
+        execute, count, trimmed = self._database.execute, self._count + len(rows), self._trimmed
+        execute("BEGIN")
         try:
-            database.execute("BEGIN")
-            database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
             if count > self._kept + self._kept // 100:  # not each time: to find the place costs
-                newest = "SELECT number FROM messages ORDER BY number DESC LIMIT 1 OFFSET ?"
-                trim = f"DELETE FROM messages WHERE number <= ({newest})"
-                count -= database.execute(trim, (self._kept,)).rowcount
-            database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise LogFailed(str(error)) from error
-        self._count = count
+                query = "SELECT number FROM messages ORDER BY number DESC LIMIT 1 OFFSET ?"
+                (trimmed,) = execute(query, (self._kept,)).fetchone()
+                count -= execute("DELETE FROM messages WHERE number <= ?", (trimmed,)).rowcount
+            execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                execute("ROLLBACK")
+            raise
+        self._count, self._trimmed = count, trimmed
+
+
+@contextmanager
+def _failures(where: str = "") -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LogFailed(f"{where}{error}") from error
 
 
 def order(message_id: str) -> int:
@@ -124,7 +132,7 @@ def order(message_id: str) -> int:
     if match is None:
         raise ValueError(f"{message_id[:40]!r} is no message id")
     sequence = min(int(match[2] or 0), (1 << _SEQUENCE_BITS) - 1)  # Redis has longer ones
-    return int(match[1]) << _SEQUENCE_BITS | sequence
+    return min(int(match[1]) << _SEQUENCE_BITS | sequence, (1 << 63) - 1)  # as SQLite has no more
 
 
 def _id(number: int) -> str:

@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chat_log import KEPT, MOST, Entry, Fields, LogFailed
+from chat_log import KEPT, MOST, Entry, Fields, LogFailed, order
 
 log = logging.getLogger("chat")
 
@@ -27,10 +27,12 @@ _WAIT = 5.0  # seconds for Redis to answer
 # One call for a batch, and nothing in it twice: an answer that got lost is asked for again.
 _APPEND = """
 for i = 2, #ARGV, 5 do
-  if redis.call('SET', KEYS[1] .. ':key:' .. ARGV[i], '', 'NX', 'EX', ARGV[1]) then
+  local key = KEYS[1] .. ':key:' .. ARGV[i]
+  if redis.call('EXISTS', key) == 0 then
     local fields = {'email', ARGV[i+1], 'username', ARGV[i+2], 'message', ARGV[i+3]}
     if ARGV[i+4] ~= '' then table.insert(fields, 'key') table.insert(fields, ARGV[i+4]) end
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', KEPT, '*', unpack(fields))
+    redis.call('SET', key, '', 'EX', ARGV[1])
   end
 end
 """
@@ -45,6 +47,7 @@ class RedisLog:
             self._redis = redis.Redis.from_url(
                 url,
                 decode_responses=True,
+                encoding_errors="replace",  # others may write to the stream, too
                 socket_timeout=_WAIT,
                 socket_connect_timeout=_WAIT,
                 retry=Retry(NoBackoff(), 0),  # ours waits for as long as it takes
@@ -53,6 +56,7 @@ class RedisLog:
             newest: Any = self._redis.xrevrange(STREAM, count=1)
         except (redis.RedisError, ValueError) as error:
             raise LogFailed(f"{url}: {error}") from error
+        self._kept = kept
         self._followed = newest[0][0] if newest else "0-0"
         self._lock = threading.Lock()
         self._away = False
@@ -74,7 +78,11 @@ class RedisLog:
         """The newest `limit` messages after an id, oldest first, and whether there were more."""
         after = f"({message_id}"
         found = self._patiently(lambda: self._redis.xrevrange(STREAM, "+", after, limit + 1))
-        return [_entry(*each) for each in reversed(found[:limit])], len(found) > limit
+        more = len(found) > limit
+        if not more and self._patiently(lambda: self._redis.xlen(STREAM)) >= self._kept:
+            oldest = self._patiently(lambda: self._redis.xrange(STREAM, count=1))
+            more = order(message_id) < order(oldest[0][0])
+        return [_entry(*each) for each in reversed(found[:limit])], more
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""
@@ -87,10 +95,15 @@ class RedisLog:
 
     def _follow(self, deliver: Callable[[Entry], None]) -> None:
         while True:
-            for _, found in self._patiently(self._read):
-                for each in found:
-                    deliver(_entry(*each))
-                    self._followed = each[0]
+            try:
+                found = self._patiently(self._read)
+            except LogFailed as error:
+                log.error("nothing is heard of other servers: %s", error)
+                time.sleep(_WAIT)
+                continue
+            for each in found[0][1] if found else ():
+                deliver(_entry(*each))
+                self._followed = each[0]
 
     def _read(self) -> Any:
         return self._redis.xread({STREAM: self._followed}, count=1000, block=1000)
@@ -118,4 +131,5 @@ class RedisLog:
 
 
 def _entry(message_id: str, fields: dict[str, str]) -> Entry:
-    return message_id, (fields["email"], fields["username"], fields["message"], fields.get("key"))
+    email, username, message = (fields.get(name, "") for name in ("email", "username", "message"))
+    return message_id, (email, username, message, fields.get("key"))

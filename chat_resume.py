@@ -33,7 +33,8 @@ class Log(Protocol):
 def check_since(opening: Opening) -> None:
     """Refuse, before the 101, a `since` that is no id."""
     try:
-        order(since_of(opening.query) or "0")
+        if (since := since_of(opening.query)) is not None:
+            order(since)
     except ValueError as error:
         raise InvalidHandshake(400, str(error)) from None
 

@@ -108,8 +108,7 @@ def main() -> None:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
     threading.Thread(target=handle_messages, daemon=True).start()
     threading.Thread(target=resumers.tell_presence, daemon=True).start()
-    print(f"The chat runs at {server.url}", flush=True)
-    server.serve_until_signalled()
+    server.serve_until_signalled(f"The chat runs at {server.url}")
     deadline = time.monotonic() + DRAIN_TIME
     while broadcast.unfinished_tasks and time.monotonic() < deadline:
         time.sleep(0.01)

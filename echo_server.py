@@ -38,8 +38,7 @@ def main() -> None:
         )
     except (OSError, OverflowError) as error:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
-    print(f"The echo runs at {server.url}", flush=True)
-    server.serve_until_signalled()
+    server.serve_until_signalled(f"The echo runs at {server.url}")
     server.close_connections()
 
 

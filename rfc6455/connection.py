@@ -35,7 +35,7 @@ MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
 _READ_AT_LEAST = 4096  # bytes a read asks for; more only where more is known to be under way,
 _READ_AT_MOST = 262144  # because an idle connection holds that much memory while it waits
 _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
-_NOT_UTF8 = ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8")
+_NOT_UTF8 = (CloseCode.INVALID_DATA, "the text is not UTF-8")
 _CLOSE, _PING = Opcode.CLOSE, Opcode.PING
 
 
@@ -88,10 +88,10 @@ class Assembler:
             try:
                 self._check_text.decode(payload, done)
             except UnicodeDecodeError:
-                raise _NOT_UTF8 from None
+                raise ProtocolError(*_NOT_UTF8) from None
             begun = self._check_text.getstate()[0]
             if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":  # a surrogate: Python waits for its end
-                raise _NOT_UTF8
+                raise ProtocolError(*_NOT_UTF8)
         self._payload += payload
         if not done:
             return None
@@ -108,7 +108,7 @@ def _decode(opcode: int, payload: bytes) -> str | bytes:
     try:
         return payload.decode()
     except UnicodeDecodeError:
-        raise _NOT_UTF8 from None
+        raise ProtocolError(*_NOT_UTF8) from None
 
 
 class Prepared:

@@ -16,6 +16,7 @@ from .handshake import Extension
 NAME = "permessage-deflate"
 _TAIL = b"\x00\x00\xff\xff"  # 7.2.1: what ends a flushed block, and is not sent
 _WINDOW_BITS = re.compile(r"[89]|1[0-5]")
+_MOST_FINAL_BLOCKS = 1000  # in a message; one needs a new inflater, and a sender one or two
 _LEAST_WINDOW = 9  # bits; zlib can inflate with 8, but not compress
 
 
@@ -131,6 +132,7 @@ class Inflater:
         self._window_bits = window_bits
         self._forgets = no_context_takeover
         self._window = b""  # what was inflated last: zlib forgets it at a block with BFINAL
+        self._final_blocks = 0  # in this message
         self._inflater = zlib.decompressobj(-window_bits)
 
     def inflate(self, data: bytes, done: bool, room: int) -> bytes:
@@ -149,10 +151,14 @@ class Inflater:
                 self._window = (self._window + piece)[-(1 << self._window_bits) :]
                 data = self._inflater.unconsumed_tail
                 if self._inflater.eof:  # 7.2.3.4: further blocks lean on what was before
+                    self._final_blocks += 1
+                    if self._final_blocks > _MOST_FINAL_BLOCKS:
+                        raise ProtocolError(CloseCode.PROTOCOL_ERROR, "too many final blocks")
                     data = self._inflater.unused_data
                     self._inflater = zlib.decompressobj(-self._window_bits, zdict=self._window)
         except zlib.error:
             raise ProtocolError(CloseCode.INVALID_DATA, "the data is not deflated") from None
+        self._final_blocks = 0 if done else self._final_blocks
         if done and self._forgets:
             self._window = b""
             self._inflater = zlib.decompressobj(-self._window_bits)

@@ -68,13 +68,13 @@ def check_request(method: str, version: str, headers: Message) -> None:
     """Refuse a request that does not open a WebSocket (4.2.1). Raises InvalidHandshake."""
     if method != "GET":
         raise InvalidHandshake(405, "a WebSocket opens with GET", [("Allow", "GET")])
-    if not _contains(headers, "Upgrade", "websocket"):
+    if not has_token(headers, "Upgrade", "websocket"):
         upgrade = [("Upgrade", "websocket")]
         raise InvalidHandshake(426, "this address speaks WebSocket", upgrade)
     major, minor = version.removeprefix("HTTP/").split(".")
     if (int(major), int(minor)) < (1, 1):
         raise InvalidHandshake(400, "a WebSocket needs HTTP/1.1")
-    if not _contains(headers, "Connection", "upgrade"):
+    if not has_token(headers, "Connection", "upgrade"):
         raise InvalidHandshake(400, "the Connection header does not say Upgrade")
     number = _single(headers, "Sec-WebSocket-Version")
     if not re.fullmatch(r"0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]", number):
@@ -239,7 +239,7 @@ def check_response(
         raise InvalidHandshake(status, f"the server answered {status}", headers.items())
     if _single(headers, "Upgrade", status).lower() != "websocket":
         raise InvalidHandshake(status, "the Upgrade header is not websocket")
-    if not _contains(headers, "Connection", "upgrade"):
+    if not has_token(headers, "Connection", "upgrade"):
         raise InvalidHandshake(status, "the Connection header does not say Upgrade")
     if _single(headers, "Sec-WebSocket-Accept", status) != accept_value(key):
         raise InvalidHandshake(status, "Sec-WebSocket-Accept does not belong to the key sent")
@@ -290,7 +290,8 @@ def _split(values: Iterable[str]) -> list[str]:
     return [element for element in elements if element]
 
 
-def _contains(headers: Message, name: str, token: str) -> bool:
+def has_token(headers: Message, name: str, token: str) -> bool:
+    """Whether a comma list holds this token, in any case."""
     return token in (element.lower() for element in _split(headers.get_all(name, [])))
 
 

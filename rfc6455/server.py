@@ -106,14 +106,19 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     # Running and stopping
 
-    def serve_until_signalled(self) -> None:
-        """Serve in the main thread until Ctrl+C or SIGTERM, then stop taking new clients."""
+    def serve_until_signalled(self, announcement: str = "") -> None:
+        """Serve in the main thread until Ctrl+C or SIGTERM, then stop taking new clients.
+
+        The announcement is printed when signals are heard and connections wait.
+        """
 
         def stop(*_: object) -> None:
             threading.Thread(target=self.shutdown).start()  # it waits for the loop below
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+        if announcement:
+            print(announcement, flush=True)
         self.serve_forever(poll_interval=0.1)
         self.server_close()
 
@@ -173,6 +178,13 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         return self._requests.acquire(blocking=False)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._requests.release()
+            raise
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
@@ -188,7 +200,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     server: WebSocketServer
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
-    default_request_version = request_version = "HTTP/1.1"  # of answers to what is no HTTP
+    request_version = "HTTP/1.1"  # of answers to what is no HTTP
     command = ""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".html": "text/html; charset=utf-8",  # spelled out: a system's own tables differ
@@ -232,8 +244,10 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         if handler := self.server.routes.get(path):
             self._upgrade(handler, path, query)
-        elif "Upgrade" in self.headers or self.server.directory is None:
+        elif handshake.has_token(self.headers, "Upgrade", "websocket"):
             self._refuse(404, f"there is no WebSocket at {path}")
+        elif self.server.directory is None:
+            self._refuse(404, "no such file")
         else:
             self.stream.set_deadline(_RESPONSE_TIME, "the file took too long to fetch")
             with contextlib.suppress(ValueError):  # %00, or half a surrogate, in the name
@@ -251,12 +265,12 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Refuse what http.server lets pass. Raises InvalidHandshake."""
         if not _REQUEST_LINE.fullmatch(self.requestline):
             raise InvalidHandshake(400, "the request line is malformed")
-        if "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0":
+        lengths = self.headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in self.headers or any(length != "0" for length in lengths):
             raise InvalidHandshake(400, "a GET request with a body")
         handshake.check_host(self.headers, self.server.allowed_hosts)
-        self.path = re.sub(r"^https?://[^/?]*", "", self.path)  # the absolute form (4.2.1)
-        if not self.path.startswith("/"):
-            self.path = "/" + self.path
+        path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)  # the absolute form (4.2.1)
+        self.path = "/" + path.lstrip("/\\")  # "//host" would be another site in a redirect
 
     def _upgrade(self, handler: Handler, path: str, query: str) -> None:
         """Answer the opening handshake (4.2), and run the handler for as long as it lasts."""
@@ -296,6 +310,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()
     ) -> None:
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
+        self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 has no status line
         body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
         self.send_response(status)
         for name, value in headers:
@@ -318,6 +333,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         super().end_headers()
+
+    def handle_expect_100(self) -> bool:
+        return True  # there is no body to wait for
 
     def list_directory(self, path: Any) -> None:
         self._refuse(404, "no such file")
@@ -349,7 +367,10 @@ class _Head(io.BufferedIOBase):
         line += newline
         if self._taken + len(line) > handshake.MAX_HEAD:
             raise InvalidHandshake(431, f"the head is over {handshake.MAX_HEAD} bytes")
-        if self._taken and line != b"\r\n":
+        if not self._taken:
+            if not re.fullmatch(rb"[^\r\n]*\r\n", line):
+                raise InvalidHandshake(400, "the request line is malformed")
+        elif line != b"\r\n":
             handshake.check_header_line(line)
         self._taken += len(line)
         return line

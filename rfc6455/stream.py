@@ -185,6 +185,8 @@ class Stream:
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
         """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any."""
+        if self.tls and (early := self._decrypt(b"")):  # it came with the end of the TLS handshake
+            return early
         while self.lost is None and not (self.tls and self.tls.ended):
             if timeout is not None and not self._readable(timeout):
                 return None
