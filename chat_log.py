@@ -1,24 +1,14 @@
 """The numbered log of what was said, in SQLite from the standard library: append, since."""
 
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-MOST = 1 << 30  # messages: no limit
-KEPT = 100_000  # messages; the oldest go first
+from chat_entry import KEPT, MOST, SEQUENCE_BITS, Entry, Fields, LogFailed, order
+
 _APPLICATION_ID = 0x72666343  # tells our file from another program's database
-_SEQUENCE_BITS = 20  # a number is the milliseconds since 1970, then this many bits of sequence
-_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
-
-Fields = tuple[str, str, str, str | None]  # email, username, message, key
-Entry = tuple[str, Fields]  # an id, and what has it
-
-
-class LogFailed(Exception):
-    """The log can't be opened, read or written; the text says why."""
 
 
 class ChatLog:
@@ -70,7 +60,7 @@ class ChatLog:
         """
         with self._lock, _failures():
             known = self._known([message[3] for message in messages if message[3] is not None])
-            number = max(self._last, (time.time_ns() // 1_000_000 << _SEQUENCE_BITS) - 1)
+            number = max(self._last, (time.time_ns() // 1_000_000 << SEQUENCE_BITS) - 1)
             rows = []
             for message in messages:
                 if message[3] is None or message[3] not in known:
@@ -126,14 +116,5 @@ def _failures(where: str = "") -> Iterator[None]:
         raise LogFailed(f"{where}{error}") from error
 
 
-def order(message_id: str) -> int:
-    """A number that rises as ids do; `0` is an id, too. Raises ValueError for what is none."""
-    match = _ID.fullmatch(message_id)
-    if match is None:
-        raise ValueError(f"{message_id[:40]!r} is no message id")
-    sequence = min(int(match[2] or 0), (1 << _SEQUENCE_BITS) - 1)  # Redis has longer ones
-    return min(int(match[1]) << _SEQUENCE_BITS | sequence, (1 << 63) - 1)  # as SQLite has no more
-
-
 def _id(number: int) -> str:
-    return f"{number >> _SEQUENCE_BITS}-{number & (1 << _SEQUENCE_BITS) - 1}"
+    return f"{number >> SEQUENCE_BITS}-{number & (1 << SEQUENCE_BITS) - 1}"

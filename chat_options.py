@@ -1,10 +1,11 @@
 """The command line of `chat_server.py`, and the log that it asks for."""
 
 import argparse
+import threading
 from collections.abc import Callable
 
-from chat_log import KEPT, ChatLog, Entry, LogFailed
-from chat_resume import Log
+from chat_entry import KEPT, Entry, Log, LogFailed
+from chat_log import ChatLog
 
 
 def read_options(options: argparse.Namespace) -> None:
@@ -32,7 +33,8 @@ def read_options(options: argparse.Namespace) -> None:
         "which costs a small chat more than it saves",
     )
     parser.parse_args(namespace=options)
-    if not 0 <= options.rate < 1e9 or min(options.max_message, options.max_clients, options.keep) < 1:
+    counts = (options.max_message, options.max_clients, options.keep)
+    if not 0 <= options.rate < 1e9 or min(counts) < 1:
         parser.error("--rate, --max-message, --max-clients and --keep are positive numbers")
     if options.history and options.redis:
         parser.error("--history and --redis are two places for one log")
@@ -47,5 +49,5 @@ def open_log(options: argparse.Namespace, deliver: Callable[[Entry], None]) -> L
     except ImportError:
         raise LogFailed("--redis needs a package: pip install redis") from None
     redis_log = RedisLog(options.redis, options.keep)
-    redis_log.follow(deliver)
+    threading.Thread(target=redis_log.follow, args=(deliver,), daemon=True).start()
     return redis_log

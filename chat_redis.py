@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chat_log import KEPT, MOST, Entry, Fields, LogFailed, order
+from chat_entry import KEPT, MOST, Entry, Fields, LogFailed, order
 
 log = logging.getLogger("chat")
 
@@ -71,32 +71,29 @@ class RedisLog:
             for email, username, message, key in messages:
                 token = uuid.uuid4().hex if key is None else f"client:{key}"
                 arguments += [token, email, username, message, key or ""]
-            self._patiently(lambda: self._append([STREAM], arguments))
+            self._patiently(self._append, [STREAM], arguments)
         return []
 
     def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]:
         """The newest `limit` messages after an id, oldest first, and whether there were more."""
-        after = f"({message_id}"
-        found = self._patiently(lambda: self._redis.xrevrange(STREAM, "+", after, limit + 1))
+        asked = (STREAM, "+", f"({message_id}", limit + 1)
+        found = self._patiently(self._redis.xrevrange, *asked)
         more = len(found) > limit
-        if not more and self._patiently(lambda: self._redis.xlen(STREAM)) >= self._kept:
-            oldest = self._patiently(lambda: self._redis.xrange(STREAM, count=1))
+        if not more and self._patiently(self._redis.xlen, STREAM) >= self._kept:
+            oldest = self._patiently(self._redis.xrange, STREAM, "-", "+", 1)
             more = order(message_id) < order(oldest[0][0])
         return [_entry(*each) for each in reversed(found[:limit])], more
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""
-        found = self._patiently(lambda: self._redis.xrevrange(STREAM, count=1))
+        found = self._patiently(self._redis.xrevrange, STREAM, "+", "-", 1)
         return str(found[0][0]) if found else "0-0"
 
     def follow(self, deliver: Callable[[Entry], None]) -> None:
-        """Hand over everything that any server appends, in order, from a thread of its own."""
-        threading.Thread(target=self._follow, args=(deliver,), daemon=True).start()
-
-    def _follow(self, deliver: Callable[[Entry], None]) -> None:
+        """Hand over everything that any server appends, in order; never returns."""
         while True:
             try:
-                found = self._patiently(self._read)
+                found = self._patiently(self._redis.xread, {STREAM: self._followed}, 1000, 1000)
             except LogFailed as error:
                 log.error("nothing is heard of other servers: %s", error)
                 time.sleep(_WAIT)
@@ -105,14 +102,11 @@ class RedisLog:
                 deliver(_entry(*each))
                 self._followed = each[0]
 
-    def _read(self) -> Any:
-        return self._redis.xread({STREAM: self._followed}, count=1000, block=1000)
-
-    def _patiently(self, ask: Callable[[], Any]) -> Any:
+    def _patiently(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         """Ask until Redis answers."""
         while True:
             try:
-                answer = ask()
+                answer = ask(*arguments)
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 self._note(away=True, what=f"Redis is away, senders wait until it is back: {error}")
                 time.sleep(_RETRY)

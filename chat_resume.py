@@ -10,24 +10,16 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
-from chat_log import MOST, Entry, LogFailed, order
+from chat_entry import Entry, Log, LogFailed, order
 from rfc6455 import ConnectionClosed, InvalidHandshake, Opening, Prepared, WebSocket
 
 RESUMED = 500  # messages at most that a client gets of those it missed
 NAMES_TOLD = 50  # at most, of those who are here
 PRESENCE_INTERVAL = 1.0  # seconds at least from one `online` event to the next
-
-
-class Log(Protocol):
-    """What ChatLog and RedisLog have in common."""
-
-    def append(self, messages: Sequence[tuple[str, str, str, str | None]]) -> list[Entry]: ...
-    def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]: ...
-    def newest(self) -> str: ...
 
 
 def check_since(opening: Opening) -> None:
@@ -69,7 +61,7 @@ class Joined(NamedTuple):
 
 
 class Resumers:
-    """The clients that can resume, and the names they gave. Any thread may call, but for `admit`."""
+    """The clients that can resume, and their names. Any thread may call, but for `admit`."""
 
     def __init__(self, clients: set[WebSocket], clients_lock: threading.Lock) -> None:
         self._clients = clients

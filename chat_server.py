@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chat_log import Entry, LogFailed
+from chat_entry import Entry, Log, LogFailed
 from chat_options import open_log, read_options
-from chat_resume import Joined, Log, Resumers, catch_up, check_since, since_of
+from chat_resume import Joined, Resumers, catch_up, check_since, since_of
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public"

@@ -90,7 +90,7 @@ class Assembler:
             except UnicodeDecodeError:
                 raise ProtocolError(*_NOT_UTF8) from None
             begun = self._check_text.getstate()[0]
-            if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":  # a surrogate: Python waits for its end
+            if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":  # half a surrogate, but Python waits
                 raise ProtocolError(*_NOT_UTF8)
         self._payload += payload
         if not done:
@@ -164,9 +164,7 @@ class WebSocket:
         self.clean = False  # both Close frames have passed (7.1.4)
         self._stream = stream
         self._is_client = is_client
-        inflater = None
-        if deflate := self.deflate:  # each side inflates what the other's parameters say
-            inflater = Inflater(*(deflate[2], deflate[0]) if is_client else (deflate[3], deflate[1]))
+        inflater = Inflater.for_side(self.deflate, is_client=is_client) if self.deflate else None
         self._parser = FrameParser(
             masked=not is_client, max_message=max_message, compressed=inflater is not None
         )
@@ -342,7 +340,7 @@ class WebSocket:
         self._control(_CLOSE, payload, last=True)
 
     def _finish(self) -> None:
-        """Read to the peer's Close, then to the end of TCP, so that no unread byte causes a reset."""
+        """Read to the peer's Close, then to the end of TCP: unread bytes would cause a reset."""
         if self._closed:
             return
         while not self._over:

@@ -135,6 +135,13 @@ class Inflater:
         self._final_blocks = 0  # in this message
         self._inflater = zlib.decompressobj(-window_bits)
 
+    @classmethod
+    def for_side(cls, agreed: Deflate, *, is_client: bool) -> "Inflater":
+        """Each side inflates what the other's parameters speak of."""
+        if is_client:
+            return cls(agreed.server_max_window_bits, agreed.server_no_context_takeover)
+        return cls(agreed.client_max_window_bits, agreed.client_no_context_takeover)
+
     def inflate(self, data: bytes, done: bool, room: int) -> bytes:
         """What `data` adds to the message, of which it is the last piece if `done`.
 

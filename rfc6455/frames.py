@@ -1,4 +1,4 @@
-"""Frames: reading them out of a stream of bytes, building them, masking (RFC 6455, 5.1-5.3, 5.5, 7.4).
+"""Frames: read out of a stream of bytes, built, masked (RFC 6455, 5.1-5.3, 5.5, 7.4).
 
 No socket and no thread here: `FrameParser` is fed whatever bytes have arrived, cut anywhere, and
 gives back what can be known of them so far. Left out: joining fragments to messages, which is
@@ -13,7 +13,7 @@ from .errors import ProtocolError
 
 
 class Opcode(IntEnum):
-    """What a frame is (5.2). 0x3-0x7 and 0xB-0xF are reserved; from 0x8 on it is a control frame."""
+    """What a frame is (5.2): from 0x8 on a control frame. 0x3-0x7 and 0xB-0xF are reserved."""
 
     CONTINUATION = 0x0
     TEXT = 0x1
@@ -147,7 +147,7 @@ class FrameParser:
                 if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
                     raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
             room = self._room
-            if rsv:  # deflated, what can't be compressed is a little longer; inflating has the limit
+            if rsv:  # deflated, what can't be compressed is longer; inflating has the limit
                 room += 64 + (room >> 6)
             if length > room:  # 10.4: refused before any memory is taken
                 raise ProtocolError(

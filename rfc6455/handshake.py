@@ -2,7 +2,7 @@
 
 No socket here. HTTP itself is the standard library's: `http.server` reads a request,
 `http.client` the headers of a response; what they let pass and the RFC does not is refused by
-`check_header_line`. Left out: redirects, authentication and proxies, which 4.1 leaves to the client.
+`check_header_line`. Left out: redirects, authentication and proxies, as 4.1 allows.
 """
 
 import base64

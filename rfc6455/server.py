@@ -123,7 +123,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def close_connections(self, reason: str = "the server is shutting down") -> None:
-        """Close all with 1001, wait SHUTDOWN_GRACE seconds for them to agree, then drop the rest."""
+        """Close all with 1001, wait SHUTDOWN_GRACE seconds for that, then drop the rest."""
         with self._changed:
             self._shutting_down = True
             connections = list(self._connections)
@@ -306,9 +306,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     # Answers
 
-    def _refuse(
-        self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def _refuse(self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
         self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 has no status line
         body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
@@ -321,9 +319,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def send_error(
-        self, code: int, message: str | None = None, explain: str | None = None
-    ) -> None:
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         self._refuse(code, message or HTTPStatus(code).description)
 
     def end_headers(self) -> None:

@@ -219,9 +219,7 @@ class Stream:
 
     # Writing
 
-    def write(
-        self, data: bytes, *, wait: bool, last: bool = False, force: bool = False
-    ) -> None:
+    def write(self, data: bytes, *, wait: bool, last: bool = False, force: bool = False) -> None:
         """Send `data` as one piece, behind all that was written before.
 
         With `wait` it returns when the kernel has taken everything; without, at once, and a peer
