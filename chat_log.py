@@ -67,8 +67,9 @@ class ChatLog:
                     known.add(message[3])
                     number += 1
                     rows.append((number, *message))
-            self._write(rows)
-            self._last = number
+            if rows:
+                self._write(rows)
+                self._last = number
         return [(_id(row[0]), row[1:]) for row in rows]
 
     def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]:

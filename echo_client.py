@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from io import TextIOWrapper
 
 from rfc6455 import ConnectionClosed, InvalidHandshake, connect
 
@@ -12,6 +13,8 @@ def main() -> None:
     parser.add_argument("url", nargs="?", default="ws://127.0.0.1:8080/echo", metavar="URL")
     parser.add_argument("message", nargs="?", default="hello, world!你好", metavar="MESSAGE")
     options = parser.parse_args()
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show 你 is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with connect(options.url) as websocket:
             websocket.send(options.message)
@@ -23,6 +26,8 @@ def main() -> None:
         sys.exit(f"cannot connect to {options.url}: {error}")
     except ConnectionClosed as error:
         sys.exit(f"the server closed the connection: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says it: ended by signal 2
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ where the original answers once, reads at most 512 bytes, and prints the rest of
 import argparse
 import logging
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from rfc6455 import Deflate, WebSocket, WebSocketServer
@@ -21,12 +22,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (%(default)s)")
     parser.add_argument("--max-message", type=int, default=32 << 20, help="bytes (%(default)s)")
     parser.add_argument("--plain", action="store_true", help="send back exactly what came")
-    parser.add_argument(
-        "--deflate",
-        action="store_true",
-        help="compress where a client offers it: pays for large texts on slow lines, not else",
-    )
+    parser.add_argument("--deflate", action="store_true", help="compress; pays on slow lines only")
     options = parser.parse_args()
+    if options.max_message < 1:
+        parser.error("--max-message is a positive number")
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show 你 is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
         server = WebSocketServer(

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from email.message import Message
+from typing import Any
 
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
@@ -21,6 +22,7 @@ from .stream import TLS, Stream, Timeouts, clock
 
 _connecting: weakref.WeakValueDictionary[tuple[str, int], threading.Lock]
 _connecting = weakref.WeakValueDictionary()
+_connecting_lock = threading.Lock()
 
 
 def connect(
@@ -48,33 +50,17 @@ def connect(
     error: OSError = OSError(f"no address for {address.host}")
     for found in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
         with _turn(str(found[4][0]), address.port, give_up):
-            sock = socket.socket(*found[:3])
             try:
-                sock.settimeout(max(0.001, give_up - time.monotonic()))
-                sock.connect(found[4])
+                stream = _dial(found, address, timeouts, ssl_context, give_up)
             except OSError as failure:
-                sock.close()
                 error = failure
                 continue
-            stream = _stream(sock, address, timeouts, ssl_context)
-            stream.set_deadline(give_up - time.monotonic(), "the opening handshake took too long")
-            clock.watch(stream)
-            try:
-                if stream.tls:
-                    stream.tls.handshake(sock)
-                response, received = _exchange(stream, request)
-                extensions = handshake.check_response(*response, key, subprotocols)
-                agreed = check_answer(extensions, deflate)
-            except BaseException as failure:  # 7.2.1: it was never open, so no Close is sent
-                stream.close()
-                if isinstance(failure, OSError) and give_up <= time.monotonic():
-                    raise TimeoutError("the opening handshake took too long") from None
-                raise
-            finally:
-                clock.forget(stream)
+            with _opening(stream, give_up):
+                status, response, received = _exchange(stream, request)
+                chosen = handshake.check_response(status, response, key, subprotocols)
+                agreed = check_answer(chosen.extensions, deflate)
         path, _, query = address.target.partition("?")
-        chosen = response[1].get("Sec-WebSocket-Protocol")
-        opening = Opening(path, query, response[1], address.authority, chosen, agreed)
+        opening = Opening(path, query, response, address.authority, chosen.subprotocol, agreed)
         return WebSocket(
             stream, opening, is_client=True, max_message=max_message, received=received
         )
@@ -84,26 +70,58 @@ def connect(
 @contextlib.contextmanager
 def _turn(host: str, port: int, give_up: float) -> Iterator[None]:
     """4.1, 2: to one IP address and port only one connection at a time is being opened."""
-    lock = _connecting.setdefault((host, port), threading.Lock())
-    if not lock.acquire(timeout=max(0.0, give_up - time.monotonic())):
+    with _connecting_lock:
+        turn = _connecting.setdefault((host, port), threading.Lock())
+    if not turn.acquire(timeout=max(0.0, give_up - time.monotonic())):
         raise TimeoutError(f"another connection to {host} is still being opened")
     try:
         yield
     finally:
-        lock.release()
+        turn.release()
 
 
-def _stream(
-    sock: socket.socket, address: Address, timeouts: Timeouts, context: ssl.SSLContext | None
+def _dial(
+    found: tuple[Any, ...],
+    address: Address,
+    timeouts: Timeouts,
+    context: ssl.SSLContext | None,
+    give_up: float,
 ) -> Stream:
-    if not address.secure:
-        return Stream(sock, timeouts)
-    context = context or ssl.create_default_context()
-    return Stream(sock, timeouts, TLS(context, address.host))
+    """Open TCP to one of the addresses that getaddrinfo found. Raises OSError."""
+    tls = None
+    if address.secure:
+        tls = TLS(context or ssl.create_default_context(), address.host)
+    sock = socket.socket(*found[:3])
+    try:
+        sock.settimeout(max(0.001, give_up - time.monotonic()))
+        sock.connect(found[4])
+    except OSError:
+        sock.close()
+        raise
+    return Stream(sock, timeouts, tls)
 
 
-def _exchange(stream: Stream, request: bytes) -> tuple[tuple[int, Message], bytes]:
+@contextlib.contextmanager
+def _opening(stream: Stream, give_up: float) -> Iterator[None]:
+    """Bound the opening handshake; 7.2.1: where it fails, TCP is closed without a Close frame."""
+    too_long = "the opening handshake took too long"
+    stream.set_deadline(give_up - time.monotonic(), too_long)
+    clock.watch(stream)
+    try:
+        yield
+    except BaseException as failure:
+        late = stream.lost == too_long
+        stream.close()
+        if late and isinstance(failure, OSError):
+            raise TimeoutError(too_long) from None
+        raise
+    finally:
+        clock.forget(stream)
+
+
+def _exchange(stream: Stream, request: bytes) -> tuple[int, Message, bytes]:
     """Send the request; status and headers of the response, and what came behind them."""
+    stream.shake_hands()
     stream.write(request, wait=True)
     data = b""
     while b"\r\n\r\n" not in data:
@@ -114,4 +132,4 @@ def _exchange(stream: Stream, request: bytes) -> tuple[tuple[int, Message], byte
         if len(data) > handshake.MAX_HEAD and b"\r\n\r\n" not in data:
             raise InvalidHandshake(400, f"the response head is over {handshake.MAX_HEAD} bytes")
     head, end, received = data.partition(b"\r\n\r\n")
-    return handshake.parse_response(head + end), received
+    return *handshake.parse_response(head + end), received

@@ -223,8 +223,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     def handle(self) -> None:
         try:
-            if self.stream.tls:
-                self.stream.tls.handshake(self.request)
+            self.stream.shake_hands()
             self.handle_one_request()
         except InvalidHandshake as error:
             self._refuse(error.status, error.reason, error.headers)
@@ -340,7 +339,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         return "rfc6455"
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        log.debug("%s: %s %s", self.peer, getattr(self, "requestline", ""), code)
+        log.debug("%s: %s %s", self.peer, ascii(getattr(self, "requestline", "")), code)
 
 
 class _Head(io.BufferedIOBase):

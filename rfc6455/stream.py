@@ -166,6 +166,7 @@ class Stream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self.tls = tls
+        self._early = b""
         self.timeouts = timeouts
         self.heard_at = time.monotonic()  # when the peer last sent anything
         self.lost: str | None = None  # why nothing can be read or written any more
@@ -185,9 +186,10 @@ class Stream:
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
         """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any."""
-        if self.tls and (early := self._decrypt(b"")):  # it came with the end of the TLS handshake
-            return early
         while self.lost is None and not (self.tls and self.tls.ended):
+            if self._early:  # it came with the end of the TLS handshake
+                data, self._early = self._early, b""
+                return data
             if timeout is not None and not self._readable(timeout):
                 return None
             try:
@@ -202,6 +204,12 @@ class Stream:
             self.heard_at = time.monotonic()
             return b"" if self.lost else data
         return b""
+
+    def shake_hands(self) -> None:
+        """The TLS handshake, where there is one. Raises OSError (ssl.SSLError among them)."""
+        if self.tls:
+            self.tls.handshake(self._sock)
+            self._early = self.tls.decrypt(b"")
 
     def _readable(self, timeout: float) -> bool:
         if not hasattr(select, "poll"):
