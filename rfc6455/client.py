@@ -57,10 +57,11 @@ def connect(
                 continue
             with _opening(stream, give_up):
                 status, response, received = _exchange(stream, request)
-                chosen = handshake.check_response(status, response, key, subprotocols)
-                agreed = check_answer(chosen.extensions, deflate)
+                extensions = handshake.check_response(status, response, key, subprotocols)
+                agreed = check_answer(extensions, deflate)
+        chosen = (response.get("Sec-WebSocket-Protocol") or "").strip(" \t") or None
         path, _, query = address.target.partition("?")
-        opening = Opening(path, query, response, address.authority, chosen.subprotocol, agreed)
+        opening = Opening(path, query, response, address.authority, chosen, agreed)
         return WebSocket(
             stream, opening, is_client=True, max_message=max_message, received=received
         )
