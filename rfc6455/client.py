@@ -57,11 +57,10 @@ def connect(
                 continue
             with _opening(stream, give_up):
                 status, response, received = _exchange(stream, request)
-                extensions = handshake.check_response(status, response, key, subprotocols)
-                agreed = check_answer(extensions, deflate)
-        chosen = (response.get("Sec-WebSocket-Protocol") or "").strip(" \t") or None
+                chosen = handshake.check_response(status, response, key, subprotocols)
+                agreed = check_answer(chosen.extensions, deflate)
         path, _, query = address.target.partition("?")
-        opening = Opening(path, query, response, address.authority, chosen, agreed)
+        opening = Opening(path, query, response, address.authority, chosen.subprotocol, agreed)
         return WebSocket(
             stream, opening, is_client=True, max_message=max_message, received=received
         )

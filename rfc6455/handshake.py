@@ -69,7 +69,7 @@ def check_request(method: str, version: str, headers: Message) -> None:
     if method != "GET":
         raise InvalidHandshake(405, "a WebSocket opens with GET", [("Allow", "GET")])
     if not has_token(headers, "Upgrade", "websocket"):
-        upgrade = [("Upgrade", "websocket")]
+        upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
         raise InvalidHandshake(426, "this address speaks WebSocket", upgrade)
     major, minor = version.removeprefix("HTTP/").split(".")
     if (int(major), int(minor)) < (1, 1):
@@ -228,13 +228,15 @@ def parse_response(head: bytes) -> tuple[int, Message]:
         raise InvalidHandshake(400, f"the response is malformed: {error}") from None
 
 
-def check_response(
-    status: int, headers: Message, key: str, subprotocols: Sequence[str]
-) -> list[Extension]:
-    """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake.
+class Answer(NamedTuple):
+    """What a server's 101 chose; its extensions are not checked yet."""
 
-    The extensions it chooses are returned unchecked.
-    """
+    subprotocol: str | None
+    extensions: list[Extension]
+
+
+def check_response(status: int, headers: Message, key: str, subprotocols: Sequence[str]) -> Answer:
+    """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake."""
     if status != 101:
         raise InvalidHandshake(status, f"the server answered {status}", headers.items())
     if _single(headers, "Upgrade", status).lower() != "websocket":
@@ -243,11 +245,12 @@ def check_response(
         raise InvalidHandshake(status, "the Connection header does not say Upgrade")
     if _single(headers, "Sec-WebSocket-Accept", status) != accept_value(key):
         raise InvalidHandshake(status, "Sec-WebSocket-Accept does not belong to the key sent")
+    subprotocol = None
     if "Sec-WebSocket-Protocol" in headers:
-        chosen = _single(headers, "Sec-WebSocket-Protocol", status)
-        if chosen not in subprotocols:
-            raise InvalidHandshake(status, f"subprotocol {chosen!r} was not asked for")
-    return parse_extensions(headers, status)
+        subprotocol = _single(headers, "Sec-WebSocket-Protocol", status)
+        if subprotocol not in subprotocols:
+            raise InvalidHandshake(status, f"subprotocol {subprotocol!r} was not asked for")
+    return Answer(subprotocol, parse_extensions(headers, status))
 
 
 # Header values (4.3, 9.1)

@@ -310,8 +310,6 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 has no status line
         body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
         self.send_response(status)
-        if status == HTTPStatus.UPGRADE_REQUIRED:
-            self.send_header("Connection", "Upgrade")
         for name, value in headers:
             self.send_header(name, value)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
