@@ -53,8 +53,8 @@ def echo(websocket: WebSocket) -> None:
 
 
 def echo_plain(websocket: WebSocket) -> None:
-    for message in websocket:
-        websocket.send(message)
+    while True:  # until ConnectionClosed; what came together is answered together
+        websocket.send_all(websocket.receive_all())
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ class WebSocket:
         self._received = 0  # how often `receive` was called
         self._received_before = -1  # the same at the clock's last look
         self._inbox: deque[str | bytes] = deque()  # what the clock met while the handler was busy
+        self._error: ProtocolError | None = None  # met by `receive_all`, for the next call
         self._over = False  # nothing more will be parsed: Close, end, or failed
         self._closing = False  # our Close was sent
         self._closed = False  # TCP has ended
@@ -210,6 +211,28 @@ class WebSocket:
                 left = None if give_up is None else max(0.0, give_up - time.monotonic())
             return message
 
+    def receive_all(self) -> list[str | bytes]:
+        """Wait for a message; then take with it all others that are at hand. Raises as `receive`.
+
+        For a peer that sends many at once: with `send_all`, they are answered in one write.
+        """
+        message = self.receive()
+        messages = [] if message is None else [message]
+        with self._reading:
+            try:
+                # A control frame waits for the next call: a Close is answered after what was
+                # said before it. So does an error.
+                while not self._over and self._parser.data_follows():
+                    chunk = self._parser.parse()
+                    if chunk is None:
+                        break
+                    message = self._assembler.add(chunk)
+                    if message is not None:
+                        messages.append(message)
+            except ProtocolError as error:
+                self._error = error
+        return messages
+
     def __iter__(self) -> Iterator[str | bytes]:
         """Messages until the connection ends, however it ends: `close_code` tells."""
         try:
@@ -221,6 +244,8 @@ class WebSocket:
     def _parse(self) -> str | bytes | None:
         """The next message of the bytes at hand, or None; on the way, control frames are obeyed."""
         try:
+            if self._error and not self._over:
+                raise self._error
             while not self._over and (chunk := self._parser.parse()) is not None:
                 if chunk.opcode >= _CLOSE:
                     self._obey(chunk.opcode, chunk.payload)
@@ -278,16 +303,25 @@ class WebSocket:
         frame = _message_frame(message, masked=self._is_client, deflate=self.deflate)
         self._write(frame, wait=True)
 
+    def send_all(self, messages: Iterable[str | bytes]) -> None:
+        """Send several messages in one write, otherwise as `send`."""
+        frames = [
+            _message_frame(message, masked=self._is_client, deflate=self.deflate)
+            for message in messages
+        ]
+        self._write(b"".join(frames), wait=True)
+
     def post(self, message: str | bytes | Prepared) -> None:
         """Send without ever waiting: a peer for whom more than a MiB waits is dropped.
 
         Raises ConnectionClosed. A `Prepared` message is for servers.
         """
-        if isinstance(message, Prepared):
-            assert not self._is_client, "5.1: a client masks each frame anew"
-            frames = message.compressed(self.deflate) if self.deflate else message.frames
-        else:
+        if not isinstance(message, Prepared):
             frames = _message_frame(message, masked=self._is_client, deflate=self.deflate)
+        elif self._is_client:
+            raise ValueError("5.1: a client masks each frame anew")
+        else:
+            frames = message.compressed(self.deflate) if self.deflate else message.frames
         self._write(frames, wait=False)
 
     def ping(self, payload: bytes = b"") -> None:

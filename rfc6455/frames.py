@@ -95,23 +95,26 @@ class FrameParser:
         first = not self._in_frame
         if first and not self._parse_header():
             return None
-        available = len(self._data) - self._at
-        if self.left > available and (self._opcode >= _FIRST_CONTROL or not (first or available)):
+        control = self._opcode >= _FIRST_CONTROL
+        at, end = self._at, min(self._at + self.left, len(self._data))
+        missing = at + self.left - end
+        if missing and (control or not (first or end > at)):
             return None
-        end = self._at + min(self.left, available)
-        payload = self._data[self._at : end]
-        self._at = end
-        self.left -= len(payload)
+        payload = self._data[at:end]
         if self._masked and payload:
             key = self._key
-            if self.left:  # 5.3: the next byte takes up the key where this chunk left it
+            if missing:  # 5.3: the next byte takes up the key where this chunk left it
                 turn = len(payload) % 4
                 self._key = key[turn:] + key[:turn]
             payload = mask(payload, key)
-        first = first or self._opcode >= _FIRST_CONTROL
-        last = self.left == 0
-        self._in_frame = not last
-        return Chunk(self._opcode, self._fin, self._rsv1, first, last, payload)
+        self._at, self.left, self._in_frame = end, missing, missing > 0
+        return Chunk(self._opcode, self._fin, self._rsv1, first or control, not missing, payload)
+
+    def data_follows(self) -> bool:
+        """Whether more of a data frame is at hand, and no control frame before it."""
+        if self._in_frame:
+            return self._opcode < _FIRST_CONTROL and self._at < len(self._data)
+        return self._at < len(self._data) and self._data[self._at] & 0x0F < _FIRST_CONTROL
 
     def _parse_header(self) -> bool:
         """Take the next frame's header; False, and nothing taken, while it is incomplete."""
