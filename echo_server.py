@@ -47,9 +47,8 @@ def echo(websocket: WebSocket) -> None:
     for message in websocket:
         text = message if isinstance(message, str) else message.decode(errors="replace")
         print(f"Receive: {text}", flush=True)
-        answer = f"[{text}]"
-        websocket.send(answer)
-        print(f"Send: {answer}", flush=True)
+        websocket.send(f"[{text}]")
+        print(f"Send: [{text}]", flush=True)
 
 
 def echo_plain(websocket: WebSocket) -> None:
