@@ -186,10 +186,10 @@ class Stream:
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
         """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any."""
+        if self._early and self.lost is None:  # it came with the end of the TLS handshake
+            data, self._early = self._early, b""
+            return data
         while self.lost is None and not (self.tls and self.tls.ended):
-            if self._early:  # it came with the end of the TLS handshake
-                data, self._early = self._early, b""
-                return data
             if timeout is not None and not self._readable(timeout):
                 return None
             try:
