@@ -7,7 +7,7 @@ from typing import Protocol
 MOST = 1 << 30  # messages: no limit
 KEPT = 100_000  # messages that a log keeps; the oldest go first
 SEQUENCE_BITS = 20  # of an id's number; the milliseconds since 1970 stand above them
-_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
+_ID = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?", re.ASCII)
 
 Fields = tuple[str, str, str, str | None]  # email, username, message, key
 Entry = tuple[str, Fields]  # an id, `<milliseconds since 1970>-<sequence>`, and what has it
@@ -19,6 +19,8 @@ class LogFailed(Exception):
 
 class Log(Protocol):
     """ChatLog or RedisLog. All may raise LogFailed; any thread may call."""
+
+    start: str  # the newest id when the log was opened; what comes later is delivered
 
     def append(self, messages: Sequence[Fields]) -> list[Entry]: ...
     def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]: ...

@@ -48,6 +48,7 @@ class ChatLog:
         )
         query = "SELECT ifnull(min(number), 1), ifnull(max(number), 0), count(*) FROM messages"
         first, self._last, self._count = self._database.execute(query).fetchone()
+        self.start = _id(self._last)
         self._trimmed = first - 1 if self._count >= self._kept else 0  # up to this number
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from chat_entry import KEPT, MOST, Entry, Fields, LogFailed, order
 log = logging.getLogger("chat")
 
 STREAM = "chat"
+LEAST_KEPT = 10_000  # messages; what is trimmed before a slow server has read it is lost for it
 KEY_KEPT = 86400  # seconds for which a message's key is known; resending takes seconds
 _RETRY = 0.2  # seconds between two attempts to reach Redis
 _WAIT = 5.0  # seconds for Redis to answer
@@ -43,6 +44,7 @@ class RedisLog:
 
     def __init__(self, url: str, kept: int = KEPT) -> None:
         """Raises LogFailed where Redis can't be reached, or is none."""
+        kept = max(kept, LEAST_KEPT)
         try:
             self._redis = redis.Redis.from_url(
                 url,
@@ -57,7 +59,7 @@ class RedisLog:
         except (redis.RedisError, ValueError) as error:
             raise LogFailed(f"{url}: {error}") from error
         self._kept = kept
-        self._followed = newest[0][0] if newest else "0-0"
+        self.start = self._followed = newest[0][0] if newest else "0-0"
         self._lock = threading.Lock()
         self._away = False
 

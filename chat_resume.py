@@ -18,6 +18,7 @@ from chat_entry import Entry, Log, LogFailed, order
 from rfc6455 import ConnectionClosed, InvalidHandshake, Opening, Prepared, WebSocket
 
 RESUMED = 500  # messages at most that a client gets of those it missed
+MAX_NAME = 64  # characters of a name that are told
 NAMES_TOLD = 50  # at most, of those who are here
 PRESENCE_INTERVAL = 1.0  # seconds at least from one `online` event to the next
 
@@ -116,7 +117,7 @@ class Resumers:
             self._changed.clear()
             with self._lock:
                 receivers = [client for client in self._clients if client in self._names]
-                names = sorted({name for name in self._names.values() if name})
+                names = sorted({name[:MAX_NAME] for name in self._names.values() if name})
                 count = len(self._clients)
             event = {"event": "online", "count": count, "usernames": names[:NAMES_TOLD]}
             prepared = Prepared([json.dumps(event, ensure_ascii=False)])

@@ -163,7 +163,7 @@ def hear(websocket: WebSocket, text: str | bytes) -> None:
 
 def handle_messages() -> None:
     """Everything that is said, in one thread: logged, and then sent to every client."""
-    position = chat_log.newest()
+    position = chat_log.start
     while True:
         items = take_what_waits()
         said = [item for item in items if isinstance(item, Said)]
@@ -210,7 +210,7 @@ def show(entry: Entry) -> str:
 
 
 def refuse(websocket: WebSocket, error: LogFailed) -> None:
-    log.error("the log failed, %s is sent away: %s; is the disk full?", websocket.peer, error)
+    log.error("%s is sent away, as the log failed: %s; is the disk full?", websocket.peer, error)
     websocket.close(CloseCode.INTERNAL_ERROR, "the message could not be logged", wait=False)
 
 
