@@ -16,8 +16,7 @@ class ChatLog:
 
     Ids are `<milliseconds since 1970>-<sequence>`, the form of a Redis Stream's; they rise
     strictly, also across restarts and where the clock is set back. What was appended survives the
-    end of the process, however it comes; a power cut may take the last moments with it, as nothing
-    waits for the disk (`synchronous=FULL` would).
+    end of the process; a power cut may take the last moments with it: nothing waits for the disk.
     """
 
     def __init__(self, path: str = ":memory:", kept: int = KEPT) -> None:
@@ -39,9 +38,8 @@ class ChatLog:
         (tables,) = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if application_id != _APPLICATION_ID and tables:
             raise sqlite3.DatabaseError("the database of another program")
-        self._database.executescript(
-            "PRAGMA locking_mode=EXCLUSIVE;"  # two servers would give one id twice
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+        self._database.executescript(  # exclusive: two servers would give one id twice
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
             f"PRAGMA application_id={_APPLICATION_ID};"
             "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY, email TEXT NOT NULL,"
             " username TEXT NOT NULL, message TEXT NOT NULL, key TEXT UNIQUE)"

@@ -5,6 +5,7 @@ Where Redis is away, whoever calls waits until it is back: a sender's thread, an
 client; nobody's connection ends. Left out: Redis Cluster, whose keys would have to share a slot.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -23,16 +24,14 @@ log = logging.getLogger("chat")
 STREAM = "chat"
 LEAST_KEPT = 10_000  # messages; what is trimmed before a slow server has read it is lost for it
 KEY_KEPT = 86400  # seconds for which a message's key is known; resending takes seconds
-_RETRY = 0.2  # seconds between two attempts to reach Redis
-_WAIT = 5.0  # seconds for Redis to answer
+_RETRY, _WAIT = 0.2, 5.0  # seconds between two attempts to reach Redis, and for it to answer
 # One call for a batch, and nothing in it twice: an answer that got lost is asked for again.
 _APPEND = """
 for i = 2, #ARGV, 5 do
   local key = KEYS[1] .. ':key:' .. ARGV[i]
   if redis.call('EXISTS', key) == 0 then
-    local fields = {'email', ARGV[i+1], 'username', ARGV[i+2], 'message', ARGV[i+3]}
-    if ARGV[i+4] ~= '' then table.insert(fields, 'key') table.insert(fields, ARGV[i+4]) end
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', KEPT, '*', unpack(fields))
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', KEPT, '*', 'email', ARGV[i+1],
+               'username', ARGV[i+2], 'message', ARGV[i+3], 'key', ARGV[i+4])
     redis.call('SET', key, '', 'EX', ARGV[1])
   end
 end
@@ -60,8 +59,7 @@ class RedisLog:
             raise LogFailed(f"{url}: {error}") from error
         self._kept = kept
         self.start = self._followed = newest[0][0] if newest else "0-0"
-        self._lock = threading.Lock()
-        self._away = False
+        self._away = threading.Lock()  # held from the log line to the next
 
     def append(self, messages: Sequence[Fields]) -> list[Entry]:
         """Put the messages on the stream, unless their key is known; they come back by `follow`.
@@ -105,27 +103,24 @@ class RedisLog:
                 self._followed = each[0]
 
     def _patiently(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        """Ask until Redis answers."""
+        """Ask until Redis answers; a log line when it goes, and one when it comes."""
         while True:
             try:
                 answer = ask(*arguments)
             except (redis.ConnectionError, redis.TimeoutError) as error:
-                self._note(away=True, what=f"Redis is away, senders wait until it is back: {error}")
+                if self._away.acquire(blocking=False):  # of all threads that meet it, one says so
+                    log.warning("Redis is away, senders wait until it is back: %s", error)
                 time.sleep(_RETRY)
             except redis.RedisError as error:
                 raise LogFailed(f"Redis: {error}") from error
             else:
-                self._note(away=False, what="Redis is back")
+                if self._away.locked():
+                    with contextlib.suppress(RuntimeError):  # another thread was faster
+                        self._away.release()
+                        log.warning("Redis is back")
                 return answer
-
-    def _note(self, *, away: bool, what: str) -> None:
-        """A log line when it goes and one when it comes, however many threads meet it."""
-        with self._lock:
-            if self._away != away:
-                self._away = away
-                log.warning(what)
 
 
 def _entry(message_id: str, fields: dict[str, str]) -> Entry:
     email, username, message = (fields.get(name, "") for name in ("email", "username", "message"))
-    return message_id, (email, username, message, fields.get("key"))
+    return message_id, (email, username, message, fields.get("key") or None)
