@@ -18,7 +18,7 @@ from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, build_offer, check_answer
 from .errors import InvalidHandshake
 from .handshake import Address
-from .stream import TLS, Stream, Timeouts, clock
+from .stream import TLS, Stream, Timeouts
 
 _connecting: weakref.WeakValueDictionary[tuple[str, int], threading.Lock]
 _connecting = weakref.WeakValueDictionary()
@@ -106,7 +106,6 @@ def _opening(stream: Stream, give_up: float) -> Iterator[None]:
     """Bound the opening handshake; 7.2.1: where it fails, TCP is closed without a Close frame."""
     too_long = "the opening handshake took too long"
     stream.set_deadline(give_up - time.monotonic(), too_long)
-    clock.watch(stream)
     try:
         yield
     except BaseException as failure:
@@ -115,8 +114,6 @@ def _opening(stream: Stream, give_up: float) -> Iterator[None]:
         if late and isinstance(failure, OSError):
             raise TimeoutError(too_long) from None
         raise
-    finally:
-        clock.forget(stream)
 
 
 def _exchange(stream: Stream, request: bytes) -> tuple[int, Message, bytes]:

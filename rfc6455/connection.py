@@ -8,9 +8,9 @@ Left out: sending a message in fragments, which nobody here needs (each goes out
 
 import codecs
 import logging
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from email.message import Message
 from enum import Enum
@@ -27,12 +27,12 @@ from .frames import (
     build_frame,
     parse_close,
 )
-from .stream import Stream, clock
+from .stream import Stream
 
 log = logging.getLogger("rfc6455")
 
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
-_READ_AT_LEAST = 4096  # bytes a read asks for; more only where more is known to be under way,
+_READ_AT_LEAST = 1024  # bytes a read asks for; more only where more is known to be under way,
 _READ_AT_MOST = 262144  # because an idle connection holds that much memory while it waits
 _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 _NOT_UTF8 = (CloseCode.INVALID_DATA, "the text is not UTF-8")
@@ -135,7 +135,10 @@ def _message_frame(
     deflate: Deflate | None = None,
 ) -> bytes:
     opcode = _TEXT if isinstance(message, str) else _BINARY
-    payload = message.encode() if isinstance(message, str) else bytes(message)
+    if isinstance(message, str):
+        payload = message.encode()
+    else:  # memoryview: bytes(5) would be five zeros
+        payload = message if isinstance(message, bytes) else bytes(memoryview(message))
     if deflate and len(payload) >= deflate.least:
         bits = deflate.client_max_window_bits if masked else deflate.server_max_window_bits
         smaller = compress(payload, bits)
@@ -174,14 +177,15 @@ class WebSocket:
         self._reading = threading.Lock()  # held by whoever reads
         self._received = 0  # how often `receive` was called
         self._received_before = -1  # the same at the clock's last look
-        self._inbox: deque[str | bytes] = deque()  # what the clock met while the handler was busy
+        self._inbox: list[str | bytes] = []  # the message the clock met while the handler was busy
         self._error: ProtocolError | None = None  # met by `receive_all`, for the next call
         self._over = False  # nothing more will be parsed: Close, end, or failed
         self._closing = False  # our Close was sent
         self._closed = False  # TCP has ended
-        self._pinged_at: float | None = None
+        self._listening = False  # a read waits, or the last one found nothing
+        self._deaf_until = self._pinged_at = 0.0
         stream.set_deadline(float("inf"), "")  # the opening handshake's is met
-        clock.watch(self)
+        stream.on_tick = self._tick
 
     @property
     def state(self) -> State:
@@ -198,27 +202,31 @@ class WebSocket:
         """
         with self._reading:
             self._received += 1
-            if self._inbox:
-                return self._inbox.popleft()
-            give_up = None if timeout is None else time.monotonic() + timeout
-            left, late = timeout, False
-            while (message := self._parse()) is None:
-                if self._over:
-                    raise ConnectionClosed(self.close_code, self.close_reason)
-                if late or not self._read(left):  # late also where bytes come without an end
-                    return None
-                late = left == 0
-                left = None if give_up is None else max(0.0, give_up - time.monotonic())
-            return message
+            message = self._inbox.pop() if self._inbox else self._next(timeout)
+        self._stream.due = 0.0  # from here on the clock may have to look after this connection
+        return message
+
+    def _next(self, timeout: float | None) -> str | bytes | None:
+        give_up = None if timeout is None else time.monotonic() + timeout
+        left, late = timeout, False
+        while (message := self._parse()) is None:
+            if self._over:
+                raise ConnectionClosed(self.close_code, self.close_reason)
+            if late or not self._read(left):  # late also where bytes come without an end
+                return None
+            late = left == 0
+            left = None if give_up is None else max(0.0, give_up - time.monotonic())
+        return message
 
     def receive_all(self) -> list[str | bytes]:
         """Wait for a message; then take with it all others that are at hand. Raises as `receive`.
 
         For a peer that sends many at once: with `send_all`, they are answered in one write.
         """
-        message = self.receive()
-        messages = [] if message is None else [message]
         with self._reading:
+            self._received += 1
+            message = self._inbox.pop() if self._inbox else self._next(None)
+            messages = [] if message is None else [message]
             try:
                 # A control frame waits for the next call: a Close is answered after what was
                 # said before it. So does an error.
@@ -231,6 +239,7 @@ class WebSocket:
                         messages.append(message)
             except ProtocolError as error:
                 self._error = error
+        self._stream.due = 0.0
         return messages
 
     def __iter__(self) -> Iterator[str | bytes]:
@@ -260,9 +269,11 @@ class WebSocket:
     def _read(self, timeout: float | None) -> bool:
         """Feed the parser with what arrives; False if nothing did in time."""
         size = max(self._read_size, min(self._parser.left, _READ_AT_MOST))
+        self._listening = True
         data = self._stream.read(size, timeout)
         if data is None:
             return False
+        self._listening = False
         if data:
             self._read_size = 65536 if len(data) >= size else _READ_AT_LEAST
             self._parser.feed(data)
@@ -390,7 +401,6 @@ class WebSocket:
         self._stream.end()
         self._stream.close()
         self._closed = True
-        clock.forget(self)
 
     def __enter__(self) -> Self:
         return self
@@ -400,24 +410,30 @@ class WebSocket:
 
     # Deadlines
 
-    def tick(self, now: float) -> None:
-        """Called by the clock, from its own thread."""
-        self._stream.tick(now)
+    def _tick(self, now: float) -> float:
+        """Look after pings, and after a handler that does not read; when to look again."""
         if self._received == self._received_before and self._reading.acquire(blocking=False):
             try:
                 self._attend()
             finally:
                 self._reading.release()
         self._received_before = self._received
+        if self._closed:
+            return math.inf
         if self._closing or self._over or self._inbox:
-            return
-        heard_at = self._stream.heard_at
-        if self._pinged_at is not None and heard_at < self._pinged_at:
-            if now - self._pinged_at >= self.timeouts.pong_within:
+            return now
+        if not self._listening:  # what nobody looks for is no silence
+            self._deaf_until = now
+        heard_at = max(self._stream.heard_at, self._deaf_until)
+        due = heard_at + self.timeouts.ping_after
+        if heard_at < self._pinged_at:
+            due = self._pinged_at + self.timeouts.pong_within
+            if now >= due:
                 self._stream.abort(f"silent for {now - heard_at:.0f} s")
-        elif now - heard_at >= self.timeouts.ping_after:
-            self._pinged_at = now
+        elif now >= due:
+            self._pinged_at, due = now, now + self.timeouts.pong_within
             self._control(_PING, b"")
+        return min(due, now + self.timeouts.ping_after) if self._reading.locked() else now
 
     def _attend(self) -> None:
         """Read for a handler that does not: pings and a Close are answered, one message is kept."""

@@ -28,7 +28,7 @@ from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import ConnectionClosed, InvalidHandshake
 from .frames import CloseCode
-from .stream import TLS, Stream, Timeouts, clock
+from .stream import TLS, Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
 
@@ -216,7 +216,6 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self.directory = os.fspath(server.directory or "")
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(server.timeouts.opening, "the opening handshake took too long")
-        clock.watch(self.stream)
         self.rfile = self._head = _Head(self.stream)
         self.wfile = _Wire(self.stream)
         self.close_connection = True
@@ -236,7 +235,6 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         while self.stream.read(65536):  # else what the peer still sends would cause a reset
             pass
         self.stream.close()
-        clock.forget(self.stream)
 
     def do_GET(self) -> None:
         self._check_request()
@@ -291,7 +289,6 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             for name, value in handshake.response_headers(headers, subprotocol, extension):
                 self.send_header(name, value)
             super().end_headers()
-            clock.forget(self.stream)  # the WebSocket looks after it from here on
             websocket = WebSocket(
                 self.stream,
                 opening,
