@@ -58,7 +58,8 @@ class ChatLog:
         Raises LogFailed, and then none of them is logged.
         """
         with self._lock, _failures():
-            known = self._known([message[3] for message in messages if message[3] is not None])
+            keys = [message[3] for message in messages if message[3] is not None]
+            known = self._known(keys) if keys else set()
             number = max(self._last, (time.time_ns() // 1_000_000 << SEQUENCE_BITS) - 1)
             rows = []
             for message in messages:
@@ -72,10 +73,7 @@ class ChatLog:
         return [(_id(row[0]), row[1:]) for row in rows]
 
     def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]:
-        """The newest `limit` messages after an id, oldest first, and whether there were more.
-
-        Raises ValueError for what is no id, LogFailed.
-        """
+        """The newest `limit` messages after an id, oldest first, and whether there were more."""
         number = order(message_id)
         query = "SELECT * FROM messages WHERE number > ? ORDER BY number DESC LIMIT ?"
         with self._lock, _failures():

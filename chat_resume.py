@@ -7,7 +7,6 @@ two steps nothing can slip in, as `handle_messages` alone decides what comes aft
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from chat_entry import Entry, Log, LogFailed, order
+from chat_json import encode_json
 from rfc6455 import ConnectionClosed, InvalidHandshake, Opening, Prepared, WebSocket
 
 RESUMED = 500  # messages at most that a client gets of those it missed
@@ -45,7 +45,7 @@ def catch_up(websocket: WebSocket, since: str, log: Log, show: Callable[[Entry],
         since = newest  # of another log, or a clock set back: no reason to hold back what comes
     missed, more = log.since(since, RESUMED)
     if more:
-        websocket.send(json.dumps({"event": "gap"}))
+        websocket.send(encode_json({"event": "gap"}))
     while missed:
         for entry in missed:
             websocket.send(show(entry))
@@ -120,7 +120,7 @@ class Resumers:
                 names = sorted({name[:MAX_NAME] for name in self._names.values() if name})
                 count = len(self._clients)
             event = {"event": "online", "count": count, "usernames": names[:NAMES_TOLD]}
-            prepared = Prepared([json.dumps(event, ensure_ascii=False)])
+            prepared = Prepared([encode_json(event)])
             for client in receivers:
                 with contextlib.suppress(ConnectionClosed):
                     client.post(prepared)

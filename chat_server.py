@@ -8,9 +8,6 @@ said; here it is in a log, from which a client that was away gets what it missed
 """
 
 import argparse
-import contextlib
-import hashlib
-import json
 import logging
 import queue
 import sys
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chat_entry import Entry, Log, LogFailed
+from chat_json import avatar_of, decode_object, encode_json, without_surrogates
 from chat_options import open_log, read_options
 from chat_resume import Joined, Resumers, catch_up, check_since, since_of
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
@@ -38,7 +36,7 @@ clients: set[WebSocket] = set()
 clients_lock = threading.Lock()  # differs from Go, which has a data race here
 resumers = Resumers(clients, clients_lock)
 # Bounded: a full queue makes the sender's thread wait, and TCP then makes its client wait.
-broadcast: "queue.Queue[Said | Joined | Entry]" = queue.Queue(maxsize=1000)
+broadcast: "queue.Queue[Item]" = queue.Queue(maxsize=1000)
 options = argparse.Namespace()
 chat_log: Log
 log = logging.getLogger("chat")
@@ -58,8 +56,8 @@ class Message(NamedTuple):
         known: dict[str, str] = {}
         for name in cls._fields:
             value = fields.get(name)
-            if isinstance(value, str):  # as in Go, half of a surrogate pair becomes U+FFFD
-                known[name] = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if isinstance(value, str):
+                known[name] = without_surrogates(value)
             elif value is not None:  # as in Go, null leaves a field empty
                 raise ValueError(f"{name} is not a string")
         message = cls(**known)
@@ -69,12 +67,11 @@ class Message(NamedTuple):
 
     def to_json(self, message_id: str) -> str:
         email = "" if options.hide_emails else self.email
-        avatar = hashlib.sha256(self.email.strip().lower().encode()).hexdigest()
         fields = {"email": email, "username": self.username, "message": self.message}
-        fields |= {"id": message_id, "avatar": avatar}
+        fields |= {"id": message_id, "avatar": avatar_of(self.email)}
         if self.key:
             fields["key"] = self.key
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        return encode_json(fields)
 
 
 class Said(NamedTuple):
@@ -82,6 +79,10 @@ class Said(NamedTuple):
 
     message: Message
     websocket: WebSocket
+
+
+NOT_LOGGED = (Said, Joined, threading.Event)
+Item = Said | Joined | Entry | threading.Event
 
 
 def main() -> None:
@@ -109,9 +110,9 @@ def main() -> None:
     threading.Thread(target=handle_messages, daemon=True).start()
     threading.Thread(target=resumers.tell_presence, daemon=True).start()
     server.serve_until_signalled(f"The chat runs at {server.url}")
-    deadline = time.monotonic() + DRAIN_TIME
-    while broadcast.unfinished_tasks and time.monotonic() < deadline:
-        time.sleep(0.01)
+    drained = threading.Event()
+    broadcast.put(drained)
+    drained.wait(DRAIN_TIME)
     server.close_connections()
 
 
@@ -148,12 +149,7 @@ def hear(websocket: WebSocket, text: str | bytes) -> None:
     """Take one message from a client. Raises TypeError or ValueError, in words."""
     if isinstance(text, bytes):
         raise TypeError("the chat is text")
-    try:
-        fields = json.loads(text, parse_constant=int)  # NaN is no JSON, and no int: ValueError
-    except (ValueError, RecursionError):
-        raise ValueError("the message is not JSON") from None
-    if not isinstance(fields, dict):
-        raise ValueError("the message is not a JSON object")
+    fields = decode_object(text)
     message = Message.from_fields(fields)
     if websocket in resumers and fields.get("event") == "join":
         resumers.name(websocket, message.username)
@@ -169,7 +165,7 @@ def handle_messages() -> None:
         said = [item for item in items if isinstance(item, Said)]
         joined = [item for item in items if isinstance(item, Joined)]
         # With Redis, append gives nothing back: what any server logged comes through `broadcast`.
-        logged: list[Entry] = [item for item in items if not isinstance(item, Said | Joined)]
+        logged: list[Entry] = [item for item in items if not isinstance(item, NOT_LOGGED)]
         try:
             logged += chat_log.append([each.message for each in said])
         except LogFailed as error:
@@ -179,16 +175,18 @@ def handle_messages() -> None:
             deliver(logged)
             position = logged[-1][0]
         resumers.admit(joined, position, chat_log, show)
-        for _ in items:
-            broadcast.task_done()
+        for item in items:
+            if isinstance(item, threading.Event):  # main waits for what was queued before it
+                item.set()
 
 
-def take_what_waits() -> "list[Said | Joined | Entry]":
+def take_what_waits() -> list[Item]:
     """Wait for an item; then take all that is there, so that a busy chat writes large pieces."""
     items = [broadcast.get()]
-    with contextlib.suppress(queue.Empty):
-        while len(items) < broadcast.maxsize:  # more may come as fast as it is taken
-            items.append(broadcast.get_nowait())
+    with broadcast.mutex:  # once for all: get_nowait would take it for each
+        items += broadcast.queue
+        broadcast.queue.clear()
+        broadcast.not_full.notify_all()
     return items
 
 
