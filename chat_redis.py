@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from chat_entry import KEPT, MOST, Entry, Fields, LogFailed, order
+from chat_entry import KEPT, MOST, Entry, Fields, LogFailed
 
 log = logging.getLogger("chat")
 
@@ -57,7 +57,6 @@ class RedisLog:
             newest: Any = self._redis.xrevrange(STREAM, count=1)
         except (redis.RedisError, ValueError) as error:
             raise LogFailed(f"{url}: {error}") from error
-        self._kept = kept
         self.start = self._followed = newest[0][0] if newest else "0-0"
         self._away = threading.Lock()  # held from the log line to the next
 
@@ -78,11 +77,7 @@ class RedisLog:
         """The newest `limit` messages after an id, oldest first, and whether there were more."""
         asked = (STREAM, "+", f"({message_id}", limit + 1)
         found = self._patiently(self._redis.xrevrange, *asked)
-        more = len(found) > limit
-        if not more and self._patiently(self._redis.xlen, STREAM) >= self._kept:
-            oldest = self._patiently(self._redis.xrange, STREAM, "-", "+", 1)
-            more = order(message_id) < order(oldest[0][0])
-        return [_entry(*each) for each in reversed(found[:limit])], more
+        return [_entry(*each) for each in reversed(found[:limit])], len(found) > limit
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""

@@ -30,6 +30,7 @@ PAGE_POLICY = (
 )
 MAX_KEY = 64  # characters
 BURST = 3.0  # seconds' worth of messages that a client may send at once
+BATCH = 128 * 1024  # characters that are sent at once; more would overrun clients that are not slow
 DRAIN_TIME = 1.0  # seconds at shutdown for what is queued; the whole exit has five
 
 clients: set[WebSocket] = set()
@@ -65,13 +66,14 @@ class Message(NamedTuple):
             raise ValueError(f"the key has more than {MAX_KEY} characters")
         return message if message.key else message._replace(key=None)
 
-    def to_json(self, message_id: str) -> str:
-        email = "" if options.hide_emails else self.email
-        fields = {"email": email, "username": self.username, "message": self.message}
-        fields |= {"id": message_id, "avatar": avatar_of(self.email)}
-        if self.key:
-            fields["key"] = self.key
-        return encode_json(fields)
+
+def show(entry: Entry) -> str:
+    """The JSON that everyone gets: the original's three fields first."""
+    message_id, (email, username, message, key) = entry
+    shown = "" if options.hide_emails else email
+    fields = {"email": shown, "username": username, "message": message}
+    fields |= {"id": message_id, "avatar": avatar_of(email)}
+    return encode_json(fields | {"key": key} if key else fields)
 
 
 class Said(NamedTuple):
@@ -183,11 +185,19 @@ def handle_messages() -> None:
 def take_what_waits() -> list[Item]:
     """Wait for an item; then take all that is there, so that a busy chat writes large pieces."""
     items = [broadcast.get()]
+    size = 0
     with broadcast.mutex:  # once for all: get_nowait would take it for each
-        items += broadcast.queue
-        broadcast.queue.clear()
+        while broadcast.queue and size < BATCH:
+            items.append(broadcast.queue.popleft())
+            size += sum(map(len, fields_of(items[-1])))
         broadcast.not_full.notify_all()
     return items
+
+
+def fields_of(item: Item) -> tuple[str, ...]:
+    if isinstance(item, Said):
+        return item.message[:3]
+    return () if isinstance(item, NOT_LOGGED) else item[1][:3]
 
 
 def deliver(logged: list[Entry]) -> None:
@@ -200,11 +210,6 @@ def deliver(logged: list[Entry]) -> None:
             client.post(prepared)
         except ConnectionClosed:
             pass  # its own thread removes it
-
-
-def show(entry: Entry) -> str:
-    message_id, fields = entry
-    return Message(*fields).to_json(message_id)
 
 
 def refuse(websocket: WebSocket, error: LogFailed) -> None:

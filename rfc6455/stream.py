@@ -227,8 +227,8 @@ class Stream:
         """Send `data` as one piece, behind all that was written before.
 
         With `wait` it returns when the kernel has taken everything; without, at once, and a peer
-        whose backlog passes MAX_BACKLOG bytes is dropped. After a `last` write only a `force`d one
-        is allowed. Raises ConnectionError.
+        whose backlog would pass MAX_BACKLOG bytes is dropped; only a single piece may be larger.
+        After a `last` write only a `force`d one is allowed. Raises ConnectionError.
         """
         with self._lock:
             if self.lost is not None or (self._no_more and not force):
@@ -238,10 +238,10 @@ class Stream:
             if not rest:
                 return
             if not wait:
-                self._posted += len(rest)
-                if self._posted > MAX_BACKLOG:
+                if self._posted and self._posted + len(rest) > MAX_BACKLOG:
                     self._lose(f"read too slowly, {MAX_BACKLOG} bytes wait for it")
                     raise ConnectionError(self.lost)
+                self._posted += len(rest)
             self._queued += len(rest)
             self._backlog.append((rest, not wait))
             if not self._draining:
