@@ -3,8 +3,7 @@
 
 In the original's order: `clients`, `broadcast`, `Message`, `main`, `handle_connections`,
 `handle_messages`. What a channel and a goroutine are there, a queue and a thread are here; the
-protocol, which Go takes from gorilla/websocket, is in `rfc6455/`. The original forgets what was
-said; here it is in a log, from which a client that was away gets what it missed.
+protocol, which Go takes from gorilla/websocket, is in `rfc6455/`, and a log keeps what was said.
 """
 
 import argparse
