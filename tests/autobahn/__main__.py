@@ -104,7 +104,7 @@ def run_server(wstest: Path, cases: list[str], folder: Path) -> dict[str, Any]:
         assert server.stdout
         url = re.sub("^http", "ws", server.stdout.readline().split()[-1]) + "/echo"
         url = url.replace("localhost", "127.0.0.1")
-        spec = {
+        spec: dict[str, Any] = {
             "outdir": str(folder / "report"),
             "servers": [{"agent": "server", "url": url}],
             "cases": cases,
@@ -134,7 +134,7 @@ def run_client(wstest: Path, cases: list[str], folder: Path) -> dict[str, Any]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"ws://127.0.0.1:{port}"
-    spec = {"outdir": str(folder / "report"), "url": url, "cases": cases}
+    spec: dict[str, Any] = {"outdir": str(folder / "report"), "url": url, "cases": cases}
     spec |= {"exclude-cases": [], "exclude-agent-cases": {}}
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [str(wstest), "-m", "fuzzingserver", "-s", str(folder / "spec.json"), "-u", "0"]

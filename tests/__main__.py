@@ -1,0 +1,207 @@
+"""Checks everything: `python3 tests`, on Linux and macOS.
+
+Makes .venv in the project's root, installs what requirements-dev.txt pins, and runs ruff, mypy
+and pytest; then, on each further supported Python that pyenv has, the tests that need no other
+program. At the end it says what was skipped, and why.
+
+    python3 tests                      everything
+    python3 tests -k handshake         only pytest, with these arguments (-n 0: in one process)
+    python3 tests --long               tests that look at RUN_LONG run longer
+    python3 tests --only-this-python   no further Pythons
+
+Exit status: 0 all passed, 1 something failed, 2 the environment could not be made, 130 interrupted.
+"""
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree
+from pathlib import Path
+
+# Python 3.6 to 3.10 must get as far as this line, so the file's syntax is that of 3.6.
+if sys.version_info < (3, 11) or os.name != "posix":
+    sys.exit("python3 tests: needs Python 3.11 or newer, on Linux, macOS or Windows' WSL")
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements-dev.txt"
+SUPPORTED = ("3.11", "3.12", "3.13")
+WORKERS = "4"  # tests mostly wait; more would have two cores miss the shorter deadlines
+ONLY_HERE = ("browser", "redis", "autobahn", "slow")  # markers not run on further Pythons
+# What runs there: the layer and the log, without a socket and over loopback.
+LAYER = [
+    f"tests/test_{module}.py"
+    for module in (
+        "frames", "handshake", "deflate", "stream", "connection", "server", "client", "log"
+    )
+]  # fmt: skip
+TEARDOWN_TIME = 30.0  # seconds; above the 15 that pytest-xdist takes to stop a busy worker
+
+
+class SetupError(Exception):
+    """The environment could not be made; the message says what the user can do."""
+
+
+class Report:
+    """What was checked, with what outcome, and what was left out."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.checks: list[tuple[str, bool, float]] = []
+        self.skips: collections.Counter[str] = collections.Counter()
+
+    def check(self, title: str, *command: object, **variables: str) -> None:
+        print(f"\n== {title}", flush=True)
+        started = time.monotonic()
+        passed = run(*command, **variables) == 0
+        self.checks.append((title, passed, time.monotonic() - started))
+
+    def finish(self) -> int:
+        print("\n== Summary")
+        for title, passed, took in self.checks:
+            print(f"{'passed ' if passed else 'FAILED '} {title} ({took:.1f} s)")
+        for reason, count in sorted(self.skips.items()):
+            print(f"skipped {reason}" + (f" ({count} times)" if count > 1 else ""))
+        all_passed = all(passed for _, passed, _ in self.checks)
+        seconds = round(time.monotonic() - self.started)
+        print("Everything passed" if all_passed else "FAILED", f"in {seconds} s", flush=True)
+        return 0 if all_passed else 1
+
+
+def main() -> int:
+    usage = "python3 tests [--long] [--only-this-python] [pytest's arguments]"
+    parser = argparse.ArgumentParser(usage=usage, allow_abbrev=False)  # --l may be pytest's
+    parser.add_argument("--long", action="store_true", help="longer runs: sets RUN_LONG=1")
+    parser.add_argument("--only-this-python", action="store_true", help="no further Pythons")
+    options, pytest_arguments = parser.parse_known_args()
+    if options.long:
+        os.environ |= {"RUN_LONG": "1", "PYTEST_TIMEOUT": "3600"}  # seconds for each test
+    # SIGINT, too: in a script's background it is ignored, and pytest would inherit that.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+
+    report = Report()
+    try:
+        pythons = [environment(".venv", sys.executable)]
+        if not pytest_arguments and not options.only_this_python:
+            pythons += further_environments(report)
+        if not pytest_arguments:
+            check_statically(report, pythons[0])
+        check_with_pytest(report, pythons[0], *pytest_arguments)
+        for python in pythons[1:]:
+            markers = " and ".join(f"not {marker}" for marker in ONLY_HERE)
+            check_with_pytest(report, python, "-m", markers, *LAYER)
+    except SetupError as error:
+        print(f"python3 tests: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\npython3 tests: interrupted", file=sys.stderr)
+        return 130
+    return report.finish()
+
+
+def environment(name: str, base: str) -> str:
+    """The Python of a virtual environment with what REQUIREMENTS pins. It is made anew where they
+    have changed, or where its Python is gone or of another version than `base`.
+    """
+    directory = ROOT / name
+    python = str(directory / "bin" / "python")
+    version = version_of(base)
+    stamp = directory / "made-from"  # written last: half an environment has none
+    made_from = f"{version} {hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()}\n"
+    if stamp.is_file() and stamp.read_text() == made_from and version_of(python) == version:
+        return python
+
+    print(f"== Making {name} with Python {version}", flush=True)
+    if not version_of(base, "ensurepip", "venv"):
+        raise SetupError(f"{base} has no venv; on Debian and Ubuntu: apt install python3-venv")
+    if run(base, "-m", "venv", "--clear", directory) != 0:
+        raise SetupError(f"could not make {directory}; the reason is above")
+    # Most of it is never imported; compiling it all would take half as long again.
+    if run(python, "-m", "pip", "install", "-qq", "--no-compile", "-r", REQUIREMENTS) != 0:
+        raise SetupError(
+            "pip could not install requirements-dev.txt; the reason is above. It needs PyPI, or"
+            " an index or a folder of wheels named by PIP_INDEX_URL or PIP_FIND_LINKS"
+        )
+    stamp.write_text(made_from)
+    return python
+
+
+def further_environments(report: Report) -> list[str]:
+    """One for the newest release that pyenv has of each other supported version."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    this = "{}.{}".format(*sys.version_info)
+    pythons = []
+    for minor in sorted({*SUPPORTED} - {this}):
+        releases = [path for path in root.glob(f"versions/{minor}.*") if path.suffix[1:].isdigit()]
+        newest = max(releases, key=lambda path: int(path.suffix[1:]), default=None)
+        if newest:
+            pythons.append(environment(f".venv-{minor}", str(newest / "bin" / "python")))
+            report.skips[f"on Python {minor}: all but the layer and the log"] += 1
+        else:
+            report.skips[f"on Python {minor}: everything; pyenv has no such Python"] += 1
+    return pythons
+
+
+def version_of(python: str, *modules: str) -> str:
+    """That Python's version; nothing if it does not run, or lacks one of the modules."""
+    imports = "".join(f"import {module}; " for module in ("platform", *modules))
+    command = [python, "-c", imports + "print(platform.python_version())"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def check_statically(report: Report, python: str) -> None:
+    report.check("ruff check", python, "-m", "ruff", "check")
+    report.check("ruff format --check", python, "-m", "ruff", "format", "--check")
+    programs = sorted(path.name for path in ROOT.glob("*.py"))
+    report.check("mypy of the programs", python, "-m", "mypy", "rfc6455", *programs)
+    # One by one, since two have a __main__; with the folder on the path, as Python runs it.
+    for folder in ("tests", "benchmarks", "docs"):
+        if any((ROOT / folder).glob("*.py")):
+            report.check(f"mypy of {folder}", python, "-m", "mypy", folder, MYPYPATH=folder)
+
+
+def check_with_pytest(report: Report, python: str, *arguments: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        junit = Path(directory, "junit.xml")
+        options = ["-n", WORKERS, "--dist", "worksteal", f"--junit-xml={junit}"]
+        where = f"on Python {version_of(python)}"
+        report.check(f"pytest {where}", python, "-m", "pytest", *options, *arguments)
+        if not junit.is_file():  # pytest did not start
+            return
+        for skipped in xml.etree.ElementTree.parse(junit).iter("skipped"):
+            reason = skipped.get("message")
+            if reason == "collection skipped":  # a whole file; why is in the text
+                reason = skipped.text
+            report.skips[f"{where}: {reason}"] += 1
+
+
+def run(*command: object, **variables: str) -> int:
+    """Runs a command in a process group of its own, and lets nothing of the group outlive it:
+    tests start servers and browsers. So Ctrl+C reaches it only from here.
+    """
+    words = [str(word) for word in command]
+    process = subprocess.Popen(words, cwd=ROOT, env=os.environ | variables, start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGINT)  # pytest tears its fixtures down
+            process.wait(TEARDOWN_TIME)
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # none left; so on macOS
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What every test stands on: how a missing program is skipped, where programs are found, and
+the rule that no test leaves a thread behind.
+
+A test file takes the helpers by `from conftest import require, find_chromium`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import hypothesis
+import pytest
+
+# No test measures speed, and a busy machine is no fault of the code.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
+
+T = TypeVar("T")
+
+THREADS_END_WITHIN = 5.0  # seconds; above any closing wait that the tests set
+
+# Threads that outlive a test by design, by the prefix of their names.
+LASTING_THREADS = ("rfc6455-clock",)  # one for all connections; ends soon after the last of them
+
+
+def require(found: T | None, what: str, how_to_install: str) -> T:
+    """Gives back what was found. Nothing found (None, False) is a skip with the reason on a
+    user's machine, and a failure where the environment variable CI is set.
+
+    Call it in a test or a fixture; pytest refuses a skip while a module is imported.
+    """
+    if found:
+        return found
+    reason = f"{what} not found; to install it: {how_to_install}"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (CI is set, so this is no skip)", pytrace=False)
+    pytest.skip(reason)
+
+
+def find_chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    on_path = next((path for name in names if (path := shutil.which(name))), None)
+    elsewhere = (
+        Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
+        Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
+    )
+    return on_path or next((str(path) for path in elsewhere if path.is_file()), None)
+
+
+def find_redis_server() -> str | None:
+    return shutil.which("redis-server")
+
+
+def find_openssl() -> str | None:
+    return shutil.which("openssl")
+
+
+def find_python27() -> str | None:
+    """A Python 2.7 that really runs: pyenv puts a `python2.7` on PATH that may only complain."""
+    pyenv_root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [shutil.which("python2.7")]
+    candidates += map(str, sorted(pyenv_root.glob("versions/2.7*/bin/python")))
+    for python in filter(None, candidates):
+        command = [python, "-c", "import sys; sys.exit(sys.version_info[:2] != (2, 7))"]
+        if subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 0:
+            return python
+    return None
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_thread_behind() -> Iterator[None]:
+    """Fails a test whose threads, daemons too, have not ended a while after it.
+
+    Fixtures of a wider scope are made before this one, so theirs do not count.
+    """
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREADS_END_WITHIN
+    while left := new_threads(before):
+        if time.monotonic() > deadline:
+            pytest.fail("threads left behind:\n" + "\n".join(map(describe, left)), pytrace=False)
+        time.sleep(0.01)
+
+
+def new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and not thread.name.startswith(LASTING_THREADS)
+    ]
+
+
+def describe(thread: threading.Thread) -> str:
+    """The thread, and the line of code that it stands at."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    where = traceback.format_stack(frame)[-1].rstrip() if frame else "  (ending)"
+    return f"{thread!r}\n{where}"

@@ -1,0 +1,263 @@
+"""The programs as a user runs them: processes of their own, on ports of their own choice."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from conftest import find_chromium, require
+from peers import PATIENCE, Peer, answer_to, eventually, masked, shake_hands, unmasked
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).parent.parent
+EXIT_TIME = 5.0  # seconds from the signal to the end of the process; what the programs promise
+NOISE = 3.0  # seconds that a busy machine may add to it
+
+
+class Program:
+    """A server that runs; its output goes to files, so that it never waits for its reader."""
+
+    def __init__(
+        self,
+        script: str,
+        *options: str,
+        python: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        root: Path = ROOT,
+    ) -> None:
+        command = [sys.executable, "-W", "default::ResourceWarning", *python, str(root / script)]
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self.server_port = 0
+        self.process = subprocess.Popen(
+            [*command, "--port", "0", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            env=env,
+            cwd=cwd,
+        )
+        try:
+            self.url = str(eventually(self._find_url, 2 * PATIENCE))
+        except BaseException as error:
+            error.add_note(f"stdout: {self.output}\nstderr: {self.log}")
+            self.discard()
+            raise
+        self.server_port = int(self.url.rpartition(":")[2])
+
+    def _find_url(self) -> str | None:
+        found = re.search(r"runs at (http://\S+:[0-9]+)\n", self.output)
+        assert found or self.process.poll() is None, "it ended before it served"
+        return found[1] if found else None
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return _text(self._out.fileno())
+
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr so far."""
+        return _text(self._err.fileno())
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.server_port)
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.server_port}"
+
+    def join(self, target: str = "/ws", **changes: str | None) -> Peer:
+        """A bare socket whose handler runs; `changes` as in `peers.request`."""
+        peer = shake_hands(cast(Any, self), target, **changes)
+        await_handler(peer)
+        return peer
+
+    def answer(self, data: bytes) -> tuple[int, str]:
+        """The status and the whole text that it answers with before it ends TCP."""
+        return answer_to(cast(Any, self), data)
+
+    def tcp(self, receive_buffer: int | None = None) -> Peer:
+        """A TCP connection, nothing sent yet."""
+        sock = socket.socket()
+        try:
+            if receive_buffer:  # before connecting, or the window is agreed on already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.settimeout(PATIENCE)
+            sock.connect(self.address)
+        except BaseException:
+            sock.close()
+            raise
+        return Peer(sock)
+
+    def log_lines_about(self, peer: str) -> list[str]:
+        return [line for line in self.log.splitlines() if f"{peer}:" in line]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit status, which has to come within the promised time."""
+        return self.process.wait(EXIT_TIME + NOISE)
+
+    def stop(self) -> None:
+        """End it as a user does, and look whether all was well."""
+        try:
+            self.signal()
+            status = self.wait()
+            log = self.log
+        finally:
+            self.discard()
+        assert status == 0, log
+        assert "Traceback" not in log and "Warning" not in log, log
+
+    def discard(self) -> None:
+        """End it, whatever it does."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._out.close()
+        self._err.close()
+
+
+def _text(file: int) -> str:
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+
+@contextlib.contextmanager
+def running(script: str, *options: str, **how: Any) -> Iterator[Program]:
+    """The program, until the end of the `with` statement; see `Program`."""
+    program = Program(script, *options, **how)
+    try:
+        yield program
+    except BaseException as error:
+        error.add_note(f"the log of {script}:\n{program.log}")
+        program.discard()
+        raise
+    program.stop()
+
+
+def chat(*options: str, **how: Any) -> contextlib.AbstractContextManager[Program]:
+    """The chat server, which slows nobody unless told otherwise."""
+    rate = () if "--rate" in options else ("--rate", "0")
+    return running("chat_server.py", *rate, *options, **how)
+
+
+def echo(*options: str, **how: Any) -> contextlib.AbstractContextManager[Program]:
+    return running("echo_server.py", *options, **how)
+
+
+def run(
+    script: str,
+    *arguments: str,
+    python: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    root: Path = ROOT,
+) -> subprocess.CompletedProcess[bytes]:
+    """A program that ends by itself, its output piped."""
+    return subprocess.run(
+        [sys.executable, *python, str(root / script), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=2 * PATIENCE,
+        env=env,
+        cwd=cwd,
+        check=False,
+    )
+
+
+# What a client of the chat does, on a bare socket
+
+
+def await_handler(peer: Peer) -> None:
+    """Wait until the server reads: only then it has told others of a client that has its 101."""
+    peer.send(masked(0x89, b"are you there?"))
+    frames = b""
+    while (frame := peer.read_frame()) != (0x8A, b"are you there?"):
+        frames += unmasked(*frame)
+    peer.buffer = frames + peer.buffer
+
+
+def say(peer: Peer, message: str, **fields: Any) -> None:
+    """Send one chat message, by itself in a frame."""
+    text = json.dumps({"email": "ada@example.org", "username": "Ada", "message": message} | fields)
+    peer.send(masked(0x81, text.encode()))
+
+
+def hear(peer: Peer) -> dict[str, str]:
+    """The chat message that must come next."""
+    first, payload = peer.read_frame()
+    assert first == 0x81, f"no text but 0x{first:x} {payload!r}"
+    message = json.loads(payload)
+    assert isinstance(message, dict)
+    return message
+
+
+def hear_texts(peer: Peer, count: int) -> list[str]:
+    return [hear(peer)["message"] for _ in range(count)]
+
+
+def answer_close(peer: Peer) -> tuple[int, str]:
+    """The code and reason of the Close that must come next; it is answered, and EOF follows."""
+    first, payload = peer.read_frame()
+    assert first == 0x88, f"no Close but 0x{first:x} {payload!r}"
+    peer.send(masked(0x88, payload))
+    assert peer.read_to_eof() == b""
+    peer.close()  # for this the server waits
+    return int.from_bytes(payload[:2], "big"), payload[2:].decode()
+
+
+def leave(peer: Peer) -> None:
+    """The closing handshake, from this side."""
+    peer.send(masked(0x88, b"\x03\xe8"))
+    assert peer.read_close() == (1000, "")
+    peer.close()
+
+
+def name_of(peer: Peer) -> str:
+    """What a server's log calls it."""
+    host, port = peer.sock.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+# A browser
+
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",  # it may have no network
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator["Browser"]:
+    """The system's Chromium, driven by Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    path = require(find_chromium(), "Chromium", "apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            headless=True,
+            args=list(CHROMIUM_OPTIONS),
+            timeout=3 * PATIENCE * 1000,  # ms
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -1,0 +1,426 @@
+"""Frames as bytes: parsing, building, masking, the payload of Close (RFC 6455, 5.2-5.5, 7.4).
+
+No socket here. Where a rule is also seen on the wire, `test_connection` holds it there for both
+roles.
+"""
+
+import itertools
+import random
+import tracemalloc
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from peers import MASK, xor
+from rfc6455 import ProtocolError
+from rfc6455.frames import FrameParser, build_close, build_frame, mask, parse_close
+
+KEY = "37 fa 21 3d"  # in front of a masked payload
+ZERO = "00 00 00 00"  # a key that changes nothing, so that a payload can be read as it stands
+
+# Payload size, and the length field of a frame from a server and from a client (5.2).
+LENGTHS = [
+    (0, "00", "80"),
+    (1, "01", "81"),
+    (125, "7d", "fd"),
+    (126, "7e 00 7e", "fe 00 7e"),
+    (127, "7e 00 7f", "fe 00 7f"),
+    (65535, "7e ff ff", "fe ff ff"),
+    (65536, "7f 00 00 00 00 00 01 00 00", "ff 00 00 00 00 00 01 00 00"),
+    (65537, "7f 00 00 00 00 00 01 00 01", "ff 00 00 00 00 00 01 00 01"),
+]
+
+Frame = tuple[int, bool, bytes]  # opcode, FIN, payload
+
+
+def some_bytes(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+def parser(*, masked: bool = True, max_message: int = 1 << 20) -> FrameParser:
+    return FrameParser(masked=masked, max_message=max_message)
+
+
+def frames(by: FrameParser, pieces: Iterable[bytes]) -> list[Frame]:
+    """The frames that the parser makes of these pieces, the chunks of each put together."""
+    found: list[Frame] = []
+    payload = b""
+    for piece in pieces:
+        by.feed(piece)
+        while (chunk := by.parse()) is not None:
+            payload = chunk.payload if chunk.first else payload + chunk.payload
+            if chunk.last:
+                found.append((chunk.opcode, chunk.fin, payload))
+    return found
+
+
+def whole(data: bytes) -> list[bytes]:
+    return [data]
+
+
+def halves(data: bytes) -> list[bytes]:
+    return [data[: len(data) // 2], data[len(data) // 2 :]]
+
+
+def single_bytes(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+def refusal(data: bytes, *, masked: bool = True, max_message: int = 1 << 20) -> int:
+    """The close code with which the parser refuses these bytes."""
+    with pytest.raises(ProtocolError) as refused:
+        frames(parser(masked=masked, max_message=max_message), [data])
+    return refused.value.code
+
+
+# 5.2: the length
+
+
+@pytest.mark.requirement("5.2-4", "5.2-7")
+@pytest.mark.parametrize("arriving", [whole, halves, single_bytes])
+@pytest.mark.parametrize(("size", "bare", "masked"), LENGTHS)
+def test_parser_reads_each_form_of_the_length_however_it_arrives(
+    size: int, bare: str, masked: str, arriving: Callable[[bytes], list[bytes]]
+) -> None:
+    payload = some_bytes(size)
+    from_server = bytes.fromhex(f"82 {bare}") + payload
+    from_client = bytes.fromhex(f"82 {masked} {KEY}") + xor(payload, MASK)
+    assert frames(parser(masked=False), arriving(from_server)) == [(2, True, payload)]
+    assert frames(parser(masked=True), arriving(from_client)) == [(2, True, payload)]
+
+
+@pytest.mark.requirement("5.2-4", "5.2-1")
+@pytest.mark.parametrize(("size", "bare", "masked"), LENGTHS)
+def test_build_writes_the_length_in_the_fewest_bytes(size: int, bare: str, masked: str) -> None:
+    payload = some_bytes(size)
+    assert build_frame(2, payload, masked=False) == bytes.fromhex(f"82 {bare}") + payload
+    header = bytes.fromhex(f"82 {masked}")
+    frame = build_frame(2, payload, masked=True)
+    assert frame[: len(header)] == header
+    key = frame[len(header) : len(header) + 4]
+    assert xor(frame[len(header) + 4 :], key) == payload
+
+
+@pytest.mark.requirement("5.2-5")
+@pytest.mark.parametrize(
+    "length",
+    [
+        "7e 00 00",
+        "7e 00 05",
+        "7e 00 7d",
+        "7f 00 00 00 00 00 00 00 c8",
+        "7f 00 00 00 00 00 00 ff ff",
+    ],
+)
+def test_parser_refuses_a_length_that_would_fit_a_shorter_form(length: str) -> None:
+    assert refusal(bytes.fromhex(f"82 {length}"), masked=False) == 1002
+    field = bytes.fromhex(length)
+    assert refusal(b"\x82" + bytes([field[0] | 0x80]) + field[1:]) == 1002
+
+
+@pytest.mark.requirement("5.2-6")
+@pytest.mark.parametrize("length", ["80 00 00 00 00 00 00 05", "ff ff ff ff ff ff ff ff"])
+def test_parser_refuses_a_length_with_the_top_bit_set_without_its_payload(length: str) -> None:
+    assert refusal(bytes.fromhex(f"82 7f {length}"), masked=False) in (1002, 1009)
+    assert refusal(bytes.fromhex(f"82 ff {length}")) in (1002, 1009)
+
+
+# 5.2: the first byte
+
+
+@pytest.mark.requirement("5.2-2")
+@pytest.mark.parametrize("first", [0xC1, 0xA1, 0x91, 0xF1, 0xC0, 0x90, 0xC9, 0xA8, 0x9A, 0x41])
+def test_parser_refuses_a_reserved_bit_at_the_header(first: int) -> None:
+    assert refusal(bytes([first, 0x80])) == 1002
+    assert refusal(bytes([first, 0x00]), masked=False) == 1002
+
+
+@pytest.mark.requirement("5.2-3")
+@pytest.mark.parametrize("opcode", [0x3, 0x4, 0x5, 0x6, 0x7, 0xB, 0xC, 0xD, 0xE, 0xF])
+def test_parser_refuses_a_reserved_opcode_at_the_header(opcode: int) -> None:
+    assert refusal(bytes([0x80 | opcode, 0x80])) == 1002
+    assert refusal(bytes([0x80 | opcode, 0x05]), masked=False) == 1002
+    assert refusal(bytes([opcode, 0x80])) == 1002
+
+
+@pytest.mark.requirement("5.1-2")
+@pytest.mark.parametrize("header", ["81 05", "82 7e", "89 00", "8a 00", "88 00", "00 00"])
+def test_parser_refuses_an_unmasked_frame_of_a_client(header: str) -> None:
+    assert refusal(bytes.fromhex(header)) == 1002
+
+
+@pytest.mark.requirement("5.1-4")
+@pytest.mark.parametrize("header", ["81 85", "82 fe", "89 80", "8a 80", "88 80", "00 80"])
+def test_parser_refuses_a_masked_frame_of_a_server(header: str) -> None:
+    assert refusal(bytes.fromhex(header), masked=False) == 1002
+
+
+@pytest.mark.requirement("5.5-2")
+@pytest.mark.parametrize("header", ["89 fe", "8a fe", "88 fe", "89 ff", "8a ff", "88 ff"])
+def test_parser_refuses_a_control_frame_over_125_bytes(header: str) -> None:
+    assert refusal(bytes.fromhex(header)) == 1002
+
+
+@pytest.mark.requirement("5.5-3")
+@pytest.mark.parametrize("header", ["09 81", "0a 81", "08 80"])
+def test_parser_refuses_a_fragment_of_a_control_frame(header: str) -> None:
+    assert refusal(bytes.fromhex(header)) == 1002
+
+
+def test_parser_gives_the_frames_before_a_bad_one() -> None:
+    by = parser()
+    by.feed(bytes.fromhex(f"81 81 {ZERO} 61 89 80 {ZERO} 83 80 {ZERO}"))
+    first, second = by.parse(), by.parse()
+    assert first is not None and (first.opcode, first.payload) == (1, b"a")
+    assert second is not None and (second.opcode, second.payload) == (9, b"")
+    with pytest.raises(ProtocolError):
+        by.parse()
+
+
+# Frames that arrive in pieces, or many at once
+
+
+def test_parser_gives_the_beginning_of_a_data_frame_before_its_end() -> None:
+    by = parser()
+    by.feed(bytes.fromhex(f"81 85 {KEY} 7f 9f"))
+    chunk = by.parse()
+    assert chunk is not None
+    assert (chunk.first, chunk.last, chunk.fin, chunk.payload) == (True, False, True, b"He")
+    assert by.parse() is None
+    by.feed(bytes.fromhex("4d 51 58"))
+    chunk = by.parse()
+    assert chunk is not None
+    assert (chunk.first, chunk.last, chunk.fin, chunk.payload) == (False, True, True, b"llo")
+
+
+def test_parser_gives_a_control_frame_only_whole() -> None:
+    by = parser(masked=False)
+    for byte in b"\x89\x03ab":
+        by.feed(bytes([byte]))
+        assert by.parse() is None
+    assert frames(by, [b"c"]) == [(9, True, b"abc")]
+
+
+@pytest.mark.requirement("5.2-7")
+def test_parser_reads_empty_frames_of_every_kind_and_their_keys() -> None:
+    data = "".join(f"{first} 80 {KEY}" for first in ("81", "82", "01", "89", "00", "8a", "80"))
+    kinds = [(1, True), (2, True), (1, False), (9, True), (0, False), (10, True), (0, True)]
+    expected = [(opcode, fin, b"") for opcode, fin in kinds]
+    assert frames(parser(), [bytes.fromhex(data)]) == expected
+    assert frames(parser(), single_bytes(bytes.fromhex(data))) == expected
+
+
+@pytest.mark.requirement("5.4-1", "5.4-2", "5.4-3")
+def test_parser_reads_fragments_and_the_control_frame_between_them() -> None:
+    data = bytes.fromhex("01 03 48656c 89 01 70 00 00 80 02 6c6f 82 01 ff")
+    expected = [
+        (1, False, b"Hel"),
+        (9, True, b"p"),
+        (0, False, b""),
+        (0, True, b"lo"),
+        (2, True, b"\xff"),
+    ]
+    for pieces in ([data], halves(data), single_bytes(data)):
+        assert frames(parser(masked=False), pieces) == expected
+
+
+# 5.3: masking
+
+
+@pytest.mark.requirement("5.3-1")
+def test_mask_is_the_example_of_the_rfc() -> None:
+    assert mask(b"Hello", bytes.fromhex("37fa213d")) == bytes.fromhex("7f9f4d5158")
+    assert mask(bytes.fromhex("7f9f4d5158"), bytes.fromhex("37fa213d")) == b"Hello"
+
+
+@pytest.mark.requirement("5.3-1")
+@pytest.mark.parametrize("key", [bytes(4), MASK, b"\xff\xff\xff\xff", b"\x00\x00\x00\x01"])
+@pytest.mark.parametrize(
+    "size", [*range(10), 4095, 4096, 4097, 4098, 4099, 8191, 8192, 8193, 65535, 65536, 65537]
+)
+def test_mask_xors_byte_i_with_key_byte_i_mod_4(size: int, key: bytes) -> None:
+    payload = some_bytes(size)
+    assert mask(payload, key) == xor(payload, key)
+    assert mask(mask(payload, key), key) == payload
+
+
+@pytest.mark.requirement("5.3-1")
+@pytest.mark.parametrize("key", [MASK, bytes(4)])
+def test_parser_unmasks_a_frame_cut_anywhere(key: bytes) -> None:
+    for size in range(10):
+        payload = some_bytes(size)
+        data = bytes([0x82, 0x80 | size]) + key + xor(payload, key)
+        for cut in range(len(data) + 1):
+            assert frames(parser(), [data[:cut], data[cut:]]) == [(2, True, payload)]
+
+
+@pytest.mark.requirement("5.3-1")
+def test_parser_unmasks_each_fragment_with_its_own_key_from_its_own_start() -> None:
+    keys = [MASK, bytes(4), b"\xff\x00\xff\x00", b"\x01\x02\x03\x04"]
+    pieces = [b"Hel", b"l", b"o, wor", b"ld"]
+    data = b"".join(
+        bytes([first, 0x80 | len(piece)]) + key + xor(piece, key)
+        for first, piece, key in zip((0x01, 0x00, 0x00, 0x80), pieces, keys, strict=True)
+    )
+    for cut in range(len(data)):
+        found = frames(parser(), [data[:cut], data[cut:]])
+        assert [payload for _, _, payload in found] == pieces
+
+
+@pytest.mark.requirement("5.3-1")
+def test_parser_unmasks_a_large_frame_cut_out_of_step_with_its_key() -> None:
+    payload = some_bytes(70001)
+    data = bytes.fromhex("82 ff 00 00 00 00 00 01 11 71") + MASK + xor(payload, MASK)
+    pieces = [data[at : at + 4099] for at in range(0, len(data), 4099)]
+    assert frames(parser(), pieces) == [(2, True, payload)]
+
+
+@pytest.mark.requirement("5.1-1", "5.3-2")
+@pytest.mark.parametrize("opcode", [1, 2, 8, 9, 10])
+def test_build_masks_every_kind_of_frame_with_a_key_of_its_own(opcode: int) -> None:
+    keys = set()
+    for payload in [b"", b"a"] * 100:
+        frame = build_frame(opcode, payload, masked=True)
+        assert frame[:2] == bytes([0x80 | opcode, 0x80 | len(payload)])
+        assert xor(frame[6:], frame[2:6]) == payload
+        keys.add(frame[2:6])
+    assert len(keys) > 195
+
+
+@pytest.mark.requirement("5.1-3")
+def test_build_of_a_server_is_the_examples_of_the_rfc() -> None:
+    assert build_frame(1, b"Hello", masked=False) == bytes.fromhex("81 05 48 65 6c 6c 6f")
+    assert build_frame(9, b"Hello", masked=False) == bytes.fromhex("89 05 48 65 6c 6c 6f")
+    assert build_frame(10, b"", masked=False) == bytes.fromhex("8a 00")
+
+
+@pytest.mark.requirement("5.3-3")
+def test_masking_keys_do_not_come_from_the_seedable_generator() -> None:
+    runs = []
+    for _ in range(2):
+        random.seed(6455)
+        keys = [build_frame(1, b"", masked=True)[2:6] for _ in range(500)]
+        runs.append([int.from_bytes(key, "big") for key in keys])
+    assert runs[0] != runs[1]
+    assert not set(runs[0]) & set(runs[1][:5])
+    for keys_of_run in runs:
+        steps = {(b - a) % 2**32 for a, b in itertools.pairwise(keys_of_run)}
+        assert len(steps) > 490
+        for bit in range(32):  # each bit is set about half the time
+            assert 150 < sum(key >> bit & 1 for key in keys_of_run) < 350
+
+
+# 10.4: limits, at the header
+
+
+@pytest.mark.requirement("10.4-1")
+def test_parser_refuses_2_to_the_60_bytes_without_taking_memory() -> None:
+    tracemalloc.start()
+    try:
+        code_of_client = refusal(bytes.fromhex("82 ff 10 00 00 00 00 00 00 00"))
+        code_of_server = refusal(bytes.fromhex("82 7f 10 00 00 00 00 00 00 00"), masked=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (code_of_client, code_of_server) == (1009, 1009)
+    assert peak < 100_000
+
+
+@pytest.mark.requirement("10.4-1", "7.4.1-2")
+def test_parser_takes_a_message_of_the_limit_and_refuses_one_byte_more() -> None:
+    within = bytes.fromhex("82 64") + bytes(100)
+    found = frames(parser(masked=False, max_message=100), [within, within])
+    assert found == [(2, True, bytes(100)), (2, True, bytes(100))]
+    assert refusal(bytes.fromhex("82 65"), masked=False, max_message=100) == 1009
+
+
+@pytest.mark.requirement("10.4-2")
+def test_parser_counts_the_fragments_of_a_message_together() -> None:
+    by = parser(masked=False, max_message=100)
+    start = bytes.fromhex("02 3c") + bytes(60)
+    assert len(frames(by, [start, bytes.fromhex("89 7d") + bytes(125)])) == 2
+    assert len(frames(by, [bytes.fromhex("80 28") + bytes(40)])) == 1
+    assert len(frames(by, [start])) == 1
+    by.feed(bytes.fromhex("80 29"))
+    with pytest.raises(ProtocolError) as refused:
+        by.parse()
+    assert refused.value.code == 1009
+
+
+# 5.5.1, 7.4: the payload of a Close frame
+
+
+@pytest.mark.requirement("5.5.1-3", "7.1.5-2", "7.1.6-1")
+def test_close_without_a_body_is_1005() -> None:
+    assert parse_close(b"") == (1005, "")
+    assert parse_close(bytes.fromhex("03e8")) == (1000, "")
+    assert parse_close(bytes.fromhex("03e8 62c3a9")) == (1000, "b\u00e9")
+
+
+@pytest.mark.requirement("5.5.1-2")
+@pytest.mark.parametrize("payload", [b"\x00", b"\x03", b"\xff"])
+def test_close_with_half_a_code_is_a_protocol_error(payload: bytes) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        parse_close(payload)
+    assert refused.value.code == 1002
+
+
+@pytest.mark.requirement("7.4.1-6", "7.4.2-2")
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "0000", "0001", "03e7", "03ec", "03ed", "03ee", "03f7", "03f8", "044c", "07d0", "0bb7",
+        "1388", "ffff",
+    ],
+)  # fmt: skip
+def test_close_with_a_code_that_may_not_travel_is_a_protocol_error(payload: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        parse_close(bytes.fromhex(payload))
+    assert refused.value.code == 1002
+
+
+@pytest.mark.requirement("7.4.1-9", "7.4.2-1", "7.4.2-3")
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ("03e8", 1000), ("03e9", 1001), ("03ea", 1002), ("03eb", 1003), ("03ef", 1007),
+        ("03f0", 1008), ("03f1", 1009), ("03f2", 1010), ("03f3", 1011), ("03f4", 1012),
+        ("03f5", 1013), ("03f6", 1014), ("0bb8", 3000), ("0f9f", 3999), ("0fa0", 4000),
+        ("1387", 4999),
+    ],
+)  # fmt: skip
+def test_close_codes_that_may_travel_are_read_and_built(payload: str, code: int) -> None:
+    assert parse_close(bytes.fromhex(payload)) == (code, "")
+    assert build_close(code) == bytes.fromhex(payload)
+
+
+@pytest.mark.requirement("7.4.1-5", "7.4.2-2")
+@pytest.mark.parametrize(
+    "code",
+    [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535, 65536, 66536],
+)
+def test_close_codes_that_may_not_travel_are_not_built(code: int) -> None:
+    with pytest.raises(ValueError, match=str(code)):
+        build_close(code)
+
+
+@pytest.mark.requirement("8.1-2")
+@pytest.mark.parametrize("reason", ["ff fe", "c3", "ed a0 80", "61 e2 82", "c0 80"])
+def test_close_reason_that_is_not_utf_8_is_refused(reason: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        parse_close(bytes.fromhex(f"03e8 {reason}"))
+    assert refused.value.code in (1007, 1002)
+
+
+@pytest.mark.requirement("5.5.1-1", "5.5.1-4")
+def test_close_reason_is_utf_8_of_at_most_123_bytes() -> None:
+    assert build_close(4001, "bye") == bytes.fromhex("0fa1 627965")
+    euros = build_close(1000, "\u20ac" * 41)
+    assert len(euros) == 125
+    assert euros[:5] == bytes.fromhex("03e8 e282ac")
+    with pytest.raises(ValueError, match="123"):
+        build_close(1000, "\u20ac" * 42)
+    with pytest.raises(ValueError, match="123"):
+        build_close(1000, "x" * 124)
+    with pytest.raises(ValueError, match="surrogate"):
+        build_close(1000, "\ud800")

@@ -1,0 +1,200 @@
+"""What may import what, how long it may be, and that it stands alone."""
+
+import ast
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from programs import ROOT, run, running
+
+LAYERS = (
+    "errors",
+    "frames",
+    "handshake",
+    "deflate",
+    "stream",  # the bytes below the frames
+    "connection",
+    "server",
+    "client",
+)
+MAY_TOUCH_THE_NETWORK = {"stream", "connection", "server", "client"}
+NETWORK = {"socket", "socketserver", "select", "selectors", "threading", "ssl", "http.server"}
+PROGRAMS = {"chat_server", "echo_server", "echo_client"}
+LINES_AT_MOST = {
+    "chat_server.py": 220,
+    "chat_log.py": 120,
+    "chat_redis.py": 120,
+    "echo_server.py": 60,
+    "echo_client.py": 60,
+}
+FUNCTION_LINES = 40  # its docstring not counted
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    package = "rfc6455" if path.parent.name == "rfc6455" else ""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, (package if node.level else "", node.module)))
+            # `from http import server` and `from . import frames` name modules as well
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def layer_files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / "rfc6455").glob("*.py"))}
+
+
+def own_modules() -> set[str]:
+    return {"rfc6455"} | {path.stem for path in ROOT.glob("*.py")}
+
+
+def with_submodule(name: str, known: set[str]) -> set[str]:
+    """The known modules that importing this name brings in: itself or what it is a name of."""
+    parts = name.split(".")
+    return known & {".".join(parts[: i + 1]) for i in range(len(parts))}
+
+
+def test_every_module_of_the_layer_has_its_place() -> None:
+    assert set(layer_files()) == {"__init__", *LAYERS}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_module_imports_only_from_below(name: str) -> None:
+    path = layer_files()[name]
+    modules = {f"rfc6455.{other}" for other in LAYERS}
+    found = {each for imported in imports(path) for each in with_submodule(imported, modules)}
+    below = {f"rfc6455.{other}" for other in LAYERS[: LAYERS.index(name)]}
+    if name == "client":
+        below -= {"rfc6455.server"}
+    assert found <= below
+    assert not any(imported in own_modules() - {"rfc6455"} for imported in imports(path))
+
+
+@pytest.mark.parametrize("name", sorted({*LAYERS, "__init__"} - MAY_TOUCH_THE_NETWORK))
+def test_module_without_network_does_without_sockets_and_threads(name: str) -> None:
+    path = layer_files()[name]
+    assert not {each for i in imports(path) for each in with_submodule(i, NETWORK)}
+
+
+def test_everything_but_redis_runs_on_the_standard_library() -> None:
+    optional = {"chat_redis.py": {"redis"}}
+    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+        roots = {name.partition(".")[0] for name in imports(path)}
+        allowed = set(sys.stdlib_module_names) | own_modules() | optional.get(path.name, set())
+        assert roots <= allowed, f"{path.name} imports {roots - allowed}"
+
+
+def test_only_those_who_need_redis_import_it() -> None:
+    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+        if path.name != "chat_redis.py":
+            at_the_start = {
+                name
+                for node in tree(path).body
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for name in (getattr(node, "module", None), *(a.name for a in node.names))
+            }
+            assert not at_the_start & {"redis", "chat_redis"}, path.name
+
+
+@pytest.mark.parametrize("name", LINES_AT_MOST)
+def test_program_keeps_its_budget_of_lines(name: str) -> None:
+    assert line_count(ROOT / name) <= LINES_AT_MOST[name]
+
+
+def test_layer_keeps_its_budget_of_lines() -> None:
+    counts = {path.name: line_count(path) for path in layer_files().values()}
+    assert sum(counts.values()) <= 1200, counts
+
+
+def test_pages_keep_their_budget_of_lines() -> None:
+    written = {".html", ".css", ".js", ".svg"}  # emoji.json is data
+    counts = {
+        str(path.relative_to(ROOT)): line_count(path)
+        for path in sorted((ROOT / "public").rglob("*"))
+        if path.suffix in written
+    }
+    assert sum(counts.values()) <= 900, counts
+
+
+def line_count(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_functions_are_short_or_have_their_steps_numbered() -> None:
+    long = []
+    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                size = function_lines(node)
+                text = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                if size > FUNCTION_LINES and not ("# 1. " in text and "# 2. " in text):
+                    long.append(f"{path.name}: {node.name} has {size} lines")
+    assert not long, "\n".join(long)
+
+
+def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    assert node.end_lineno is not None
+    size = node.end_lineno - node.lineno + 1
+    first = node.body[0]
+    if ast.get_docstring(node) is not None:
+        assert first.end_lineno is not None
+        size -= first.end_lineno - first.lineno + 1
+    return size
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+        assert ast.get_docstring(tree(path)), path.name
+
+
+def test_public_names_have_docstrings() -> None:
+    missing = []
+    for path in layer_files().values():
+        for node in tree(path).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                if ast.get_docstring(node) is None and len(node.body) > 3:
+                    missing.append(f"{path.name}: {node.name}")
+    assert not missing, missing
+
+
+# Nothing but Python: -S hides what is installed, and the environment is as good as empty.
+
+NOTHING = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
+def test_server_starts_with_nothing_but_python(script: str, tmp_path: Path) -> None:
+    with running(script, python=["-S"], env=NOTHING, cwd=tmp_path) as server:
+        with server.join("/ws" if script == "chat_server.py" else "/echo"):
+            pass
+        request = f"GET / HTTP/1.1\r\nHost: localhost:{server.server_port}\r\n\r\n".encode()
+        assert server.answer(request)[0] == 200
+    assert not list(tmp_path.iterdir())
+
+
+def test_echo_client_runs_with_nothing_but_python(tmp_path: Path) -> None:
+    with running("echo_server.py", python=["-S"], env=NOTHING, cwd=tmp_path) as server:
+        url = f"{server.ws_url}/echo"
+        ended = run("echo_client.py", url, python=["-S"], env=NOTHING, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    expected = "Send: hello, world!你好\nReceive: [hello, world!你好]\n"
+    assert ended.stdout == expected.encode()
+
+
+def test_package_can_be_imported_whole_with_nothing_but_python(tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from rfc6455 import *"
+    script = tmp_path / "all.py"
+    script.write_text(code, encoding="utf-8")
+    ended = run("all.py", python=["-S", "-W", "error"], env=NOTHING, root=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, b"")

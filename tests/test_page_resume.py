@@ -1,0 +1,382 @@
+"""The page in Chromium when its connection breaks: the server killed under it, and the waits.
+
+The waits are looked at under a clock that the test turns, with sockets that the test breaks.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chat_log import ChatLog
+from kills import Place
+from peers import PATIENCE, eventually
+from programs import Program, chat, chromium, hear, say
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, WebSocketRoute
+
+pytestmark = pytest.mark.browser
+
+FIRST_WAIT, LAST_WAIT = 0.5, 30.0  # seconds; between them each wait is longer than the one before
+STABLE = 60  # seconds for which a connection must have lived, for the waits to start small again
+
+# Sockets that open, or fail, at once, as `accepting` says; `attempts` are when they were made.
+SOCKETS = """
+    window.accepting = true;
+    window.attempts = [];
+    window.sockets = [];
+    window.WebSocket = class extends EventTarget {
+        static CONNECTING = 0; static OPEN = 1; static CLOSING = 2; static CLOSED = 3;
+        readyState = 0;
+        constructor(url) {
+            super();
+            this.url = url;
+            attempts.push(performance.now() / 1000);
+            sockets.push(this);
+            const open = () => this.happen(1, new Event('open'));
+            Promise.resolve().then(accepting ? open : () => this.lose());
+        }
+        lose() { this.happen(3, new CloseEvent('close', { code: 1006 })); }
+        happen(state, event) {
+            this.readyState = state;
+            this['on' + event.type]?.(event);
+            this.dispatchEvent(event);
+        }
+        send() {}
+        close() {}
+    };
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(browser: "Browser") -> Iterator["BrowserContext"]:
+    context = browser.new_context()
+    context.set_default_timeout(2 * PATIENCE * 1000)  # ms
+    context.route("https://www.gravatar.com/**", lambda route: route.abort())
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: "BrowserContext") -> "Page":
+    return context.new_page()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A port with a server that keeps its history, to be killed and started again."""
+    place = Place("--history", str(tmp_path / "history"))
+    yield place
+    place.discard()
+
+
+def expect(locator: "Locator") -> Any:
+    from playwright.sync_api import expect as playwright_expect
+
+    playwright_expect.set_options(timeout=2 * PATIENCE * 1000)  # ms
+    return playwright_expect(locator)
+
+
+def join(page: "Page", url: str) -> None:
+    page.goto(url)
+    page.fill("#email", "ada@example.org")
+    page.fill("#username", "Ada")
+    page.click("#join-button")
+    expect(page.locator("#status")).to_have_text("connected")
+
+
+def type_and_send(page: "Page", *texts: str) -> None:
+    for text in texts:
+        page.fill("#message", text)
+        page.press("#message", "Enter")
+
+
+def pending(page: "Page") -> "Locator":
+    return page.locator("#messages li.message.pending .text")
+
+
+def sees(page: "Page", *texts: str) -> None:
+    """These, in this order, and nothing else, each of them numbered by the server."""
+    expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
+    expect(page.locator("#messages li.message.pending")).to_have_count(0)
+
+
+def logged(server: Program, *texts: str) -> None:
+    """These are in the log, in this order, and nothing else."""
+    with server.join("/ws?since=0") as peer:
+        say(peer, "end of the log")
+        heard: list[str] = []
+        while heard[-1:] != ["end of the log"]:
+            message = hear(peer)
+            heard += [message["message"]] if "event" not in message else []
+    assert heard == [*texts, "end of the log"]
+
+
+# The server killed under the page
+
+
+def test_page_says_that_it_reconnects_and_connects_when_the_server_is_back(
+    place: Place, page: "Page"
+) -> None:
+    join(page, place.program.url)
+    for _ in range(2):
+        place.kill()
+        expect(page.locator("#status")).to_contain_text("reconnecting")
+        expect(page.locator("#countdown")).to_have_text(re.compile(r" in \d+ s"))
+        place.start()
+        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#countdown")).to_have_text("")
+    expect(page.locator("#online h2")).to_have_text("1 here")
+
+
+def test_what_is_typed_while_the_server_is_away_waits_and_is_sent_once(
+    place: Place, page: "Page"
+) -> None:
+    join(page, place.program.url)
+    type_and_send(page, "before")
+    sees(page, "before")
+    place.kill()
+    expect(page.locator("#status")).to_contain_text("reconnecting")
+    type_and_send(page, "one", "two", "three")
+    expect(pending(page)).to_have_text(["one", "two", "three"])
+    place.start()
+    sees(page, "before", "one", "two", "three")
+    type_and_send(page, "after")
+    sees(page, "before", "one", "two", "three", "after")
+    logged(place.program, "before", "one", "two", "three", "after")
+
+
+def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
+    place: Place, page: "Page"
+) -> None:
+    join(page, place.program.url)
+    type_and_send(page, "before")
+    sees(page, "before")
+    place.program.signal(signal.SIGSTOP)
+    type_and_send(page, "one", "two")
+    expect(page.locator("#status")).to_have_text("connected")
+    expect(pending(page)).to_have_text(["one", "two"])
+    place.kill()
+    place.start()
+    sees(page, "before", "one", "two")
+    logged(place.program, "before", "one", "two")
+
+
+def test_message_whose_copy_was_lost_is_shown_once_and_not_said_again(
+    place: Place, page: "Page"
+) -> None:
+    held_back: list[str] = []
+    holding = False
+
+    def relay(to_page: "WebSocketRoute") -> None:
+        to_server = to_page.connect_to_server()
+
+        def from_server(data: str | bytes) -> None:
+            if holding:
+                held_back.append(str(data))
+            else:
+                to_page.send(data)
+
+        to_page.on_message(to_server.send)
+        to_server.on_message(from_server)
+
+    page.route_web_socket(re.compile("/ws"), relay)
+    join(page, place.program.url)
+    type_and_send(page, "before")
+    sees(page, "before")
+    holding = True
+    type_and_send(page, "logged, but its copy is lost")
+    # Only a question to the page lets the relay run.
+    eventually(lambda: page.title() and any("its copy is lost" in each for each in held_back))
+    expect(pending(page)).to_have_text(["logged, but its copy is lost"])
+    place.kill()
+    holding = False
+    place.start()
+    sees(page, "before", "logged, but its copy is lost")
+    type_and_send(page, "after")
+    sees(page, "before", "logged, but its copy is lost", "after")
+    logged(place.program, "before", "logged, but its copy is lost", "after")
+
+
+def test_what_was_missed_appears_once_before_what_waited(
+    place: Place, page: "Page", tmp_path: Path
+) -> None:
+    join(page, place.program.url)
+    type_and_send(page, "before")
+    sees(page, "before")
+    place.kill()
+    expect(page.locator("#status")).to_contain_text("reconnecting")
+    type_and_send(page, "waited")
+    with chat("--history", str(tmp_path / "history")) as elsewhere, elsewhere.join() as bob:
+        for number in range(5):
+            say(bob, f"missed {number}")
+            hear(bob)
+    place.start()
+    missed = [f"missed {number}" for number in range(5)]
+    sees(page, "before", *missed, "waited")
+    logged(place.program, "before", *missed, "waited")
+
+
+def test_page_that_missed_more_than_500_says_so(place: Place, page: "Page", tmp_path: Path) -> None:
+    join(page, place.program.url)
+    type_and_send(page, "before")
+    sees(page, "before")
+    place.kill()
+    expect(page.locator("#status")).to_contain_text("reconnecting")
+    type_and_send(page, "waited")
+    with contextlib.closing(ChatLog(str(tmp_path / "history"))) as log:
+        log.append([("", "Bob", f"missed {number}", None) for number in range(510)])
+    place.start()
+    sees(page, "before", *(f"missed {number}" for number in range(10, 510)), "waited")
+    expect(page.locator("#messages li").nth(1)).to_have_class(re.compile("gap"))
+    expect(page.locator("#messages li.gap")).to_have_count(1)
+
+
+def test_two_pages_lose_and_double_nothing_over_some_kills(
+    place: Place, page: "Page", context: "BrowserContext"
+) -> None:
+    other = context.new_page()
+    for each in (page, other):
+        join(each, place.program.url)
+    said: list[str] = []
+    for number in range(2):
+        for name, each in (("one", page), ("other", other)):
+            said += [f"{name} {number} up", f"{name} {number} down"]
+            type_and_send(each, f"{name} {number} up")
+        place.kill()
+        for name, each in (("one", page), ("other", other)):
+            type_and_send(each, f"{name} {number} down")
+        place.start()
+        for each in (page, other):
+            expect(each.locator("#messages li.message:not(.pending)")).to_have_count(len(said))
+            expect(each.locator("#messages li.message.pending")).to_have_count(0)
+    texts = page.locator("#messages li.message .text").all_text_contents()
+    assert texts == other.locator("#messages li.message .text").all_text_contents()
+    assert sorted(texts) == sorted(said)
+    for name in ("one", "other"):
+        own = [text for text in texts if text.startswith(f"{name} ")]
+        assert own == [text for text in said if text.startswith(f"{name} ")]
+    logged(place.program, *texts)
+
+
+# The waits between two attempts
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Program]:
+    """For pages whose sockets are the test's own."""
+    with chat() as program:
+        yield program
+
+
+@pytest.fixture
+def clocked(page: "Page", server: Program) -> "Page":
+    """A page that is connected, by a socket that the test may lose, at a time that stands still."""
+    page.add_init_script(SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join_and_stop_the_clock(page, server)
+    return page
+
+
+def join_and_stop_the_clock(page: "Page", server: Program) -> None:
+    join(page, server.url)
+    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+
+
+def wait(page: "Page", seconds: float) -> None:
+    page.clock.run_for(round(seconds * 1000))
+
+
+def attempts(page: "Page") -> list[float]:
+    """The moments, in seconds."""
+    answer = page.evaluate("attempts")
+    assert isinstance(answer, list)
+    return answer
+
+
+def waits_after_loss(page: "Page", seconds: float) -> list[float]:
+    """Lose the connection for good; what lay between that and the attempts that follow."""
+    before = len(attempts(page))
+    began = page.evaluate("performance.now() / 1000")
+    page.evaluate("accepting = false; sockets.at(-1).lose()")
+    wait(page, seconds)
+    return [later - one for one, later in itertools.pairwise([began, *attempts(page)[before:]])]
+
+
+@pytest.mark.requirement("7.2.3-1")
+def test_waits_are_scattered_and_grow_from_half_a_second_to_thirty(
+    clocked: "Page", server: Program
+) -> None:
+    firsts, lasts = [], []
+    for _ in range(5):
+        waits = waits_after_loss(clocked, 300)
+        assert len(waits) >= 10
+        assert FIRST_WAIT <= waits[0] <= 2 * FIRST_WAIT + 0.01
+        assert max(waits) <= LAST_WAIT + 0.01
+        assert min(waits[5:]) >= LAST_WAIT / 2
+        assert all(later >= one - 0.01 for one, later in itertools.pairwise(waits[:5]))
+        assert all(later > 1.5 * one for one, later in zip(waits[:4], waits[2:6], strict=True))
+        firsts.append(waits[0])
+        lasts += waits[6:]
+        join_and_stop_the_clock(clocked, server)
+    for scattered in (firsts, lasts):
+        assert max(scattered) - min(scattered) > 0.01 * max(scattered)
+
+
+def test_waits_start_small_again_only_after_a_stable_minute(clocked: "Page") -> None:
+    waits_after_loss(clocked, 100)
+    for lived, least, most in (
+        (STABLE - 2, LAST_WAIT / 2, LAST_WAIT),
+        (STABLE + 1, FIRST_WAIT, 2 * FIRST_WAIT),
+    ):
+        clocked.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
+        expect(clocked.locator("#status")).to_have_text("connected")
+        wait(clocked, lived)
+        first = waits_after_loss(clocked, LAST_WAIT + 1)[0]
+        assert least <= first <= most + 0.01
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "dispatchEvent(new Event('online'))",
+        "document.dispatchEvent(new Event('visibilitychange'))",
+    ],
+    ids=["the network is back", "somebody looks"],
+)
+def test_page_reconnects_at_once_where_there_is_reason_to_hope(
+    clocked: "Page", reason: str
+) -> None:
+    waits_after_loss(clocked, 100)
+    before = len(attempts(clocked))
+    clocked.evaluate(f"accepting = true; {reason}; null")
+    expect(clocked.locator("#status")).to_have_text("connected")
+    assert len(attempts(clocked)) == before + 1
+    clocked.evaluate(f"{reason}; null")
+    wait(clocked, 2 * LAST_WAIT)
+    assert len(attempts(clocked)) == before + 1
+
+
+def test_each_attempt_asks_for_what_came_after_the_last_id(clocked: "Page") -> None:
+    message = {"email": "", "username": "Bob", "message": "hello", "id": "17-4", "avatar": ""}
+    assert clocked.evaluate("sockets[0].url").endswith("/ws?since=0")
+    clocked.evaluate(
+        "data => sockets[0].happen(1, new MessageEvent('message', { data }))", json.dumps(message)
+    )
+    waits_after_loss(clocked, 5)
+    urls = clocked.evaluate("sockets.map((socket) => socket.url)")
+    assert len(urls) >= 3
+    assert all(url.endswith("/ws?since=17-4") for url in urls[1:])

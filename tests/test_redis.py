@@ -1,0 +1,498 @@
+"""One chat on several servers that share a Redis; Redis ends, comes back, refuses, is none.
+
+Servers and Redis are processes; the clients are bare sockets.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kills
+from conftest import find_redis_server, require
+from kills import Redis, free_port
+from peers import Peer, RawServer, eventually, masked
+from programs import Program, answer_close, chat, hear, name_of, run, say
+
+pytestmark = pytest.mark.redis
+
+AWAY, BACK = "Redis is away", "Redis is back"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needed() -> None:
+    require(find_redis_server(), "redis-server", "apt install redis-server")
+    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    process = Redis(tmp_path / "redis")
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """For the two servers below."""
+    process = Redis(tmp_path_factory.mktemp("redis"))
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def pair(shared: Redis) -> Iterator[tuple[Program, Program]]:
+    """Two servers on one Redis, for tests that do not mind what others have said."""
+    with chat("--redis", shared.url) as one, chat("--redis", shared.url) as other:
+        yield one, other
+
+
+def resume(server: Program, since: str = "0") -> Peer:
+    return server.join(f"/ws?since={since}")
+
+
+def hear_said(peer: Peer) -> dict[str, Any]:
+    """The message, or event of a gap, that must come next; who is here is left out."""
+    while (heard := hear(peer)).get("event") == "online":
+        pass
+    return heard
+
+
+def hear_until(peer: Peer, text: str) -> list[dict[str, Any]]:
+    """All that is said, up to this text."""
+    heard = [hear_said(peer)]
+    while heard[-1].get("message") != text:
+        heard.append(hear_said(peer))
+    return heard
+
+
+def tell(server: Program, *texts: str) -> list[dict[str, Any]]:
+    """Messages by somebody who comes and goes, as they were heard."""
+    with server.join() as ada:
+        for text in texts:
+            say(ada, text)
+        heard = [hear(ada) for _ in texts]
+    assert [message["message"] for message in heard] == list(texts)
+    return heard
+
+
+def assert_rising(messages: list[dict[str, Any]]) -> None:
+    pairs = [tuple(map(int, message["id"].split("-"))) for message in messages]
+    assert all(one < other for one, other in itertools.pairwise(pairs))
+
+
+def lines_with(server: Program, text: str) -> list[str]:
+    return [line for line in server.log.splitlines() if text in line]
+
+
+def await_lines(server: Program, text: str, count: int = 1) -> None:
+    eventually(lambda: len(lines_with(server, text)) >= count)
+
+
+def assert_here(peer: Peer) -> None:
+    """The server still answers this client, and says nothing else."""
+    peer.send(masked(0x89, b"here?"))
+    while (frame := peer.read_frame())[0] == 0x81:
+        assert json.loads(frame[1]).get("event") == "online"
+    assert frame == (0x8A, b"here?")
+
+
+# One chat on two servers
+
+
+def test_clients_of_two_servers_hear_each_other_in_the_same_bytes(
+    pair: tuple[Program, Program],
+) -> None:
+    with pair[0].join() as ada, pair[1].join() as bob:
+        for speaker, text in ((ada, "hello"), (bob, "你好"), (ada, 'a\0b 🎉 \u2028 \\ "')):
+            say(speaker, text, key=f"key of {text}")
+            frame = ada.read_frame()
+            assert frame == bob.read_frame()
+            heard = json.loads(frame[1])
+            assert list(heard) == ["email", "username", "message", "id", "avatar", "key"]
+            assert (heard["message"], heard["key"]) == (text, f"key of {text}")
+
+
+def test_all_talk_on_both_servers_is_in_one_order_with_rising_ids(
+    pair: tuple[Program, Program],
+) -> None:
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(server.join()) for server in pair for _ in range(3)]
+        for count in range(50):
+            for number, peer in enumerate(peers):
+                say(peer, f"{number} {count}")
+        heard = [[hear(peer) for _ in range(50 * len(peers))] for peer in peers]
+        assert all(each == heard[0] for each in heard)
+        assert_rising(heard[0])
+        for number in range(len(peers)):
+            texts = [each["message"] for each in heard[0] if each["message"][0] == str(number)]
+            assert texts == [f"{number} {count}" for count in range(50)]
+
+
+def test_client_resumes_at_the_other_server_where_it_was(pair: tuple[Program, Program]) -> None:
+    one, other = pair
+    told: list[dict[str, Any]] = []
+    with one.join() as ada, other.join() as bob:
+        for text, speaker in zip("abcd", (ada, ada, bob, ada), strict=True):
+            say(speaker, text)
+            told.append(hear(ada))
+            assert hear(bob) == told[-1]
+    for place in range(3):
+        with resume(one, told[place]["id"]) as ada, resume(other, told[place]["id"]) as bob:
+            for peer in (ada, bob):
+                assert [hear_said(peer) for _ in range(3 - place)] == told[place + 1 :]
+                assert_here(peer)
+
+
+def test_key_that_one_server_logged_is_known_to_the_other(pair: tuple[Program, Program]) -> None:
+    with pair[0].join() as ada, pair[1].join() as bob:
+        say(ada, "once", key="across servers")
+        assert hear(ada) == hear(bob)
+        say(bob, "once", key="across servers")
+        say(bob, "once", key="across servers")
+        say(bob, "next")
+        assert hear(ada)["message"] == hear(bob)["message"] == "next"
+
+
+def test_key_that_comes_at_once_at_both_servers_is_shown_once(
+    pair: tuple[Program, Program],
+) -> None:
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(server.join()) for server in pair for _ in range(2)]
+        message = json.dumps({"message": "the one", "key": "at once"}).encode()
+        for peer in peers:
+            peer.send(masked(0x81, message) * 20)
+        for peer in peers:
+            say(peer, "next")
+        for peer in peers:
+            texts = [hear(peer)["message"] for _ in range(5)]
+            assert sorted(texts) == ["next"] * 4 + ["the one"]
+            assert texts[0] == "the one"
+
+
+def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_order(
+    redis: Redis,
+) -> None:
+    """Fewer than 500 messages in all, so that nobody may be told of a gap."""
+    each = 60
+
+    def talk(server: Program, name: str) -> None:
+        with server.join() as peer:
+            for count in range(each):
+                say(peer, f"{name} {count}")
+                while hear(peer)["message"] != f"{name} {count}":
+                    pass
+
+    def come_and_go(number: int) -> list[dict[str, Any]]:
+        heard: list[dict[str, Any]] = []
+        for server in itertools.cycle((one, other)):
+            with resume(server, heard[-1]["id"] if heard else "0") as peer:
+                for _ in range(7 + 3 * number):  # each at its own rhythm, then gone without a word
+                    heard.append(hear_said(peer))
+                    if heard[-1]["message"] == "end":
+                        return heard
+        raise AssertionError("unreachable")
+
+    with (
+        chat("--redis", redis.url) as one,
+        chat("--redis", redis.url) as other,
+        resume(one) as witness,
+        ThreadPoolExecutor(10) as pool,
+    ):
+        talking = [
+            pool.submit(talk, server, f"{server.server_port} {number}")
+            for server in (one, other)
+            for number in range(2)
+        ]
+        coming = [pool.submit(come_and_go, number) for number in range(6)]
+        everything = [hear_said(witness) for _ in range(4 * each)]
+        say(witness, "end")
+        everything += hear_until(witness, "end")
+        assert_rising(everything)
+        for joiner in coming:
+            assert joiner.result() == everything
+        for talker in talking:
+            talker.result()
+
+
+# The stream
+
+
+def test_stream_is_there_when_all_servers_have_ended(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server:
+        told = tell(server, "one", "two")
+    redis.stop()
+    redis.start()
+    with chat("--redis", redis.url) as server, resume(server) as bob:
+        assert [hear_said(bob) for _ in range(2)] == told
+        told += tell(server, "three")
+        assert hear_said(bob) == told[-1]
+    assert_rising(told)
+
+
+def test_client_that_missed_more_than_500_gets_the_newest_and_is_told_first(redis: Redis) -> None:
+    for number in range(520):
+        redis.ask("XADD", "chat", "*", "email", "", "username", "", "message", str(number))
+    with chat("--redis", redis.url) as server, resume(server) as bob:
+        assert hear_said(bob) == {"event": "gap"}
+        assert [hear_said(bob)["message"] for _ in range(500)] == list(map(str, range(20, 520)))
+
+
+def test_burst_of_more_than_is_kept_is_heard_whole(redis: Redis) -> None:
+    with chat("--redis", redis.url, "--keep", "10") as server:
+        tell(server, *map(str, range(600)))
+
+
+def test_stream_is_trimmed_where_it_is_long_and_who_missed_more_than_500_is_told(
+    redis: Redis,
+) -> None:
+    script = "for i = 1, 10300 do redis.call('XADD', 'chat', '*', 'message', i) end"
+    with chat("--redis", redis.url, "--keep", "10") as server, resume(server) as early:
+        first = tell(server, "first")[0]
+        assert hear_said(early) == first
+        redis.ask("EVAL", script, "0")
+        with server.join() as ada:
+            say(ada, "last")
+            hear_until(ada, "last")
+        assert 10_000 <= int(redis.ask("XLEN", "chat").removeprefix(":")) < 10_300
+        texts = [message["message"] for message in hear_until(early, "last")]
+        assert texts == [*map(str, range(1, 10_301)), "last"]
+        with resume(server, first["id"]) as late:
+            assert hear_said(late) == {"event": "gap"}
+            texts = [message["message"] for message in hear_until(late, "last")]
+            assert texts == [*map(str, range(9802, 10_301)), "last"]
+
+
+def test_entries_that_others_put_on_the_stream_are_shown_as_far_as_they_go(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, server.join() as ada:
+        redis.ask("XADD", "chat", "*", "message", "from a bot")
+        heard = hear(ada)
+        assert (heard["email"], heard["username"], heard["message"]) == ("", "", "from a bot")
+        redis.ask("XADD", "chat", "*", "colour", "blue")
+        assert hear(ada)["message"] == ""
+        redis.ask("EVAL", "return redis.call('XADD', 'chat', '*', 'message', '\\255x')", "0")
+        assert hear(ada)["message"] == "\ufffdx"
+        say(ada, "still here")
+        assert hear(ada)["message"] == "still here"
+        with resume(server) as bob:
+            texts = [message["message"] for message in hear_until(bob, "still here")]
+            assert texts == ["from a bot", "", "\ufffdx", "still here"]
+
+
+@pytest.mark.parametrize("since", ["9" * 19, f"1-{'9' * 19}", "0-1", "0", "00-00"])
+def test_id_that_is_odd_but_an_id_costs_nobody_the_connection(
+    pair: tuple[Program, Program], since: str
+) -> None:
+    with resume(pair[0], since) as ada, pair[1].join() as bob:
+        say(ada, f"after {since}")
+        assert hear_until(ada, f"after {since}")[-1] == hear_until(bob, f"after {since}")[-1]
+
+
+# Redis that can't be used from the start
+
+
+def assert_refused(url: str, *words: str, python: tuple[str, ...] = ()) -> None:
+    ended = run("chat_server.py", "--port", "0", "--redis", url, python=python)
+    assert ended.returncode == 1
+    assert ended.stdout == b""
+    lines = ended.stderr.decode().splitlines()
+    assert len(lines) == 1
+    for word in ("cannot keep the log", *words):
+        assert word in lines[0]
+
+
+def test_redis_that_is_down_ends_it_with_one_clear_line() -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    assert_refused(url, url, "refused")
+
+
+def test_server_that_is_no_redis_ends_it_with_one_clear_line() -> None:
+    def answer_as_http(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with RawServer(answer_as_http) as other:
+        url = f"redis://127.0.0.1:{other.port}/0"
+        assert_refused(url, url)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:6379", "redis://127.0.0.1:port/0"])
+def test_url_that_is_none_of_redis_ends_it_with_one_clear_line(url: str) -> None:
+    assert_refused(url, url)
+
+
+def test_redis_that_wants_a_password_ends_it_with_one_clear_line(redis: Redis) -> None:
+    redis.ask("CONFIG", "SET", "requirepass", "secret")
+    assert_refused(redis.url, redis.url, "uthenticat")
+
+
+def test_key_that_is_no_stream_ends_it_with_one_clear_line(redis: Redis) -> None:
+    redis.ask("SET", "chat", "something else")
+    assert_refused(redis.url, redis.url, "WRONGTYPE")
+    assert redis.ask("EXISTS", "chat") == ":1"
+
+
+def test_missing_package_is_named_with_how_to_install_it() -> None:
+    assert_refused("redis://127.0.0.1/0", "pip install redis", python=("-S",))
+
+
+def test_chat_needs_no_package_without_redis() -> None:
+    with chat(python=("-S",)) as server:
+        tell(server, "nothing installed")
+
+
+# Redis that goes and comes back
+
+
+def test_while_redis_is_away_senders_wait_and_nobody_is_sent_away(redis: Redis) -> None:
+    with (
+        chat("--redis", redis.url) as one,
+        chat("--redis", redis.url) as other,
+        one.join() as ada,
+        resume(other) as bob,
+        other.join() as eve,
+    ):
+        say(ada, "before")
+        assert hear(ada) == hear_said(bob) == hear(eve)
+        redis.stop()
+        await_lines(one, AWAY)
+        await_lines(other, AWAY)
+        say(ada, "meanwhile", key="k")
+        say(bob, "here, too")
+        for peer in (ada, bob, eve):
+            assert_here(peer)
+        redis.start()
+        heard = [[hear_said(peer) for _ in range(2)] for peer in (ada, bob, eve)]
+        assert heard[0] == heard[1] == heard[2]
+        assert {message["message"] for message in heard[0]} == {"meanwhile", "here, too"}
+        say(eve, "after")
+        assert hear(ada)["message"] == hear_said(bob)["message"] == hear(eve)["message"] == "after"
+        for server in (one, other):
+            await_lines(server, BACK)
+            assert len(lines_with(server, AWAY)) == len(lines_with(server, BACK)) == 1
+            assert "senders wait" in lines_with(server, AWAY)[0]
+
+
+def test_who_comes_while_redis_is_away_gets_what_it_missed_when_it_is_back(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server:
+        told = tell(server, "one", "two")
+        redis.stop()
+        await_lines(server, AWAY)
+        with resume(server, told[0]["id"]) as bob, server.join() as ada:
+            say(ada, "three")
+            assert_here(bob)
+            redis.start()
+            assert hear_said(bob) == told[1]
+            assert hear_said(bob)["message"] == hear(ada)["message"] == "three"
+
+
+def test_redis_that_goes_again_and_again_is_noted_each_time_and_loses_nothing(
+    redis: Redis,
+) -> None:
+    with chat("--redis", redis.url) as server, server.join() as ada:
+        for number in range(3):
+            redis.kill()
+            await_lines(server, AWAY, number + 1)
+            say(ada, str(number))
+            redis.start()
+            assert hear(ada)["message"] == str(number)
+            await_lines(server, BACK, number + 1)
+        with resume(server) as bob:
+            assert [hear_said(bob)["message"] for _ in range(3)] == ["0", "1", "2"]
+
+
+def test_redis_that_stands_still_gets_each_message_once(redis: Redis) -> None:
+    """Its answer comes too late, so it is asked again, for what it has done meanwhile."""
+    with chat("--redis", redis.url) as server, server.join() as ada:
+        tell(server, "before")
+        assert hear(ada)["message"] == "before"
+        redis.process.send_signal(signal.SIGSTOP)
+        say(ada, "during")
+        await_lines(server, AWAY)
+        redis.process.send_signal(signal.SIGCONT)
+        assert hear(ada)["message"] == "during"
+        say(ada, "after")
+        assert hear(ada)["message"] == "after"
+        assert redis.ask("XLEN", "chat") == ":3"
+
+
+def test_redis_that_lost_everything_starts_a_new_chat(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, server.join() as ada, resume(server) as bob:
+        last = tell(server, "before")[0]["id"]
+        assert hear(ada)["message"] == hear_said(bob)["message"] == "before"
+        redis.ask("FLUSHALL")
+        with resume(server, last) as eve:
+            say(ada, "after")
+            for peer in (ada, bob, eve):
+                assert hear_said(peer)["message"] == "after"
+
+
+def test_server_ends_in_time_while_redis_is_away(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, resume(server) as bob:
+        tell(server, "before")
+        redis.stop()
+        await_lines(server, AWAY)
+        say(bob, "nobody takes it")
+        with server.join("/ws?since=0"):
+            server.signal()
+            assert server.wait() == 0
+        assert "Traceback" not in server.log
+
+
+# Redis that refuses
+
+
+def assert_sent_away(server: Program, text: str, **fields: str) -> None:
+    with server.join() as ada:
+        name = name_of(ada)
+        say(ada, text, **fields)
+        code, reason = answer_close(ada)
+    assert code == 1011
+    assert "logged" in reason
+    assert len([line for line in lines_with(server, "log failed") if name in line]) == 1
+
+
+def test_sender_whom_redis_refuses_for_want_of_memory_is_told_with_1011(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, server.join() as bob, resume(server) as eve:
+        redis.ask("CONFIG", "SET", "maxmemory", "1mb")
+        assert_sent_away(server, "no room", key="k")
+        assert "maxmemory" in lines_with(server, "log failed")[0]
+        assert_here(bob)
+        assert_here(eve)
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        with server.join() as ada:
+            say(ada, "room again", key="k")
+            assert hear(ada)["message"] == "room again"
+        assert hear(bob)["message"] == hear_said(eve)["message"] == "room again"
+
+
+def test_sender_on_a_key_that_became_no_stream_is_told_with_1011_until_it_is_one(
+    redis: Redis,
+) -> None:
+    with chat("--redis", redis.url) as server, server.join() as bob:
+        tell(server, "before")
+        redis.ask("SET", "chat", "something else")
+        assert_sent_away(server, "refused", key="k")
+        redis.ask("DEL", "chat")
+        assert hear(bob)["message"] == "before"
+        with server.join() as ada:
+            say(ada, "again", key="k")
+            assert hear(ada)["message"] == hear(bob)["message"] == "again"
+
+
+# kill -9 of servers and of Redis; `python3 tests/kills.py --redis` does it at length
+
+
+def test_nothing_is_lost_or_doubled_while_servers_and_redis_are_killed(tmp_path: Path) -> None:
+    trial = kills.Trial(kills=3, messages=900, patience=50, seed=6455)
+    with kills.OnRedis(tmp_path) as scene:
+        trial.run(scene)
+    assert not trial.faults, trial.summary()
+    assert trial.struck == {"server": 3, "Redis": 1}
