@@ -61,10 +61,7 @@ class RedisLog:
         self._away = threading.Lock()  # held from the log line to the next
 
     def append(self, messages: Sequence[Fields]) -> list[Entry]:
-        """Put the messages on the stream, unless their key is known; they come back by `follow`.
-
-        Raises LogFailed where Redis refuses to take more.
-        """
+        """Put the messages on the stream, unless their key is known; they come back by `follow`."""
         if messages:
             arguments: list[str | int] = [KEY_KEPT]
             for email, username, message, key in messages:

@@ -53,7 +53,7 @@ def read_names(package: Path) -> dict[str, str]:
     shortcodes = json.loads((package / "en/shortcodes/joypixels.json").read_text("utf-8"))
     emoji = json.loads((package / "en/data.json").read_text("utf-8"))
     # The code sequences of the short names lack U+FE0F; the list of emoji has it wherever Unicode
-    # knows a text form too. Without it U+2600 is drawn as text by rule, and U+2615, by rule an emoji,
+    # knows a text form too. Without it U+2600 is drawn as text by rule, and U+2615, by rule emoji,
     # by browsers whose text font happens to have it.
     as_emoji = {one["hexcode"]: one["emoji"] for one in emoji}
     names: dict[str, str] = {}

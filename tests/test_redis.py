@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -177,8 +178,15 @@ def test_key_that_comes_at_once_at_both_servers_is_shown_once(
             assert texts[0] == "the one"
 
 
+@pytest.fixture
+def restless(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Python's threads take turns as often as they can."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.setswitchinterval(1e-6)\n")
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
 def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_order(
-    redis: Redis,
+    redis: Redis, restless: dict[str, str]
 ) -> None:
     """Fewer than 500 messages in all, so that nobody may be told of a gap."""
     each = 60
@@ -201,8 +209,8 @@ def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_or
         raise AssertionError("unreachable")
 
     with (
-        chat("--redis", redis.url) as one,
-        chat("--redis", redis.url) as other,
+        chat("--redis", redis.url, env=restless) as one,
+        chat("--redis", redis.url, env=restless) as other,
         resume(one) as witness,
         ThreadPoolExecutor(10) as pool,
     ):

@@ -271,7 +271,16 @@ def test_newest_10_are_kept_on_demand_across_a_restart(tmp_path: Path) -> None:
 # Joining races with talking
 
 
-def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_order() -> None:
+@pytest.fixture
+def restless(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Python's threads take turns as often as they can."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.setswitchinterval(1e-6)\n")
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
+def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_order(
+    restless: dict[str, str],
+) -> None:
     """Fewer than 500 messages in all, so that nobody may be told of a gap."""
     talkers, each, joiners = 3, 150, 8
 
@@ -293,7 +302,11 @@ def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_
                     if message["message"] == "end":
                         return heard
 
-    with chat() as room, resume(room) as witness, ThreadPoolExecutor(talkers + joiners) as pool:
+    with (
+        chat(env=restless) as room,
+        resume(room) as witness,
+        ThreadPoolExecutor(talkers + joiners) as pool,
+    ):
         talking = [pool.submit(talk, number) for number in range(talkers)]
         coming = [pool.submit(come_and_go, number) for number in range(joiners)]
         all_ids = ids(hear_all_said(witness, talkers * each))
