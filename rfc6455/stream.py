@@ -172,7 +172,7 @@ class Stream:
         self._progress_at = 0.0  # when the peer last took something of the backlog
         self._queued = self._sent = 0  # bytes that ever entered and left the backlog
         self._posted = 0  # bytes of the backlog for which nobody waits
-        self._no_more = False  # the last write was announced as such
+        self._no_more = self._ended = False  # the last write was announced as such; FIN, too
         self._fin_follows = False
         self.due = 0.0  # when the clock has to look next; whoever gives it reason sets it to 0
         self.on_tick: Callable[[float], float] | None = None  # of a WebSocket; tells the next due
@@ -298,7 +298,9 @@ class Stream:
     def end(self) -> None:
         """Send FIN behind all that was written: the peer reads everything, then EOF, no reset."""
         with self._lock:
-            self._no_more = True
+            if self._ended:
+                return
+            self._ended = self._no_more = True
             if self.tls:
                 self.tls.say_farewell()
         if self.tls:
