@@ -101,8 +101,9 @@ class Program:
             raise
         return Peer(sock)
 
-    def log_lines_about(self, peer: str) -> list[str]:
-        return [line for line in self.log.splitlines() if f"{peer}:" in line]
+    def log_lines_about(self, peer: str, since: int = 0) -> list[str]:
+        """`since` is the log's length before the peer came: its port may have been another's."""
+        return [line for line in self.log[since:].splitlines() if f"{peer}:" in line]
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -792,6 +792,20 @@ def test_endpoint_receives_a_message_of_the_limit_that_deflating_made_longer(rol
         assert talking.exchange(0xC2, payload) == (0x82, message)
 
 
+@both_roles
+@requirement("D7.2.1-4", "10.7-1")
+def test_endpoint_bears_a_thousand_final_blocks_in_a_message_and_no_more(role: str) -> None:
+    final = bytes.fromhex("03 00")  # empty, and costs a new inflater: a megabyte of them, seconds
+    with talk(role) as talking:
+        for _ in range(2):
+            talking.say(0x42, final * 500)
+            assert talking.exchange(0x80, final * 500 + b"\x00") == (0x82, b"")
+            talking.take()
+        talking.say(0x42, final * 500)
+        talking.say(0x80, final * 501 + b"\x00")
+        talking.assert_fails(1002)
+
+
 # Sending
 
 

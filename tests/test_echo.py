@@ -394,8 +394,9 @@ def test_port_in_use_ends_the_server_with_one_clear_line(server: Program) -> Non
 
 
 def test_client_that_leaves_without_a_word_is_one_line_in_the_log(server: Program) -> None:
+    log_before = len(server.log)
     peer = server.join("/echo")
     name = name_of(peer)
     peer.close()
-    (line,) = eventually(lambda: server.log_lines_about(name))
+    (line,) = eventually(lambda: server.log_lines_about(name, log_before))
     assert "1006" in line

@@ -84,7 +84,6 @@ LIMIT = 4096  # bytes of a message; small, so that inputs come near it
 HUNG_AFTER = 60.0  # seconds for one input, on a busy machine
 BATCH = 2000  # inputs after which threads and descriptors are counted
 BATCH_WITHIN = 1200.0  # seconds; it takes some three
-READ = 4096  # bytes that a `WebSocket` reads at most while it knows of no more
 ROLES = ("server", "client")
 PMD = "permessage-deflate"
 TAIL = b"\x00\x00\xff\xff"
@@ -232,8 +231,7 @@ class Deflater:
 
 def chop(data: bytes, r: random.Random, most: int = 30) -> list[bytes]:
     """The data in one or more pieces, perhaps in bytes, some of them empty."""
-    cuts = [r.randint(0, len(data)) for _ in range(r.choice((0, 0, 1, 2, most)))]
-    cuts = sorted([*cuts, *range(READ, len(data), READ)])
+    cuts = sorted(r.randint(0, len(data)) for _ in range(r.choice((0, 0, 1, 2, most))))
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
@@ -342,7 +340,10 @@ def event(message: str | bytes) -> Event:
 
 
 class Pipe(Stream):
-    """What a `WebSocket` needs of its stream, without a socket: pieces come in, `sent` went out."""
+    """What a `WebSocket` needs of its stream, without a socket: pieces come in, `sent` went out.
+
+    A piece comes whole, whatever size is asked for, so that both readers of ours see the same cuts.
+    """
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.timeouts = Timeouts()
@@ -355,12 +356,7 @@ class Pipe(Stream):
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
         assert not self.closed
-        if not self._pieces:
-            return b""
-        piece = self._pieces.pop()
-        if len(piece) > size:
-            self._pieces.append(piece[size:])
-        return piece[:size]
+        return self._pieces.pop() if self._pieces else b""
 
     def write(self, data: bytes, *, wait: bool, last: bool = False, force: bool = False) -> None:
         assert not self.closed

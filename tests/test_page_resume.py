@@ -370,13 +370,23 @@ def test_page_reconnects_at_once_where_there_is_reason_to_hope(
     assert len(attempts(clocked)) == before + 1
 
 
+def come_in(page: "Page", message_id: str, text: str) -> None:
+    fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
+    data = json.dumps(fields)
+    page.evaluate("data => sockets.at(-1).happen(1, new MessageEvent('message', { data }))", data)
+
+
 def test_each_attempt_asks_for_what_came_after_the_last_id(clocked: "Page") -> None:
-    message = {"email": "", "username": "Bob", "message": "hello", "id": "17-4", "avatar": ""}
     assert clocked.evaluate("sockets[0].url").endswith("/ws?since=0")
-    clocked.evaluate(
-        "data => sockets[0].happen(1, new MessageEvent('message', { data }))", json.dumps(message)
-    )
+    come_in(clocked, "17-4", "hello")
     waits_after_loss(clocked, 5)
     urls = clocked.evaluate("sockets.map((socket) => socket.url)")
     assert len(urls) >= 3
     assert all(url.endswith("/ws?since=17-4") for url in urls[1:])
+
+
+def test_message_that_comes_twice_is_shown_once(clocked: "Page") -> None:
+    for message_id, text in (("17-4", "one"), ("17-5", "two"), ("17-4", "one"), ("17-6", "three")):
+        come_in(clocked, message_id, text)
+    wait(clocked, 1)
+    sees(clocked, "one", "two", "three")
