@@ -33,7 +33,7 @@ log = logging.getLogger("rfc6455")
 
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
 _READ_AT_LEAST = 1024  # bytes a read asks for; more only where more is known to be under way,
-_READ_AT_MOST = 262144  # because an idle connection holds that much memory while it waits
+_READ_AT_MOST = 131072  # because an idle connection holds that much memory while it waits
 _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 _NOT_UTF8 = (CloseCode.INVALID_DATA, "the text is not UTF-8")
 _CLOSE, _PING = Opcode.CLOSE, Opcode.PING

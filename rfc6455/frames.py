@@ -47,8 +47,7 @@ _DATA_OPCODES = frozenset({1, 2})
 _FIRST_CONTROL = int(Opcode.CLOSE)
 # 7.4.1, and the registry of 11.7 for 1012-1014, which came after the RFC.
 _DEFINED_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-_XOR_TABLES = [bytes(i ^ key for i in range(256)) for key in range(256)]
-_SMALL = 4096  # bytes; up to here one big integer is the fastest XOR in pure Python
+_PIECE = 4096  # bytes; a big integer is the fastest XOR in pure Python while it fits the cache
 
 
 class Chunk(NamedTuple):
@@ -173,14 +172,17 @@ class FrameParser:
 def mask(data: bytes, key: bytes) -> bytes:
     """XOR byte i with key byte i mod 4 (5.3); masking twice gives the data back."""
     size = len(data)
-    if size <= _SMALL:
+    if size <= _PIECE:
         keys = (key * (size // 4 + 1))[:size]
         number = int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")
         return number.to_bytes(size, "little")
-    masked = bytearray(data)
-    for i in range(4):
-        masked[i::4] = masked[i::4].translate(_XOR_TABLES[key[i]])
-    return bytes(masked)
+    keys_number = int.from_bytes(key * (_PIECE // 4), "little")
+    pieces = [
+        (int.from_bytes(data[i : i + _PIECE], "little") ^ keys_number).to_bytes(_PIECE, "little")
+        for i in range(0, size - _PIECE + 1, _PIECE)
+    ]
+    pieces.append(mask(data[size - size % _PIECE :], key))
+    return b"".join(pieces)
 
 
 def build_frame(opcode: int, payload: bytes, *, masked: bool, rsv1: bool = False) -> bytes:

@@ -290,8 +290,11 @@ class Stream:
                     self._progress_at = time.monotonic()
                     data, posted = self._backlog[0]
                     self._posted -= sent if posted else 0
-                    self._backlog[:1] = [(data[sent:], posted)] if sent < len(data) else []
-                    self._drained.notify_all()
+                    if sent < len(data):
+                        self._backlog[0] = data[sent:], posted
+                    else:
+                        del self._backlog[0]
+                        self._drained.notify_all()
 
     # The end
 
