@@ -7,7 +7,6 @@ Left out: sending a message in fragments, which nobody here needs (each goes out
 """
 
 import codecs
-import logging
 import math
 import threading
 import time
@@ -27,9 +26,7 @@ from .frames import (
     build_frame,
     parse_close,
 )
-from .stream import Stream
-
-log = logging.getLogger("rfc6455")
+from .stream import Stream, log
 
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
 _READ_AT_LEAST = 1024  # bytes a read asks for; more only where more is known to be under way,
@@ -311,16 +308,11 @@ class WebSocket:
 
         Raises ConnectionClosed, and UnicodeEncodeError for a lone surrogate.
         """
-        frame = _message_frame(message, masked=self._is_client, deflate=self.deflate)
-        self._write(frame, wait=True)
+        self._write(self._frame(message), wait=True)
 
     def send_all(self, messages: Iterable[str | bytes]) -> None:
         """Send several messages in one write, otherwise as `send`."""
-        frames = [
-            _message_frame(message, masked=self._is_client, deflate=self.deflate)
-            for message in messages
-        ]
-        self._write(b"".join(frames), wait=True)
+        self._write(b"".join(map(self._frame, messages)), wait=True)
 
     def post(self, message: str | bytes | Prepared) -> None:
         """Send without ever waiting: a peer for whom more than a MiB waits is dropped.
@@ -328,7 +320,7 @@ class WebSocket:
         Raises ConnectionClosed. A `Prepared` message is for servers.
         """
         if not isinstance(message, Prepared):
-            frames = _message_frame(message, masked=self._is_client, deflate=self.deflate)
+            frames = self._frame(message)
         elif self._is_client:
             raise ValueError("5.1: a client masks each frame anew")
         else:
@@ -340,6 +332,9 @@ class WebSocket:
         if len(payload) > 125:
             raise ValueError("a ping has at most 125 bytes")
         self._write(build_frame(_PING, payload, masked=self._is_client), wait=False)
+
+    def _frame(self, message: str | bytes | bytearray | memoryview) -> bytes:
+        return _message_frame(message, masked=self._is_client, deflate=self.deflate)
 
     def _write(self, frames: bytes, *, wait: bool) -> None:
         try:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import http.server
 import io
-import logging
 import os
 import re
 import signal
@@ -28,9 +27,7 @@ from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import ConnectionClosed, InvalidHandshake
 from .frames import CloseCode
-from .stream import TLS, Stream, Timeouts
-
-log = logging.getLogger("rfc6455")
+from .stream import TLS, Stream, Timeouts, log
 
 Handler = Callable[[WebSocket], None]
 
@@ -201,7 +198,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     server: WebSocketServer
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
     request_version = "HTTP/1.1"  # of answers to what is no HTTP
-    command = ""
+    command = sys_version = ""
+    server_version = "rfc6455"
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".html": "text/html; charset=utf-8",  # spelled out: a system's own tables differ
         ".css": "text/css; charset=utf-8",
@@ -331,9 +329,6 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     def list_directory(self, path: Any) -> None:
         self._refuse(404, "no such file")
-
-    def version_string(self) -> str:
-        return "rfc6455"
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         log.debug("%s: %s %s", self.peer, ascii(getattr(self, "requestline", "")), code)

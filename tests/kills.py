@@ -278,6 +278,7 @@ class Person:
     def say(self, websocket: WebSocket, key: str) -> None:
         message = {"email": "", "username": self.name, "message": f"I am {key}", "key": key}
         websocket.send(json.dumps(message))
+        self.trial.note()
 
     def hear(self, message: dict[str, str]) -> None:
         if "event" in message:
@@ -333,19 +334,24 @@ class Trial:
         share = self.messages / (self.kills + 2)
         for strike in range(self.kills):
             self._most = (strike + 2) * share  # or all would be said at the other server meanwhile
-            self._await((strike + dice.random()) * share)
+            when = (strike + dice.random()) * share
+            self._await(lambda when=when: self._least() >= when)
+            self._await(self._is_under_way)
             time.sleep(dice.uniform(0.0, 0.02))  # or all strikes would follow upon a delivery
             if self.over():
                 return
-            self.in_the_middle += any(person.under_way for person in self.people)
+            self.in_the_middle += self._is_under_way()
             scene.strike(dice)
         self._most = self.messages
 
-    def _await(self, heard: float) -> None:
-        """Wait until everybody has heard so many messages, or the trial is over."""
+    def _await(self, check: Callable[[], bool]) -> None:
+        """Wait until it is so, or the trial is over."""
         left = self._began + self._patience - time.monotonic()
         with self._progress:
-            self._progress.wait_for(lambda: self.stopped.is_set() or self._least() >= heard, left)
+            self._progress.wait_for(lambda: self.stopped.is_set() or check(), left)
+
+    def _is_under_way(self) -> bool:
+        return any(person.under_way for person in self.people)
 
     def _watched(self, do: Callable[[], None]) -> None:
         """Do it; a failure ends the trial."""

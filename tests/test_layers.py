@@ -22,7 +22,6 @@ LAYERS = (
 )
 MAY_TOUCH_THE_NETWORK = {"stream", "connection", "server", "client"}
 NETWORK = {"socket", "socketserver", "select", "selectors", "threading", "ssl", "http.server"}
-PROGRAMS = {"chat_server", "echo_server", "echo_client"}
 LINES_AT_MOST = {
     "chat_server.py": 220,
     "chat_log.py": 120,
