@@ -10,6 +10,7 @@ import contextlib
 import errno
 import http.server
 import io
+import logging
 import os
 import re
 import signal
@@ -27,7 +28,9 @@ from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import ConnectionClosed, InvalidHandshake
 from .frames import CloseCode
-from .stream import TLS, Stream, Timeouts, log
+from .stream import TLS, Stream, Timeouts
+
+log = logging.getLogger("rfc6455")
 
 Handler = Callable[[WebSocket], None]
 

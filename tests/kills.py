@@ -8,6 +8,7 @@ are two servers on one Redis, of which any may be killed, and Redis too. Exit st
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import itertools
 import json
@@ -334,8 +335,7 @@ class Trial:
         share = self.messages / (self.kills + 2)
         for strike in range(self.kills):
             self._most = (strike + 2) * share  # or all would be said at the other server meanwhile
-            when = (strike + dice.random()) * share
-            self._await(lambda when=when: self._least() >= when)
+            self._await(functools.partial(self._have_heard, (strike + dice.random()) * share))
             self._await(self._is_under_way)
             time.sleep(dice.uniform(0.0, 0.02))  # or all strikes would follow upon a delivery
             if self.over():
@@ -349,6 +349,9 @@ class Trial:
         left = self._began + self._patience - time.monotonic()
         with self._progress:
             self._progress.wait_for(lambda: self.stopped.is_set() or check(), left)
+
+    def _have_heard(self, count: float) -> bool:
+        return self._least() >= count
 
     def _is_under_way(self) -> bool:
         return any(person.under_way for person in self.people)
