@@ -38,7 +38,7 @@ def accept_offer(offers: Sequence[Extension], ours: Deflate) -> tuple[Deflate, s
         except ValueError:
             continue  # 7: an offer that is not understood is declined
         bits = min(ours.server_max_window_bits, offer.get("server_max_window_bits", 15))
-        asks_less = ours.client_max_window_bits < 15  # 7.1.2.2: only of a client that offers it
+        asks_less = 0 < ours.client_max_window_bits < 15  # 7.1.2.2: only of a client that offers it
         if name != NAME or bits < _LEAST_WINDOW:
             continue
         if asks_less and "client_max_window_bits" not in offer:
