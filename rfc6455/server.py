@@ -134,6 +134,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             connections = list(self._connections)
         for websocket in connections:
             websocket.drop(reason)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._connections, 0.5)
 
     def run_handler(self, handler: Handler, websocket: WebSocket) -> None:
         """The life of one connection, in its thread, from the 101 response to the end of TCP."""
@@ -153,12 +155,12 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             code, reason = CloseCode.INTERNAL_ERROR, "internal error"
         finally:
             websocket.close(code, reason)
-            with self._changed:
+            reason = websocket.close_reason or websocket.said_reason
+            text = f"{websocket.close_code} {ascii(reason) if reason else ''}".rstrip()
+            log.info("%s: closed, %s", websocket.peer, text)
+            with self._changed:  # last: a thread that logs while Python ends would abort it
                 self._connections.discard(websocket)
                 self._changed.notify_all()
-        reason = websocket.close_reason or websocket.said_reason
-        text = f"{websocket.close_code} {ascii(reason) if reason else ''}".rstrip()
-        log.info("%s: closed, %s", websocket.peer, text)
 
     # What http.server lets a subclass mend
 
