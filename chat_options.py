@@ -26,6 +26,7 @@ def read_options(options: argparse.Namespace) -> None:
     parser.add_argument("--allow-origin", action="append", default=[], help="a page's, to let in")
     parser.add_argument("--allow-host", action="append", default=[], help="a name to answer to")
     parser.add_argument("--hide-emails", action="store_true", help="send them to nobody")
+    parser.add_argument("--all-cores", action="store_true", help="do not keep to one, which pays")
     parser.add_argument(
         "--deflate",
         action="store_true",

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """A chat at http://localhost:8000: the port of a Go program that many learn WebSockets from.
 
-In the original's order: `clients`, `broadcast`, `Message`, `main`, `handle_connections`,
-`handle_messages`. What a channel and a goroutine are there, a queue and a thread are here; the
-protocol, which Go takes from gorilla/websocket, is in `rfc6455/`, and a log keeps what was said.
+In its order: `clients`, `broadcast`, `Message`, `main`, `handle_connections`, `handle_messages`.
+What a channel and a goroutine are there, a queue and a thread are here; `rfc6455/` is the protocol.
 """
 
 import argparse
@@ -103,6 +102,7 @@ def main() -> None:
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
             check=check_since,
+            one_core=not (options.deflate or options.all_cores),
         )
     except LogFailed as error:
         sys.exit(f"cannot keep the log: {error}")

@@ -41,13 +41,26 @@ _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
+def _hold_to_one_core() -> None:
+    """With the interpreter's lock a second core does little but hand the lock to and fro.
+
+    Not for handlers that work long without the lock, as in compression. Linux only.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(
+            0, {cores[os.getpid() % len(cores)]}
+        )  # several servers: different ones
+
+
 class WebSocketServer(http.server.ThreadingHTTPServer):
     """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
 
     When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
     loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
     bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101, for a
-    query or a cookie that will not do. Raises OSError where the address or directory will not do.
+    query or a cookie that will not do. `one_core` keeps this thread and those it starts from now on
+    to one core, which serves many busy connections faster. Raises OSError where the address or directory will not do.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -70,9 +83,12 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         ssl_context: ssl.SSLContext | None = None,
         deflate: Deflate | None = None,
         check: Callable[[Opening], None] | None = None,
+        one_core: bool = False,
     ) -> None:
         if directory is not None and not os.path.isdir(directory):
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
+        if one_core:
+            _hold_to_one_core()
         self.routes = routes
         self.directory = directory
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
