@@ -30,7 +30,7 @@ _PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
 _RESERVED = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 Extension = tuple[str, list[tuple[str, str | None]]]  # a name and its parameters, as written
 

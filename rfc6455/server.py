@@ -41,6 +41,13 @@ _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
+def _allowed_hosts(address: str, named: Collection[str]) -> set[str] | None:
+    """The Host names to answer to; None: any, as a server for a network can't know its names."""
+    if named or address in ("localhost", "::1") or address.startswith("127."):
+        return handshake.LOOPBACK_HOSTS | {host.lower() for host in named}
+    return None
+
+
 def _hold_to_one_core() -> None:
     """With the interpreter's lock a second core does little but hand the lock to and fro.
 
@@ -60,7 +67,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
     bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101, for a
     query or a cookie that will not do. `one_core` keeps this thread and those it starts from now on
-    to one core, which serves many busy connections faster. Raises OSError where the address or directory will not do.
+    to one core, which serves many busy connections faster. Raises OSError where the address or
+    directory will not do.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -93,9 +101,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.directory = directory
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
         self.allowed_origins = {origin.lower() for origin in allowed_origins}
-        hosts = {host.lower() for host in allowed_hosts}
-        loopback = address[0] in ("localhost", "::1") or address[0].startswith("127.")
-        self.allowed_hosts = handshake.LOOPBACK_HOSTS | hosts if loopback or hosts else None
+        self.allowed_hosts = _allowed_hosts(address[0], allowed_hosts)
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()

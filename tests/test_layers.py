@@ -114,7 +114,7 @@ def test_layer_keeps_its_budget_of_lines() -> None:
     counts = {path.name: line_count(path) for path in layer_files().values()}
     # 1,200 was the first plan. TLS on both sides, compression, a clock that serves busy handlers,
     # and the refusals that http.server leaves to others take the rest; a quarter is prose.
-    assert sum(counts.values()) <= 2120, counts
+    assert sum(counts.values()) <= 2130, counts
 
 
 def test_pages_keep_their_budget_of_lines() -> None:
