@@ -106,8 +106,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
         self.ssl_context = ssl_context
-        self.deflate = deflate
-        self.check = check
+        self.deflate, self.check = deflate, check
         self.slots = threading.BoundedSemaphore(max_connections)
         self._requests = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
         self._connections: set[WebSocket] = set()
