@@ -325,7 +325,10 @@ class WebSocket:
             raise ValueError("5.1: a client masks each frame anew")
         else:
             frames = message.compressed(self.deflate) if self.deflate else message.frames
-        self._write(frames, wait=False)
+        try:  # as _write, whose call is felt where one message goes to thousands
+            self._stream.write(frames, wait=False)
+        except ConnectionError as error:
+            raise ConnectionClosed(self.close_code, self.close_reason or str(error)) from None
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a Ping of at most 125 bytes; never waits. Raises ValueError, ConnectionClosed."""
@@ -340,8 +343,7 @@ class WebSocket:
         try:
             self._stream.write(frames, wait=wait)
         except ConnectionError as error:
-            reason = self.close_reason or str(error)
-            raise ConnectionClosed(self.close_code, reason) from None
+            raise ConnectionClosed(self.close_code, self.close_reason or str(error)) from None
 
     def _control(self, opcode: int, payload: bytes, *, last: bool = False) -> None:
         frame = build_frame(opcode, payload, masked=self._is_client)

@@ -233,7 +233,8 @@ class Stream:
         with self._lock:
             if self.lost is not None or (self._no_more and not force):
                 raise ConnectionError(self.lost or "the connection is closing")
-            self._no_more = self._no_more or last
+            if last:
+                self._no_more = True
             rest = self._send_now(data)
             if not rest:
                 return
@@ -245,8 +246,7 @@ class Stream:
             self._queued += len(rest)
             self._backlog.append((rest, not wait))
             if not self._draining:
-                self._draining, self._progress_at, self.due = True, time.monotonic(), 0.0
-                threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
+                self._start_drainer()
             if wait:
                 until = self._queued
                 self._drained.wait_for(lambda: self._sent >= until or self.lost is not None)
@@ -258,7 +258,7 @@ class Stream:
         try:
             if self.tls:
                 data = self.tls.encrypt(data)
-            if self._draining or _DONT_WAIT is None:
+            if self._draining or _DONT_WAIT is None or not data:
                 return memoryview(data)
             sent = self._sock.send(data, _DONT_WAIT)
         except BlockingIOError:
@@ -267,6 +267,14 @@ class Stream:
             self._lose(error.strerror or str(error))
             raise ConnectionError(self.lost) from error
         return b"" if sent == len(data) else memoryview(data)[sent:]
+
+    def _start_drainer(self) -> None:
+        try:
+            threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
+        except RuntimeError as error:  # too many threads
+            self._lose(str(error))
+            raise ConnectionError(self.lost) from error
+        self._draining, self._progress_at, self.due = True, time.monotonic(), 0.0
 
     def _drain(self) -> None:
         """Send the backlog, waiting for the peer; the thread that lives as long as the backlog."""
