@@ -158,13 +158,11 @@ class Stream:
         with contextlib.suppress(OSError):  # no TCP socket, or the peer is gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
-        self.tls = tls
-        self._early = b""
+        self.tls, self._early = tls, b""
         self.timeouts = timeouts
         self.heard_at = time.monotonic()  # when the peer last sent anything
         self.lost: str | None = None  # why nothing can be read or written any more
-        self._deadline = math.inf
-        self._deadline_reason = ""
+        self._deadline, self._deadline_reason = math.inf, ""
         self._lock = threading.Lock()  # around every use of what follows
         self._backlog: list[tuple[memoryview | bytes, bool]] = []  # and whether it was posted
         self._drained = threading.Condition(self._lock)
