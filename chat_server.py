@@ -6,6 +6,7 @@ What a channel and a goroutine are there, a queue and a thread are here; `rfc645
 """
 
 import argparse
+import contextlib
 import logging
 import queue
 import sys
@@ -68,9 +69,8 @@ class Message(NamedTuple):
 def show(entry: Entry) -> str:
     """The JSON that everyone gets: the original's three fields first."""
     message_id, (email, username, message, key) = entry
-    shown = "" if options.hide_emails else email
-    fields = {"email": shown, "username": username, "message": message}
-    fields |= {"id": message_id, "avatar": avatar_of(email)}
+    fields = {"email": "" if options.hide_emails else email, "username": username}
+    fields |= {"message": message, "id": message_id, "avatar": avatar_of(email)}
     return encode_json(fields | {"key": key} if key else fields)
 
 
@@ -112,8 +112,9 @@ def main() -> None:
     threading.Thread(target=resumers.tell_presence, daemon=True).start()
     server.serve_until_signalled(f"The chat runs at {server.url}")
     drained = threading.Event()
-    broadcast.put(drained)
-    drained.wait(DRAIN_TIME)
+    with contextlib.suppress(queue.Full):  # Redis may be away
+        broadcast.put(drained, timeout=DRAIN_TIME)
+        drained.wait(DRAIN_TIME)
     server.close_connections()
 
 
@@ -150,8 +151,7 @@ def hear(websocket: WebSocket, text: str | bytes) -> None:
     """Take one message from a client. Raises TypeError or ValueError, in words."""
     if isinstance(text, bytes):
         raise TypeError("the chat is text")
-    fields = decode_object(text)
-    message = Message.from_fields(fields)
+    message = Message.from_fields(fields := decode_object(text))
     if websocket in resumers and fields.get("event") == "join":
         resumers.name(websocket, message.username)
     else:

@@ -325,10 +325,7 @@ class WebSocket:
             raise ValueError("5.1: a client masks each frame anew")
         else:
             frames = message.compressed(self.deflate) if self.deflate else message.frames
-        try:  # as _write, whose call is felt where one message goes to thousands
-            self._stream.write(frames, wait=False)
-        except ConnectionError as error:
-            raise ConnectionClosed(self.close_code, self.close_reason or str(error)) from None
+        self._write(frames, wait=False)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a Ping of at most 125 bytes; never waits. Raises ValueError, ConnectionClosed."""
