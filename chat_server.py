@@ -21,7 +21,7 @@ from chat_options import open_log, read_options
 from chat_resume import Joined, Resumers, catch_up, check_since, since_of
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
-PUBLIC = Path(__file__).parent / "public"
+PUBLIC = Path(__file__).parent / "public" / "chat"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' https://www.gravatar.com; "

@@ -1,8 +1,8 @@
-"""Makes public/emoji.json: the emoji behind short names such as :robot:.
+"""Makes public/chat/emoji.json: the emoji behind short names such as :robot:.
 
 The names are EmojiOne's, JoyPixels' today, as data from the npm package emojibase-data
 (https://www.npmjs.com/package/emojibase-data, MIT, Copyright (c) 2017-2019 Miles Johnson).
-public/emoji.LICENSE.txt says so beside the file.
+public/chat/emoji.LICENSE.txt says so beside the file.
 
     python3 docs/make_emoji.py           fetches the package with npm
     python3 docs/make_emoji.py FOLDER    takes a package that is already unpacked
@@ -20,12 +20,12 @@ import tempfile
 from pathlib import Path
 
 PACKAGE = "emojibase-data@17.0.0"
-OUTPUT = Path(__file__).resolve().parent.parent / "public" / "emoji.json"
+OUTPUT = Path(__file__).resolve().parent.parent / "public" / "chat" / "emoji.json"
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 
 
 def main() -> None:
-    """Write public/emoji.json from the package given, or from a fresh one."""
+    """Write public/chat/emoji.json from the package given, or from a fresh one."""
     if len(sys.argv) > 2:
         sys.exit("usage: make_emoji.py [FOLDER]")
     if len(sys.argv) == 2:

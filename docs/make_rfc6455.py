@@ -120,7 +120,7 @@ def read_requirements() -> list[Requirement]:
 
 
 def read_obeyed_by() -> dict[str, list[str]]:
-    """For each id the functions, such as `rfc6455.frames:mask` or `public/app.js:show`."""
+    """For each id the functions, such as `rfc6455.frames:mask` or `public/chat/app.js:show`."""
     return {row["id"]: row["functions"].split() for row in read_table("obeyed_by.tsv")}
 
 
@@ -264,7 +264,7 @@ def functions(found: list[str]) -> str:
     links = []
     for each in found:
         module, _, name = each.partition(":")
-        short = f"{module.removeprefix('rfc6455.').removeprefix('public/')}: {name}"
+        short = f"{module.removeprefix('rfc6455.').removeprefix('public/chat/')}: {name}"
         links.append(f"[`{short}`](../{file_of(each).as_posix()})")
     return ", ".join(links) or "nothing yet"
 

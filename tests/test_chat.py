@@ -29,6 +29,7 @@ from programs import (
     answer_close,
     await_handler,
     chat,
+    echo,
     hear,
     hear_texts,
     leave,
@@ -432,6 +433,18 @@ def test_nothing_beside_the_page_is_served(server: Program, target: str) -> None
     status, text = get(server, target)
     assert status == 404
     assert "import" not in text and "root:" not in text
+
+
+def test_each_server_serves_its_own_page_and_not_the_other_ones(server: Program) -> None:
+    folders = {"chat": server, "echo": server}
+    with echo() as echo_server:
+        folders["echo"] = echo_server
+        for name, own in folders.items():
+            (other,) = (each for each in folders.values() if each is not own)
+            for path in (ROOT / "public" / name).iterdir():
+                assert get(own, f"/{path.name}")[0] == 200
+                assert get(other, f"/{name}/{path.name}")[0] == 404
+            assert get(other, f"/{name}/")[0] == 404
 
 
 def test_plain_get_of_ws_is_told_to_upgrade(server: Program) -> None:

@@ -57,7 +57,7 @@ def test_function_that_obeys_a_requirement_exists(function: str) -> None:
         "rfc6455.frames:FrameParser.no_such",
         "rfc6455.no_such:mask",
         "rfc6455.frames:Opcode.CLOSE",
-        "public/app.js:no_such",
+        "public/chat/app.js:no_such",
     ],
 )
 def test_function_that_was_renamed_is_noticed(function: str) -> None:
