@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
 WORKERS = "4"  # tests mostly wait; more would have two cores miss the shorter deadlines
-ONLY_HERE = ("browser", "redis", "autobahn", "slow")  # markers not run on further Pythons
+# Markers of the tests that do not run on further Pythons.
+ONLY_HERE = ("browser", "redis", "nginx", "go", "autobahn", "slow")
 # What runs there: the layer and the log, without a socket and over loopback.
 LAYER = [
     f"tests/test_{module}.py"

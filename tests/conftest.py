@@ -62,6 +62,21 @@ def find_openssl() -> str | None:
     return shutil.which("openssl")
 
 
+def find_nginx() -> str | None:
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+GO_SOURCES = Path("/usr/share/gocode")  # where Debian keeps the sources of Go packages
+
+
+def find_go() -> str | None:
+    """A Go compiler, where the sources of the originals' WebSocket packages are there, too."""
+    packages = ("golang.org/x/net/websocket", "github.com/gorilla/websocket")
+    if all((GO_SOURCES / "src" / package).is_dir() for package in packages):
+        return shutil.which("go")
+    return None
+
+
 def find_python27() -> str | None:
     """A Python 2.7 that really runs: pyenv puts a `python2.7` on PATH that may only complain."""
     pyenv_root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")

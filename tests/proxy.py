@@ -1,0 +1,101 @@
+"""nginx in front of a server under test, as `apt install nginx-light` brings it."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import find_nginx, require
+from peers import PATIENCE, Peer, eventually
+
+CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location {location} {{
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Host $http_host;
+            {more}
+        }}
+    }}
+}}
+"""
+
+
+class Proxy:
+    """An nginx that listens on 127.0.0.1; `url` has no slash at its end."""
+
+    def __init__(self, port: int) -> None:
+        self.server_port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.ws_url = f"ws://127.0.0.1:{port}"
+
+    def tcp(self) -> Peer:
+        """A TCP connection, nothing sent yet."""
+        return Peer(socket.create_connection(("127.0.0.1", self.server_port), PATIENCE))
+
+
+@contextlib.contextmanager
+def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Proxy]:
+    """nginx that passes `location` on to `upstream`, an http: URL, with WebSockets.
+
+    Whether the URL ends in a slash decides, as `proxy_pass` has it, whether the location is cut
+    off the path. `more` is further lines of the location's block.
+    """
+    program = require(find_nginx(), "nginx", "apt install nginx-light")
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+        port = _free_port()
+        configuration = Path(folder, "nginx.conf")
+        configuration.write_text(
+            CONFIGURATION.format(
+                folder=folder, port=port, location=location, upstream=upstream, more=more
+            )
+        )
+        process = subprocess.Popen(
+            [program, "-p", folder, "-e", "stderr", "-c", str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        try:
+            eventually(lambda: process.poll() is not None or _answers(port))
+            errors.seek(0)
+            assert process.poll() is None, errors.read()
+            yield Proxy(port)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    """nginx can't choose one itself and say which."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
