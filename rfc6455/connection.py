@@ -2,11 +2,12 @@
 
 `WebSocket` is the same object on both sides. It has no thread of its own: whoever calls `receive`
 reads, and answers pings and a Close on the way. While a handler is busy with other things the
-clock looks after these, so that a slow handler does not make its peer wait for a pong.
+clock reads ahead, within a bound, so that a slow handler does not make its peer wait for a pong.
 Left out: sending a message in fragments, which nobody here needs (each goes out as one frame).
 """
 
 import codecs
+import logging
 import math
 import threading
 import time
@@ -26,11 +27,21 @@ from .frames import (
     build_frame,
     parse_close,
 )
-from .stream import Stream, log
+from .stream import Stream
+
+log = logging.getLogger("rfc6455")
 
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments together (10.4)
 _READ_AT_LEAST = 1024  # bytes a read asks for; more only where more is known to be under way,
 _READ_AT_MOST = 131072  # because an idle connection holds that much memory while it waits
+# Bytes that are read for a handler that is busy, to find the pings behind them. Beyond that the
+# peer has to wait, and its pings with it: memory is bounded first.
+READ_AHEAD = 256 * 1024
+# A failed connection's Close is followed by FIN once the peer has sent nothing for so long: a
+# proxy that is told of the end while its client still sends throws the Close away.
+_QUIET = 0.3  # seconds
+_DISCARD_TIME = 20.0  # seconds that a peer may take to stop sending,
+_MAX_DISCARDED = 64 << 20  # and bytes that it may send meanwhile
 _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 _NOT_UTF8 = (CloseCode.INVALID_DATA, "the text is not UTF-8")
 _CLOSE, _PING = Opcode.CLOSE, Opcode.PING
@@ -172,17 +183,19 @@ class WebSocket:
         self._assembler = Assembler(max_message, inflater)
         self._read_size = _READ_AT_LEAST
         self._reading = threading.Lock()  # held by whoever reads
-        self._received = 0  # how often `receive` was called
-        self._received_before = -1  # the same at the clock's last look
-        self._inbox: list[str | bytes] = []  # the message the clock met while the handler was busy
         self._error: ProtocolError | None = None  # met by `receive_all`, for the next call
+        self._ended = False  # the peer ended TCP; what it had said before may still be unread
         self._over = False  # nothing more will be parsed: Close, end, or failed
         self._closing = False  # our Close was sent
         self._closed = False  # TCP has ended
-        self._listening = False  # a read waits, or the last one found nothing
-        self._deaf_until = self._pinged_at = 0.0
-        stream.set_deadline(float("inf"), "")  # the opening handshake's is met
-        stream.on_tick = self._tick
+        self._discard_until = 0.0  # of a failed connection, while the peer may still be sending
+        self._discarded = 0  # bytes
+        self._pinged_at = self._pong_due = 0.0
+        # A ping that comes while the handler is busy waits at most for so many seconds.
+        self._busy_look = self.timeouts.ping_after / 20
+        stream.set_deadline(math.inf, "")  # the opening handshake's is met
+        stream.on_look = self._look
+        stream.look_within(self._busy_look)
 
     @property
     def state(self) -> State:
@@ -197,11 +210,11 @@ class WebSocket:
 
         Raises ConnectionClosed when there will be none any more. One thread at a time.
         """
-        with self._reading:
-            self._received += 1
-            message = self._inbox.pop() if self._inbox else self._next(timeout)
-        self._stream.due = 0.0  # from here on the clock may have to look after this connection
-        return message
+        try:
+            with self._reading:
+                return self._next(timeout)
+        finally:
+            self._stream.look_within(self._busy_look)  # the caller may be busy from here on
 
     def _next(self, timeout: float | None) -> str | bytes | None:
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -220,24 +233,31 @@ class WebSocket:
 
         For a peer that sends many at once: with `send_all`, they are answered in one write.
         """
-        with self._reading:
-            self._received += 1
-            message = self._inbox.pop() if self._inbox else self._next(None)
-            messages = [] if message is None else [message]
-            try:
-                # A control frame waits for the next call: a Close is answered after what was
-                # said before it. So does an error.
-                while not self._over and self._parser.data_follows():
-                    chunk = self._parser.parse()
-                    if chunk is None:
-                        break
-                    message = self._assembler.add(chunk)
-                    if message is not None:
-                        messages.append(message)
-            except ProtocolError as error:
-                self._error = error
-        self._stream.due = 0.0
+        try:
+            with self._reading:
+                message = self._next(None)
+                messages = [] if message is None else [message]
+                self._take_what_follows(messages)
+        finally:
+            self._stream.look_within(self._busy_look)
         return messages
+
+    def _take_what_follows(self, messages: list[str | bytes]) -> None:
+        """Add all messages at hand that stand before a control frame.
+
+        That waits for the next call, as a Close is answered after what was said before it. So
+        does an error.
+        """
+        try:
+            while not self._over and self._parser.data_follows():
+                chunk = self._parser.parse()
+                if chunk is None:
+                    break
+                message = self._assembler.add(chunk)
+                if message is not None:
+                    messages.append(message)
+        except ProtocolError as error:
+            self._error = error
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Messages until the connection ends, however it ends: `close_code` tells."""
@@ -261,22 +281,23 @@ class WebSocket:
                         return message
         except ProtocolError as error:
             self._fail(error)
+        if self._ended:
+            self._over = True  # 7.1.5: without a Close this is 1006
         return None
 
     def _read(self, timeout: float | None) -> bool:
         """Feed the parser with what arrives; False if nothing did in time."""
         size = max(self._read_size, min(self._parser.left, _READ_AT_MOST))
-        self._listening = True
         data = self._stream.read(size, timeout)
         if data is None:
             return False
-        self._listening = False
         if data:
             self._read_size = 65536 if len(data) >= size else _READ_AT_LEAST
             self._parser.feed(data)
         else:
-            self._over = True  # 7.1.5: without a Close this is 1006
+            self._ended = True  # 7.1.5: what was said before it still counts
             self.close_reason = self._stream.lost or "the peer ended TCP without a Close"
+            self._set_closing_deadline()
         return True
 
     def _obey(self, opcode: int, payload: bytes) -> None:
@@ -293,13 +314,17 @@ class WebSocket:
                 self._stream.end()
 
     def _fail(self, error: ProtocolError) -> None:
-        """Fail the connection (7.1.7): say why, and process nothing more."""
+        """Fail the connection (7.1.7): say why, and process nothing more.
+
+        FIN follows once the peer has stopped sending; `_discard` waits for that.
+        """
         log.info("%s: failed with %d %s", self.peer, error.code, ascii(error.reason))
         self._over = True
         self.close_reason = error.reason
         if not self._closing:
             self._send_close(build_close(error.code, error.reason))
-        self._stream.end()
+        self._discard_until = time.monotonic() + _DISCARD_TIME
+        self._set_closing_deadline(_DISCARD_TIME)
 
     # Sending (6.1)
 
@@ -375,8 +400,13 @@ class WebSocket:
 
     def _send_close(self, payload: bytes) -> None:
         self._closing = True
-        self._stream.set_deadline(self.timeouts.closing, "the closing handshake took too long")
+        self._set_closing_deadline()
         self._control(_CLOSE, payload, last=True)
+
+    def _set_closing_deadline(self, more: float = 0.0) -> None:
+        seconds = self.timeouts.closing + more
+        # Patient: a peer that is slow to read has what was said before the Close to read first.
+        self._stream.set_deadline(seconds, "the closing handshake took too long", patient=True)
 
     def _finish(self) -> None:
         """Read to the peer's Close, then to the end of TCP: unread bytes would cause a reset."""
@@ -385,11 +415,35 @@ class WebSocket:
         while not self._over:
             if self._parse() is None and not self._over:
                 self._read(None)
+        while not self._discard(_QUIET):
+            pass
         if not (self._is_client and self.clean):
             self._stream.end()
         while self._stream.read(65536):  # 7.1.1: whatever comes after a Close is discarded
             pass
         self._release()
+
+    def _discard(self, timeout: float) -> bool:
+        """Read what a failed connection's peer still sends; whether that has come to an end.
+
+        Waits `timeout` seconds at most for anything. Nothing of it is looked at (7.1.7), not even
+        a Close. But a peer, or a proxy, that is told of the end while it sends may never read why
+        (1.4 speaks of such resets).
+        """
+        if not self._discard_until:
+            return True
+        now = time.monotonic()
+        while now < self._discard_until and self._discarded < _MAX_DISCARDED:
+            data = self._stream.read(65536, timeout)
+            now = time.monotonic()
+            if data is None and now - self._stream.heard_at < _QUIET:
+                return False
+            if not data:
+                break
+            self._discarded += len(data)
+        self._discard_until = 0.0
+        self._set_closing_deadline()
+        return True
 
     def _release(self) -> None:
         self._stream.end()
@@ -402,43 +456,80 @@ class WebSocket:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # Deadlines
+    # What the clock does
 
-    def _tick(self, now: float) -> float:
-        """Look after pings, and after a handler that does not read; when to look again."""
-        if self._received == self._received_before and self._reading.acquire(blocking=False):
+    def _look(self, now: float) -> float:
+        """Read for a handler that is busy, and find out whether the peer is there.
+
+        Called by the clock; returns when to look again.
+        """
+        due = math.inf
+        if self._reading.acquire(blocking=False):
             try:
-                self._attend()
+                due = self._read_ahead(now)
             finally:
                 self._reading.release()
-        self._received_before = self._received
+        if self._closed or self._closing or self._over:
+            return due
+        return min(due, self._keep_alive(now))
+
+    def _read_ahead(self, now: float) -> float:
+        """Answer pings and a Close for a handler that is busy; when to look again."""
         if self._closed:
             return math.inf
-        if self._closing or self._over or self._inbox:
-            return now
-        if not self._listening:  # what nobody looks for is no silence
-            self._deaf_until = now
-        heard_at = max(self._stream.heard_at, self._deaf_until)
-        due = heard_at + self.timeouts.ping_after
-        if heard_at < self._pinged_at:
-            due = self._pinged_at + self.timeouts.pong_within
-            if now >= due:
-                self._stream.abort(f"silent for {now - heard_at:.0f} s")
-        elif now >= due:
-            self._pinged_at, due = now, now + self.timeouts.pong_within
-            self._control(_PING, b"")
-        return min(due, now + self.timeouts.ping_after) if self._reading.locked() else now
-
-    def _attend(self) -> None:
-        """Read for a handler that does not: pings and a Close are answered, one message is kept."""
+        if self._error:
+            return now + self._busy_look  # it is for the next call of `receive_all`
+        while not self._over:
+            self._answer_controls()
+            if self._ended or self._over or self._parser.unread >= READ_AHEAD:
+                break
+            if not self._read(0):
+                break
         if self._over:
-            if not self._closed and self._stream.read(65536, 0) == b"":
-                self._release()  # nobody has called close, and perhaps nobody will
-            return
-        if self._inbox:
-            return
-        message = self._parse()
-        if message is None and not self._over and self._read(0):
-            message = self._parse()
-        if message is not None:
-            self._inbox.append(message)
+            return self._read_to_the_end(now)
+        if self._ended and self._stream.lost is not None:
+            self._stream.close()  # the handler still has messages to receive, but TCP is over
+            return math.inf
+        return now + self._busy_look
+
+    def _read_to_the_end(self, now: float) -> float:
+        """Nobody has called `close`, and perhaps nobody will: release TCP once it has ended."""
+        if self._discard_until:
+            if not self._discard(0):
+                return now + _QUIET / 2
+            self._stream.end()
+        if self._stream.read(65536, 0) == b"":
+            self._release()
+            return math.inf
+        return now + self._busy_look
+
+    def _answer_controls(self) -> None:
+        """Answer the pings at hand, and obey a Close that nothing unread stands before."""
+        for payload in self._parser.take_pings():
+            self._control(Opcode.PONG, payload)  # 5.5.3: the same payload
+        try:
+            while not self._over and self._parser.control_follows():
+                chunk = self._parser.parse()
+                if chunk is None:
+                    break
+                self._obey(chunk.opcode, chunk.payload)
+        except ProtocolError as error:
+            self._fail(error)
+        if self._ended and not self._parser.unread:
+            self._over = True
+
+    def _keep_alive(self, now: float) -> float:
+        """Ping a peer that is silent, and give up one that stays so; when to look again."""
+        heard_at = self._stream.heard_at
+        if heard_at >= self._pinged_at:
+            if now < heard_at + self.timeouts.ping_after:
+                return heard_at + self.timeouts.ping_after
+            self._pinged_at = now
+            self._pong_due = now + self.timeouts.pong_within + self._stream.time_to_catch_up()
+            self._control(_PING, b"")
+        elif now >= self._pong_due:
+            if self._stream.has_unread():  # it is this side that does not read
+                return now + self.timeouts.ping_after
+            self._stream.abort(f"silent for {now - heard_at:.0f} s")
+            return math.inf
+        return min(self._pong_due, now + self.timeouts.ping_after)

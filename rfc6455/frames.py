@@ -76,6 +76,7 @@ class FrameParser:
         self._room = max_message  # what the fragments of the current message may still take
         self._data = b""
         self._at = 0  # where the unread part of _data begins
+        self._walked = 0  # up to here `take_pings` has gone
         self._opcode = 0
         self._fin = self._rsv1 = False
         self._key = b""
@@ -87,6 +88,7 @@ class FrameParser:
         if self._at < len(self._data):
             data = self._data[self._at :] + data
         self._data = data
+        self._walked = max(0, self._walked - self._at)
         self._at = 0
 
     def parse(self) -> Chunk | None:
@@ -114,6 +116,72 @@ class FrameParser:
         if self._in_frame:
             return self._opcode < _FIRST_CONTROL and self._at < len(self._data)
         return self._at < len(self._data) and self._data[self._at] & 0x0F < _FIRST_CONTROL
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were fed and not parsed yet."""
+        return len(self._data) - self._at
+
+    def control_follows(self) -> bool:
+        """Whether the next thing to parse is a control frame, as far as its first byte tells."""
+        if self._in_frame:
+            return self._opcode >= _FIRST_CONTROL
+        return self._at < len(self._data) and self._data[self._at] & 0x0F >= _FIRST_CONTROL
+
+    def take_pings(self) -> list[bytes]:
+        """Take the whole Pings and Pongs out of what was fed, also from behind data frames.
+
+        Returns the Pings' payloads, in order. Everything else keeps its place, and is neither
+        checked nor unmasked: this walks from header to header, up to a Close, a frame that can't
+        be right, or one that has not all come.
+        """
+        data = self._data
+        at = self._at + self.left if self._in_frame else self._at
+        at = max(at, self._walked)
+        kept = []
+        kept_from = 0
+        pings = []
+        while (header := self._measure(at)) is not None:
+            size, length = header
+            end = at + size + length
+            opcode = data[at] & 0x0F
+            if opcode >= _FIRST_CONTROL:
+                if end > len(data):
+                    break
+                if opcode == Opcode.PING:
+                    payload = data[at + size : end]
+                    if self._masked:
+                        payload = mask(payload, data[at + size - 4 : at + size])
+                    pings.append(payload)
+                kept.append(data[kept_from:at])
+                kept_from = end
+            at = end
+        self._walked = at
+        if kept:
+            kept.append(data[kept_from:])
+            self._data = b"".join(kept)
+            self._walked -= len(data) - len(self._data)
+        return pings
+
+    def _measure(self, at: int) -> tuple[int, int] | None:
+        """Sizes of the header at this place and of its payload; None for no data, Ping or Pong."""
+        data = self._data
+        if len(data) - at < 2:
+            return None
+        first = data[at]
+        is_ping_or_pong = first in (0x80 | Opcode.PING, 0x80 | Opcode.PONG)
+        if not is_ping_or_pong and first & 0x0F >= _FIRST_CONTROL:
+            return None
+        length = data[at + 1] & 0x7F
+        size = 2
+        if (is_ping_or_pong and length > MAX_CONTROL) or (data[at + 1] >= 0x80) != self._masked:
+            return None
+        if length > 125:
+            size += _LONG_LENGTHS[length][0]
+            if len(data) - at < size:
+                return None
+            length = int.from_bytes(data[at + 2 : at + size], "big")
+        return size + (4 if self._masked else 0), length
 
     def _parse_header(self) -> bool:
         """Take the next frame's header; False, and nothing taken, while it is incomplete."""

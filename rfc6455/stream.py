@@ -1,26 +1,33 @@
-"""The bytes below the frames: TCP or TLS, one reader, many writers, and a clock for every wait.
+"""The bytes below the frames: TCP or TLS, one reader, many writers, and an end for every wait.
 
 No RFC here, but three promises that all else leans on. A writer that must not wait never does:
 what the kernel does not take goes to a bounded backlog, which a thread drains that lives only as
 long as the backlog. The lock is never held while the network is waited for. Every wait has an end:
-one clock thread holds all deadlines and wakes a blocked reader or writer by shutting the socket.
+the clock looks at the deadlines and wakes a blocked reader or writer by shutting the socket.
 """
 
 import contextlib
-import logging
+import errno
 import math
 import select
 import socket
 import ssl
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-log = logging.getLogger("rfc6455")
+from .clock import clock
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
-_PIECE = 65536  # bytes; after each the drainer notes that the peer still takes something
+SLOWEST_PEER = 16384  # bytes a second; a peer is given so much time to read before its pong is due
+_PIECE = 65536  # bytes that the drainer hands to the kernel at once
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", None)  # Windows has none: its backlog does all
 
 
@@ -31,58 +38,9 @@ class Timeouts(NamedTuple):
     ping_after: float = 20.0  # of silence; below the 60 s after which proxies drop a connection
     pong_within: float = 20.0
     closing: float = 5.0  # from the first Close to the end of TCP
-    stuck: float = 20.0  # for the peer to take anything of what waits for it
-
-    @property
-    def shortest(self) -> float:
-        return min(self.opening, self.ping_after, self.pong_within, self.closing, self.stuck)
-
-
-class Clock:
-    """One thread that looks at every stream, again and again, whether a deadline has come.
-
-    Looking at all is simpler than a heap of deadlines that each message would move, and ten
-    thousand cost less than a thousandth of a core. The thread ends with the last stream.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._streams: set[Stream] = set()
-        self._period = 1.0  # seconds between two looks; less where a timeout is short
-        self._running = False
-
-    def watch(self, stream: "Stream") -> None:
-        with self._changed:
-            self._streams.add(stream)
-            if stream.timeouts.shortest / 8 < self._period:
-                self._period = stream.timeouts.shortest / 8
-                self._changed.notify()
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="rfc6455-clock", daemon=True).start()
-
-    def forget(self, stream: "Stream") -> None:
-        with self._changed:
-            self._streams.discard(stream)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait(self._period)
-                if not self._streams:
-                    self._period, self._running = 1.0, False
-                    return
-                streams = list(self._streams)
-            now = time.monotonic()
-            for stream in streams:
-                if now >= stream.due:
-                    try:
-                        stream.tick(now)
-                    except Exception:
-                        log.exception("a deadline could not be looked after")
-
-
-clock = Clock()
+    # For the peer to take anything of what waits for it. nginx holds some megabytes and takes no
+    # more until a third of them has gone: with a client of 25 kB/s it stood still for 58 s.
+    stuck: float = 60.0
 
 
 class TLS:
@@ -154,6 +112,7 @@ class Stream:
     """A connected socket. One thread at a time may read; any thread may do anything else."""
 
     def __init__(self, sock: socket.socket, timeouts: Timeouts, tls: TLS | None = None) -> None:
+        """Raises OSError where no thread can be started to watch over its deadlines."""
         sock.settimeout(None)  # the clock ends every wait; a timeout would bind both directions
         with contextlib.suppress(OSError):  # no TCP socket, or the peer is gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -162,19 +121,27 @@ class Stream:
         self.timeouts = timeouts
         self.heard_at = time.monotonic()  # when the peer last sent anything
         self.lost: str | None = None  # why nothing can be read or written any more
-        self._deadline, self._deadline_reason = math.inf, ""
         self._lock = threading.Lock()  # around every use of what follows
+        self._deadline = math.inf
+        self._deadline_reason = ""
+        self._patience = 0.0  # seconds from the peer's last progress to the deadline, if it moves
         self._backlog: list[tuple[memoryview | bytes, bool]] = []  # and whether it was posted
         self._drained = threading.Condition(self._lock)
         self._draining = False  # while it is set, only the drainer writes to the socket
-        self._progress_at = 0.0  # when the peer last took something of the backlog
+        self._progress_at = 0.0  # when the peer was last seen to take something
+        self._handed = 0  # bytes that the kernel has taken
+        self._handed_when_heard = 0
+        self._taken = 0  # bytes of these that the peer had taken at the last look
         self._queued = self._sent = 0  # bytes that ever entered and left the backlog
         self._posted = 0  # bytes of the backlog for which nobody waits
         self._no_more = self._ended = False  # the last write was announced as such; FIN, too
         self._fin_follows = False
-        self.due = 0.0  # when the clock has to look next; whoever gives it reason sets it to 0
-        self.on_tick: Callable[[float], float] | None = None  # of a WebSocket; tells the next due
-        clock.watch(self)
+        # Of a WebSocket: called at every look, and says when to look again.
+        self.on_look: Callable[[float], float] | None = None
+        try:
+            self._entry = clock.watch(self)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread for its deadlines: {error}") from error
 
     # Reading
 
@@ -196,6 +163,7 @@ class Stream:
                 self.abort(error.strerror or str(error))
                 break
             self.heard_at = time.monotonic()
+            self._handed_when_heard = self._handed
             return b"" if self.lost else data
         return b""
 
@@ -204,6 +172,11 @@ class Stream:
         if self.tls:
             self.tls.handshake(self._sock)
             self._early = self.tls.decrypt(b"")
+
+    def has_unread(self) -> bool:
+        """Whether something of the peer's waits in the kernel. Never waits."""
+        with self._lock:
+            return self.lost is None and self._readable(0)
 
     def _readable(self, timeout: float) -> bool:
         if not hasattr(select, "poll"):
@@ -259,6 +232,7 @@ class Stream:
             if self._draining or _DONT_WAIT is None or not data:
                 return memoryview(data)
             sent = self._sock.send(data, _DONT_WAIT)
+            self._handed += sent
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -272,7 +246,9 @@ class Stream:
         except RuntimeError as error:  # too many threads
             self._lose(str(error))
             raise ConnectionError(self.lost) from error
-        self._draining, self._progress_at, self.due = True, time.monotonic(), 0.0
+        self._draining = True
+        self._progress_at = time.monotonic()
+        self.look_within(self.timeouts.stuck / 8)
 
     def _drain(self) -> None:
         """Send the backlog, waiting for the peer; the thread that lives as long as the backlog."""
@@ -292,8 +268,8 @@ class Stream:
                 continue
             with self._lock:
                 if self.lost is None:
+                    self._handed += sent
                     self._sent += sent
-                    self._progress_at = time.monotonic()
                     data, posted = self._backlog[0]
                     self._posted -= sent if posted else 0
                     if sent < len(data):
@@ -331,23 +307,74 @@ class Stream:
         with self._lock:
             self._drained.wait_for(lambda: not self._draining)  # the drainer uses the socket
             self._sock.close()
-        clock.forget(self)
+        clock.forget(self._entry)
 
-    def set_deadline(self, seconds: float, reason: str) -> None:
-        """Abort in `seconds` for this reason, unless another deadline is set before."""
-        self._deadline_reason = reason
-        self._deadline = time.monotonic() + seconds
-        self.due = 0.0
+    # Deadlines
 
-    def tick(self, now: float) -> None:
-        """Called by the clock when `due`; never waits."""
-        self.due = math.inf  # first, so that what happens meanwhile can make it 0
+    def set_deadline(self, seconds: float, reason: str, *, patient: bool = False) -> None:
+        """Abort in `seconds` for this reason, unless another deadline is set before.
+
+        With `patient`, only once the peer has taken nothing for so long of what is under way.
+        """
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            self._deadline = deadline
+            self._deadline_reason = reason
+            self._patience = seconds if patient else 0.0
+        clock.look_by(self._entry, deadline)
+
+    def time_to_catch_up(self) -> float:
+        """Seconds that the peer may need to read all it was sent since it was last heard."""
+        with self._lock:
+            waiting = self._queued - self._sent
+            return (self._handed - self._handed_when_heard + waiting) / SLOWEST_PEER
+
+    def look_within(self, seconds: float) -> None:
+        """Have the clock look in `seconds` at the latest. Costs little where it will anyway."""
+        if self._entry.when > self.heard_at + seconds:  # heard_at is past: asked too often at worst
+            clock.look_by(self._entry, time.monotonic() + seconds)
+
+    def look(self, now: float) -> float:
+        """Called by the clock; never waits. When to look again, in `time.monotonic()`'s seconds."""
+        with self._lock:
+            due = self._look_at_waits(now)
+        if self.on_look:
+            due = min(due, self.on_look(now))
+        return due
+
+    def _look_at_waits(self, now: float) -> float:
+        """End the stream if a deadline has passed; when the next one may."""
+        if self.lost is not None:
+            return math.inf
+        if (self._draining or self._patience) and self._peer_took_something():
+            self._progress_at = now
+            if self._patience:
+                self._deadline = now + self._patience
         if now >= self._deadline:
-            self.abort(self._deadline_reason)
-        elif self._draining and now - self._progress_at >= self.timeouts.stuck:
-            self.abort(f"took nothing for {self.timeouts.stuck:g} s")
-        due = self.on_tick(now) if self.on_tick else math.inf
-        self.due = min(self.due, due, self._deadline, now if self._draining else math.inf)
+            self._lose(self._deadline_reason)
+            return math.inf
+        due = self._deadline
+        if self._patience:
+            due = min(due, now + self._patience / 4)
+        if self._draining:
+            stuck = self.timeouts.stuck
+            if now - self._progress_at >= stuck:
+                self._lose(f"took nothing for {stuck:g} s")
+                return math.inf
+            due = min(due, self._progress_at + stuck, now + stuck / 8)
+        return due
+
+    def _peer_took_something(self) -> bool:
+        """Whether the peer has taken more than at the last look.
+
+        The drainer can't tell: its `send` returns only once a third of the kernel's buffer is
+        free, and that may hold megabytes.
+        """
+        taken = self._handed - _not_taken(self._sock)
+        if taken <= self._taken:
+            return False
+        self._taken = taken
+        return True
 
     def _lose(self, reason: str) -> None:
         if self.lost is None:
@@ -359,3 +386,17 @@ class Stream:
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):  # the peer was faster
             self._sock.shutdown(how)
+
+
+def _not_taken(sock: socket.socket) -> int:
+    """Bytes in the kernel that the peer has not acknowledged; 0 where the kernel does not tell.
+
+    Other kernels wake a writer as soon as a little is free, so that `send` itself shows progress.
+    """
+    if sys.platform != "linux":
+        return 0
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0  # no TCP socket
+    return int(count)

@@ -374,10 +374,10 @@ class Pipe(Stream):
     def close(self) -> None:
         self.closed = True
 
-    def set_deadline(self, seconds: float, reason: str) -> None:
+    def set_deadline(self, seconds: float, reason: str, *, patient: bool = False) -> None:
         pass
 
-    def tick(self, now: float) -> None:
+    def look_within(self, seconds: float) -> None:
         pass
 
 
@@ -396,8 +396,8 @@ def by_websocket(item: Input, closing: bool = False) -> tuple[WebSocket, Pipe, l
     with contextlib.suppress(ConnectionClosed):
         while True:
             for _ in range(3 * closing):
-                assert pipe.on_tick
-                pipe.on_tick(time.monotonic())
+                assert pipe.on_look
+                pipe.on_look(time.monotonic())
             messages = websocket.receive_all() if item.at_once else take_one(websocket)
             received += messages
             if not closing:
