@@ -191,8 +191,9 @@ class WebSocket:
         self._discard_until = 0.0  # of a failed connection, while the peer may still be sending
         self._discarded = 0  # bytes
         self._pinged_at = self._pong_due = 0.0
-        # A ping that comes while the handler is busy waits at most for so many seconds.
-        self._busy_look = self.timeouts.ping_after / 20
+        # Seconds that a ping may have to wait while the handler is busy: a twentieth of the time
+        # that the peer itself has for its pong.
+        self._busy_look = self.timeouts.pong_within / 20
         stream.set_deadline(math.inf, "")  # the opening handshake's is met
         stream.on_look = self._look
         stream.look_within(self._busy_look)

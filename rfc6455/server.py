@@ -55,9 +55,13 @@ def _hold_to_one_core() -> None:
     """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(
-            0, {cores[os.getpid() % len(cores)]}
-        )  # several servers: different ones
+        core = cores[os.getpid() % len(cores)]  # several servers: different ones
+        with contextlib.suppress(OSError):  # a container may forbid it; then it is only slower
+            os.sched_setaffinity(0, {core})
+
+
+class _Signalled(Exception):
+    """SIGINT or SIGTERM has come, and the loop that accepts connections ends."""
 
 
 class WebSocketServer(http.server.ThreadingHTTPServer):
@@ -112,6 +116,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self._connections: set[WebSocket] = set()
         self._changed = threading.Condition()
         self._shutting_down = False
+        self._signalled = False
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _RequestHandler)
@@ -134,13 +139,14 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         """
 
         def stop(*_: object) -> None:
-            threading.Thread(target=self.shutdown).start()  # it waits for the loop below
+            self._signalled = True  # no thread for `shutdown`: there may be none to be had
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         if announcement:
             print(announcement, flush=True)
-        self.serve_forever(poll_interval=0.1)
+        with contextlib.suppress(_Signalled):
+            self.serve_forever(poll_interval=0.1)
         self.server_close()
 
     def close_connections(self, reason: str = "the server is shutting down") -> None:
@@ -185,6 +191,11 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     # What http.server lets a subclass mend
 
+    def service_actions(self) -> None:
+        """Called by `serve_forever` between two connections, and ten times a second without any."""
+        if self._signalled:
+            raise _Signalled
+
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)  # HTTPServer would ask DNS for our own name
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
@@ -204,7 +215,11 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread could be started
+        except RuntimeError as error:  # no thread could be started: the others go on
+            self._requests.release()
+            log.warning("%s: sent away: %s", _peer(client_address), error)
+            self.shutdown_request(request)
+        except BaseException:
             self._requests.release()
             raise
 

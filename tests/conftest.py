@@ -13,10 +13,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tls import Certificate
 
 # No test measures speed, and a busy machine is no fault of the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -117,3 +120,11 @@ def describe(thread: threading.Thread) -> str:
     frame = sys._current_frames().get(thread.ident or 0)
     where = traceback.format_stack(frame)[-1].rstrip() if frame else "  (ending)"
     return f"{thread!r}\n{where}"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> "Certificate":
+    """A certificate for localhost that nobody but the tests trusts."""
+    from tls import make_certificate  # imports this module
+
+    return make_certificate(tmp_path_factory.mktemp("tls"))

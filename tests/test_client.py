@@ -21,7 +21,7 @@ from peers import (
     unmasked,
 )
 from rfc6455 import Deflate, InvalidHandshake, Timeouts, connect
-from tls import Certificate, Tunnel, make_certificate, records, through
+from tls import Certificate, Tunnel, records, through
 
 ANSWERED_CLOSE = unmasked(0x88, close_payload(1000))
 
@@ -695,11 +695,6 @@ def test_client_tells_what_the_handshake_told() -> None:
 
 
 # TLS: section 10.6
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @contextlib.contextmanager

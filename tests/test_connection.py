@@ -1,24 +1,32 @@
 """Messages, control frames, the closing handshake (RFC 6455, 5-8, 10), over loopback.
 
-`Meeting` puts our endpoint, in either role, opposite a bare socket that speaks the other one. What
-needs many threads, deadlines or a peer that does not read is in `test_stream`.
+What needs many threads, deadlines or a peer that does not read is in `test_stream`.
 """
 
 import contextlib
 import itertools
 import logging
-import queue
 import random
 import socket
-import struct
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from meeting import (
+    BRISK,
+    CALM,
+    Meeting,
+    Task,
+    both_roles,
+    listen,
+    meeting,
+    reset,
+    stand_by,
+    xor,
+)
 from peers import (
     MASK,
     PATIENCE,
@@ -41,271 +49,10 @@ from rfc6455 import (
     ConnectionClosed,
     InvalidHandshake,
     State,
-    Timeouts,
     WebSocket,
-    WebSocketServer,
     connect,
 )
-from tls import Certificate, Tunnel, make_certificate
-
-both_roles = pytest.mark.parametrize("role", ["server", "client"])
-
-CALM = Timeouts(opening=PATIENCE, ping_after=60, pong_within=60, closing=PATIENCE, stuck=60)
-# The same, with a clock that looks every 50 ms after handlers that do not read.
-BRISK = CALM._replace(pong_within=0.4)
-
-
-class Task:
-    """A call in a thread of its own, which no test waits for longer than PATIENCE."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._answer: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
-        self._call = function, arguments
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        function, arguments = self._call
-        try:
-            self._answer.put((function(*arguments), None))
-        except BaseException as error:
-            self._answer.put((None, error))
-
-    @property
-    def running(self) -> bool:
-        return self.thread.is_alive()
-
-    def result(self) -> Any:
-        self.thread.join(PATIENCE)
-        assert not self.running, "the call does not return"
-        answer, error = self._answer.get()
-        if error is not None:
-            raise error
-        return answer
-
-
-def xor(payload: bytes, key: bytes) -> bytes:
-    """As in `peers`, but fast enough for megabytes."""
-    size = len(payload)
-    keys = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
-
-
-class SteadyPeer(Peer):
-    """The same, and fast enough for megabytes that come in small pieces."""
-
-    def read(self, size: int) -> bytes:
-        data = bytearray(self.buffer)
-        while len(data) < size:
-            more = self.sock.recv(262144)
-            if not more:
-                raise EOFError(f"the end after {bytes(data[:200])!r}")
-            data += more
-        self.buffer = bytes(data[size:])
-        return bytes(data[:size])
-
-    def read_frame_and_key(self) -> tuple[int, bytes, bytes | None]:
-        first, second = self.read(2)
-        size = second & 0x7F
-        if size > 125:
-            size = int.from_bytes(self.read(2 if size == 126 else 8), "big")
-        if not second & 0x80:
-            return first, self.read(size), None
-        key = self.read(4)
-        return first, xor(self.read(size), key), key
-
-
-class Meeting:
-    """Our endpoint in one role and a raw peer in the other, the opening handshake behind them.
-
-    The endpoint lives by `life` in a thread of its own, and what it receives is in `messages`.
-    """
-
-    peer: Peer
-    tunnel: Tunnel | None = None
-    websocket: WebSocket
-
-    def __init__(self, role: str, life: Callable[["Meeting"], None]) -> None:
-        self.role = role
-        self.life = life
-        self.messages: queue.Queue[str | bytes | None] = queue.Queue()
-        self.leave = threading.Event()
-        self.opened = threading.Event()
-        self.ended = threading.Event()
-        self.closed: ConnectionClosed | None = None
-        self.error: BaseException | None = None
-        self.tasks: list[Task] = []
-
-    def live(self, websocket: WebSocket) -> None:
-        self.websocket = websocket
-        self.opened.set()
-        try:
-            self.life(self)
-        except ConnectionClosed as closed:
-            self.closed = closed
-        except BaseException as error:
-            self.error = error
-        self.ended.set()
-
-    def spawn(self, function: Callable[..., Any], *arguments: Any) -> Task:
-        task = Task(function, *arguments)
-        self.tasks.append(task)
-        return task
-
-    # The peer's side
-
-    def frame(self, first: int, payload: bytes = b"", key: bytes = MASK) -> bytes:
-        """A frame of the peer, who masks if our endpoint is the server."""
-        return masked(first, payload, key) if self.role == "server" else unmasked(first, payload)
-
-    def say(self, first: int, payload: bytes = b"") -> None:
-        self.peer.send(self.frame(first, payload))
-
-    def read_frame(self) -> tuple[int, bytes]:
-        """The endpoint's next frame: first byte and payload."""
-        first, payload, key = self.peer.read_frame_and_key()
-        assert (key is None) == (self.role == "server")
-        return first, payload
-
-    def read_close(self) -> tuple[int | None, str]:
-        """Code and reason of the endpoint's Close, and then EOF, which a client leaves to us."""
-        first, payload = self.read_frame()
-        assert first == 0x88, f"no Close but 0x{first:x} {payload!r}"
-        self.read_eof()
-        return int.from_bytes(payload[:2], "big") if payload else None, payload[2:].decode()
-
-    def read_eof(self) -> None:
-        if self.role == "client" and self.tunnel:
-            self.tunnel.say_farewell()
-        elif self.role == "client":
-            self.peer.sock.shutdown(socket.SHUT_WR)
-        assert self.peer.read_to_eof() == b""
-
-    def say_goodbye(self) -> None:
-        """A closing handshake begun by the peer; nothing else may come before its end."""
-        self.say(0x88, b"\x03\xe8")
-        assert self.read_close() == (1000, "")
-
-    # The endpoint's side
-
-    def state(self) -> State:
-        return self.websocket.state
-
-    def take(self) -> str | bytes | None:
-        """The next message that the endpoint received."""
-        return self.messages.get(timeout=PATIENCE)
-
-    def rest(self) -> list[str | bytes | None]:
-        """What the endpoint still received until its end."""
-        assert self.ended.wait(PATIENCE)
-        found = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                found.append(self.messages.get_nowait())
-        return found
-
-    def outcome(self) -> ConnectionClosed:
-        """What ended the endpoint's life."""
-        assert self.ended.wait(PATIENCE)
-        assert self.closed is not None
-        return self.closed
-
-
-def listen(met: Meeting) -> None:
-    """A life: receive until the connection ends."""
-    while True:
-        met.messages.put(met.websocket.receive())
-
-
-def stand_by(met: Meeting) -> None:
-    """A life: neither receive nor send; the test's own thread does that."""
-    assert met.leave.wait(60)
-
-
-@contextlib.contextmanager
-def meeting(
-    role: str,
-    life: Callable[[Meeting], None] = listen,
-    *,
-    early: bytes = b"",
-    window: int | None = None,
-    certificate: Certificate | None = None,
-    timeouts: Timeouts = CALM,
-    **options: Any,
-) -> Iterator[Meeting]:
-    """`early` comes in one piece with the handshake.
-
-    `window` is about what the peer's kernel buffers, and a server's of ours.
-    """
-    met = Meeting(role, life)
-    options["timeouts"] = timeouts
-    if certificate:
-        context = certificate.server() if role == "server" else certificate.client()
-        options["ssl_context"] = context
-    with contextlib.ExitStack() as stack:
-        if role == "server":
-            server = stack.enter_context(serving(met.live, **options))
-            if window:
-                server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, window)
-            sock = stack.enter_context(_call(server, window))
-        else:
-            sock = stack.enter_context(_await_call(met, window, options))
-        met.peer = SteadyPeer(sock)
-        if certificate and role == "server":
-            met.tunnel = Tunnel(sock, certificate.client(), "localhost")
-        elif certificate:
-            met.tunnel = Tunnel(sock, certificate.server())
-        if met.tunnel:
-            met.tunnel.shake_hands()
-            met.peer.sock = cast(socket.socket, met.tunnel)
-        if role == "server":
-            met.peer.send(request(server) + early)
-            assert met.peer.read_head().startswith("HTTP/1.1 101 ")
-        else:
-            met.peer.send(response(met.peer.read_head()) + early)
-        stack.callback(met.leave.set)
-        assert met.opened.wait(PATIENCE)
-        yield met
-    for task in met.tasks:
-        task.thread.join(PATIENCE)
-        assert not task.running, "a call does not return"
-    if met.error:
-        raise met.error
-
-
-def _call(server: WebSocketServer, window: int | None) -> socket.socket:
-    sock = socket.socket()
-    if window:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-    sock.settimeout(PATIENCE)
-    try:
-        sock.connect(("127.0.0.1", server.server_port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _await_call(met: Meeting, window: int | None, options: dict[str, Any]) -> socket.socket:
-    """Have our client call, and take the call."""
-
-    def live(url: str) -> None:
-        with connect(url, **options) as websocket:
-            met.live(websocket)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        if window:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-        listener.settimeout(PATIENCE)
-        port = listener.getsockname()[1]
-        secure = "ssl_context" in options
-        met.spawn(live, f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/")
-        return listener.accept()[0]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
+from tls import Certificate
 
 
 def assert_fails(role: str, frames: list[tuple[int, bytes]], code: int) -> None:
@@ -323,11 +70,6 @@ def assert_bytes_fail(role: str, data: str, code: int) -> None:
         met.peer.send(bytes.fromhex(data))
         assert met.peer.read_close()[0] == code
         assert met.rest() == []
-
-
-def reset(peer: Peer) -> None:
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
 
 
 def some_bytes(size: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from peers import MASK, xor
+from peers import MASK, masked, xor
 from rfc6455 import ProtocolError
 from rfc6455.frames import FrameParser, build_close, build_frame, mask, parse_close
 
@@ -424,3 +424,107 @@ def test_close_reason_is_utf_8_of_at_most_123_bytes() -> None:
         build_close(1000, "x" * 124)
     with pytest.raises(ValueError, match="surrogate"):
         build_close(1000, "\ud800")
+
+
+# Pings behind data that waits
+
+
+WALKS = [
+    # what was fed, as a client's frames; the pings' payloads; what is left to parse
+    ([(0x89, b"a")], [b"a"], []),
+    ([(0x81, b"text"), (0x89, b"a")], [b"a"], [(0x81, b"text")]),
+    ([(0x89, b""), (0x89, b"b" * 125)], [b"", b"b" * 125], []),
+    ([(0x8A, b"unasked")], [], []),
+    (
+        [(0x01, b"te"), (0x89, b"a"), (0x80, b"xt"), (0x89, b"b"), (0x82, b"\x00")],
+        [b"a", b"b"],
+        [(0x01, b"te"), (0x80, b"xt"), (0x82, b"\x00")],
+    ),
+    (
+        [(0x82, bytes(126)), (0x89, b"a"), (0x82, bytes(65536)), (0x89, b"b")],
+        [b"a", b"b"],
+        [(0x82, bytes(126)), (0x82, bytes(65536))],
+    ),
+    # Nothing is taken from behind a Close.
+    ([(0x89, b"a"), (0x88, b""), (0x89, b"b")], [b"a"], [(0x88, b""), (0x89, b"b")]),
+]
+
+
+@pytest.mark.parametrize(("fed", "pings", "left"), WALKS)
+@pytest.mark.parametrize("cut", ["whole", "in bytes"])
+@pytest.mark.requirement("5.5.2-3")
+def test_pings_are_taken_from_behind_data_that_keeps_its_place(
+    fed: list[tuple[int, bytes]], pings: list[bytes], left: list[tuple[int, bytes]], cut: str
+) -> None:
+    parser = FrameParser(masked=True, max_message=1 << 20)
+    data = b"".join(masked(first, payload) for first, payload in fed)
+    if cut == "in bytes" and len(data) > 1000:
+        pieces = [data[:1], data[1:140], data[140:200], data[200:-1], data[-1:]]
+    else:
+        pieces = [data] if cut == "whole" else [data[i : i + 1] for i in range(len(data))]
+    taken = []
+    for piece in pieces:
+        parser.feed(piece)
+        taken += parser.take_pings()
+    assert taken == pings
+    assert parser.take_pings() == []
+    found: list[tuple[int, bytes]] = []
+    while chunk := parser.parse():
+        found.append((chunk.opcode | chunk.fin << 7, chunk.payload))
+    assert found == left
+    assert parser.unread == 0
+
+
+def test_pings_are_taken_in_the_middle_of_a_message_that_is_being_parsed() -> None:
+    parser = FrameParser(masked=True, max_message=1 << 20)
+    frame = masked(0x82, bytes(range(100)))
+    parser.feed(frame[:50])
+    begun = parser.parse()
+    assert begun is not None and not begun.last
+    parser.feed(frame[50:60])
+    assert parser.take_pings() == []
+    parser.feed(frame[60:] + masked(0x89, b"a") + masked(0x81, b"next"))
+    assert parser.take_pings() == [b"a"]
+    end, following = parser.parse(), parser.parse()
+    assert end is not None and end.last
+    assert begun.payload + end.payload == bytes(range(100))
+    assert following is not None and following.payload == b"next"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "89 85 00 00 00 00 61 62 63 64",  # it has not all come
+        "09 80 00 00 00 00",  # a control frame is never fragmented
+        "c9 80 00 00 00 00",  # a reserved bit
+        "89 fe 00 7e 00 00 00 00" + "00" * 126,  # over 125 bytes
+        "89 00",  # not masked
+        "8b 80 00 00 00 00",  # a reserved opcode
+        "88 80 00 00 00 00",  # a Close
+    ],
+)
+def test_what_is_no_good_ping_stays_for_the_parser_and_so_does_all_behind_it(bad: str) -> None:
+    parser = FrameParser(masked=True, max_message=1 << 20)
+    data = masked(0x81, b"first") + bytes.fromhex(bad)
+    if not bad.startswith("89 85"):
+        data += masked(0x89, b"behind")
+    parser.feed(data)
+    assert parser.take_pings() == []
+    assert parser.unread == len(data)
+
+
+def test_server_frames_are_walked_without_a_key() -> None:
+    parser = FrameParser(masked=False, max_message=1 << 20)
+    parser.feed(bytes.fromhex("81 02 68 69 89 01 70 81 00"))
+    assert parser.take_pings() == [b"p"]
+    assert parser.unread == 6
+
+
+@pytest.mark.parametrize(
+    ("data", "follows"),
+    [("", False), ("81", False), ("89", True), ("88 80", True), ("00", False), ("8b", True)],
+)
+def test_first_byte_tells_whether_a_control_frame_follows(data: str, follows: bool) -> None:
+    parser = FrameParser(masked=True, max_message=1 << 20)
+    parser.feed(bytes.fromhex(data))
+    assert parser.control_follows() is follows

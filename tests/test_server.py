@@ -41,7 +41,7 @@ from peers import (
 )
 from rfc6455 import Deflate, InvalidHandshake, Timeouts, WebSocket, WebSocketServer
 from rfc6455.connection import Opening
-from tls import Certificate, Tunnel, make_certificate, through
+from tls import Certificate, Tunnel, through
 
 PROJECT = Path(__file__).parent.parent
 
@@ -1069,11 +1069,6 @@ def test_server_says_where_a_browser_finds_it(host: str, url: str) -> None:
 
 
 # TLS: section 10.6
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def tunnel_to(

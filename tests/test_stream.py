@@ -14,25 +14,22 @@ from collections.abc import Callable
 
 import pytest
 
-from peers import PATIENCE, Peer, close_payload, eventually, serving, shake_hands
-from rfc6455 import ConnectionClosed, Prepared, State, WebSocket
-from rfc6455.stream import MAX_BACKLOG
-from test_connection import (
+from meeting import (
     BRISK,
     CALM,
     Meeting,
     SteadyPeer,
     Task,
     both_roles,
-    certificate,
     listen,
     meeting,
     reset,
     stand_by,
 )
+from peers import PATIENCE, Peer, close_payload, eventually, serving, shake_hands
+from rfc6455 import ConnectionClosed, Prepared, State, WebSocket
+from rfc6455.stream import MAX_BACKLOG
 from tls import Certificate
-
-__all__ = ["certificate"]  # a fixture
 
 MIB = 1 << 20
 SMALL_WINDOW = 16384

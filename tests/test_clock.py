@@ -1,0 +1,314 @@
+"""Deadlines: none is missed because of a race, or because another one's look failed."""
+
+import contextlib
+import heapq
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from peers import PATIENCE, eventually
+from programs import ROOT
+from rfc6455 import Timeouts
+from rfc6455.clock import Clock, Entry
+from rfc6455.stream import Stream
+
+
+class Watched:
+    """Notes when it was looked at; `plan` says when it wants the next look."""
+
+    def __init__(self, plan: float = math.inf) -> None:
+        self.plan = plan
+        self.looks: list[float] = []
+        self.looked = threading.Semaphore(0)
+
+    def look(self, now: float) -> float:
+        self.looks.append(now)
+        self.looked.release()
+        return now + self.plan
+
+    def await_look(self) -> None:
+        assert self.looked.acquire(timeout=PATIENCE), "nobody looked"
+
+
+class Slow(Watched):
+    """Its first look goes on until it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = threading.Event()
+
+    def look(self, now: float) -> float:
+        again = super().look(now)
+        if len(self.looks) == 1:
+            self.end.wait(PATIENCE)
+        return again
+
+
+class Failing(Watched):
+    def look(self, now: float) -> float:
+        super().look(now)
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    clock = Clock()
+    yield clock
+    for entry in list(clock._entries):
+        clock.forget(entry)
+
+
+def watch(clock: Clock, watched: Watched, seconds: float) -> Entry:
+    entry = clock.watch(watched)
+    clock.look_by(entry, time.monotonic() + seconds)
+    return entry
+
+
+def test_clock_looks_when_it_is_due_and_not_before(clock: Clock) -> None:
+    watched = Watched()
+    began = time.monotonic()
+    watch(clock, watched, 0.1)
+    watched.await_look()
+    assert watched.looks[0] >= began + 0.1
+
+
+def test_look_that_was_asked_for_earlier_comes_earlier(clock: Clock) -> None:
+    watched = Watched()
+    entry = watch(clock, watched, 3600)
+    clock.look_by(entry, time.monotonic() + 0.05)
+    watched.await_look()
+    assert entry.when == math.inf
+
+
+def test_look_that_was_asked_for_later_does_not_put_off_the_earlier_one(clock: Clock) -> None:
+    watched = Watched()
+    entry = watch(clock, watched, 0.05)
+    clock.look_by(entry, time.monotonic() + 3600)
+    watched.await_look()
+
+
+def test_each_look_decides_when_the_next_one_comes(clock: Clock) -> None:
+    watched = Watched(plan=0.03)
+    watch(clock, watched, 0)
+    for _ in range(4):
+        watched.await_look()
+    pauses = [b - a for a, b in zip(watched.looks, watched.looks[1:], strict=False)]
+    assert min(pauses) >= 0.03
+
+
+def test_look_that_is_asked_for_while_another_look_goes_on_is_not_forgotten(clock: Clock) -> None:
+    slow = Slow()  # which says in the end that it wants no further look
+    entry = watch(clock, slow, 0)
+    slow.await_look()
+    clock.look_by(entry, time.monotonic() + 0.05)
+    slow.end.set()
+    slow.await_look()
+
+
+def test_look_that_was_asked_for_just_before_a_later_plan_wins(clock: Clock) -> None:
+    slow = Slow()
+    slow.plan = 3600
+    entry = watch(clock, slow, 0)
+    slow.await_look()
+    clock.look_by(entry, time.monotonic() + 0.05)
+    slow.end.set()
+    slow.await_look()
+
+
+def test_look_that_fails_is_logged_and_tried_again_and_the_others_go_on(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing, other = Failing(), Watched(plan=0.02)
+    watch(clock, failing, 0)
+    watch(clock, other, 0)
+    for _ in range(3):
+        other.await_look()
+    for _ in range(2):
+        failing.await_look()
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_forgotten_one_is_not_looked_at(clock: Clock) -> None:
+    forgotten, other = Watched(), Watched()
+    clock.forget(watch(clock, forgotten, 0.05))
+    watch(clock, other, 0.1)
+    other.await_look()
+    assert not forgotten.looks
+
+
+def test_thread_ends_with_the_last_that_is_watched_and_a_new_one_starts(clock: Clock) -> None:
+    for _ in range(3):
+        watched = Watched()
+        entry = watch(clock, watched, 0)
+        watched.await_look()
+        thread = clock._thread
+        assert thread
+        clock.forget(entry)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_thread_that_could_not_start_is_tried_again(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as scarcity:
+        scarcity.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            clock.watch(Watched())
+    watched = Watched()
+    watch(clock, watched, 0)
+    watched.await_look()
+    assert len(clock._entries) == 1
+
+
+def test_times_that_were_changed_often_do_not_pile_up(clock: Clock) -> None:
+    watched = Watched()
+    entry = watch(clock, watched, 7200)
+    for i in range(10_000):
+        clock.look_by(entry, time.monotonic() + 7000 - i / 10)
+    assert len(clock._heap) < 200
+    assert heapq.nsmallest(1, clock._heap)[0][0] == entry.when
+
+
+def test_those_that_left_do_not_pile_up(clock: Clock) -> None:
+    watch(clock, Watched(), 7200)
+    for _ in range(10_000):
+        clock.forget(watch(clock, Watched(), 3600))
+    assert len(clock._heap) < 200
+
+
+def test_everyone_is_looked_at_however_many_come_and_go_at_once(clock: Clock) -> None:
+    everyone: list[Watched] = []
+
+    def come_and_go() -> None:
+        for i in range(300):
+            watched = Watched()
+            everyone.append(watched)
+            entry = watch(clock, watched, 3600)
+            clock.look_by(entry, time.monotonic() + (i % 7) / 1000)
+            if i % 3 == 0:
+                clock.forget(watch(clock, Watched(), 0.001))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns where it hurts
+    try:
+        threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    for watched in everyone:
+        watched.await_look()
+
+
+# A stream's deadlines
+
+
+@contextlib.contextmanager
+def stream(timeouts: Timeouts | None = None) -> Iterator[Stream]:
+    """One whose peer neither sends nor reads."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        made = Stream(ours, timeouts or Timeouts())
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_deadline_set_while_the_stream_is_looked_at_is_kept() -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def on_look(now: float) -> float:
+        looking.set()
+        go_on.wait(PATIENCE)
+        return math.inf
+
+    with stream() as waiting:
+        waiting.on_look = on_look
+        waiting.look_within(0)
+        assert looking.wait(PATIENCE)
+        waiting.set_deadline(0.05, "too long")
+        go_on.set()
+        eventually(lambda: waiting.lost)
+        assert waiting.lost == "too long"
+
+
+def test_deadline_of_a_stream_whose_look_fails_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    def on_look(now: float) -> float:
+        raise ZeroDivisionError
+
+    with stream() as failing, stream() as other:
+        failing.on_look = on_look
+        failing.look_within(0)
+        eventually(lambda: caplog.records)
+        failing.set_deadline(0.05, "too long")
+        other.set_deadline(0.05, "too long")
+        eventually(lambda: failing.lost)
+        eventually(lambda: other.lost)
+    assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_stream_without_a_thread_for_its_deadlines_is_an_oserror_and_the_next_one_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    eventually(lambda: all(t.name != "rfc6455-clock" for t in threading.enumerate()))
+    with monkeypatch.context() as scarcity:
+        scarcity.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="can't start new thread"), stream():
+            pass
+    with stream() as waiting:
+        waiting.set_deadline(0.05, "too long")
+        eventually(lambda: waiting.lost)
+
+
+FORKED = """
+import os, socket, sys, time
+from rfc6455 import Timeouts
+from rfc6455.stream import Stream
+
+def has_deadlines():
+    ours, theirs = socket.socketpair()
+    stream = Stream(ours, Timeouts())
+    stream.set_deadline(0.1, "too long")
+    return stream.read(1) == b"" and stream.lost == "too long"
+
+ours, theirs = socket.socketpair()
+stream = Stream(ours, Timeouts())  # the clock runs
+stream.set_deadline(3600, "")
+child = os.fork()
+if child == 0:
+    os._exit(0 if has_deadlines() else 1)
+_, status = os.waitpid(child, 0)
+assert has_deadlines()
+stream.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on Windows")
+def test_child_process_has_deadlines_of_its_own() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        cwd=ROOT,
+        timeout=2 * PATIENCE,
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr

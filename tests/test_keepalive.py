@@ -1,0 +1,228 @@
+"""A handler that is busy, slowed or never receives: its peer's pings are answered all the same.
+
+And a peer that is slow, but there, is kept.
+"""
+
+import threading
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from meeting import BRISK, CALM, Meeting, both_roles, meeting, stand_by
+from peers import PATIENCE, QUICK, Peer, RawServer, echo, eventually, response, serving, unmasked
+from programs import chat
+from rfc6455 import ConnectionClosed, State, WebSocket, connect
+from rfc6455.connection import READ_AHEAD
+
+MIB = 1 << 20
+
+
+@both_roles
+@pytest.mark.requirement("5.5.2-3")
+@pytest.mark.parametrize("waiting", [1, 2, 500])
+def test_ping_behind_messages_that_wait_is_answered_while_the_handler_is_busy(
+    role: str, waiting: int
+) -> None:
+    texts = [f"message {i}" for i in range(waiting)]
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        met.peer.send(b"".join(met.frame(0x81, text.encode()) for text in texts))
+        met.say(0x89, b"p")
+        assert met.read_frame() == (0x8A, b"p")
+        met.say(0x89, b"q")
+        met.say(0x81, b"last")
+        assert met.read_frame() == (0x8A, b"q")
+        received = [met.websocket.receive(PATIENCE) for _ in range(waiting + 1)]
+    assert received == [*texts, "last"]
+
+
+@both_roles
+def test_ping_between_fragments_that_wait_is_answered_while_the_handler_is_busy(role: str) -> None:
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        met.say(0x01, b"in ")
+        met.say(0x89, b"p")
+        assert met.read_frame() == (0x8A, b"p")
+        met.say(0x00, b"three ")
+        met.say(0x89, b"q")
+        met.say(0x80, b"parts")
+        assert met.read_frame() == (0x8A, b"q")
+        assert met.websocket.receive(PATIENCE) == "in three parts"
+
+
+@both_roles
+@pytest.mark.requirement("5.5.1-6")
+def test_close_behind_messages_that_wait_is_answered_once_they_were_received(role: str) -> None:
+    def echo_slowly(met: Meeting) -> None:
+        assert met.leave.wait(60)
+        for message in met.websocket:
+            met.websocket.send(message)
+
+    with meeting(role, echo_slowly, timeouts=BRISK) as met:
+        for text in (b"one", b"two"):
+            met.say(0x81, text)
+        met.say(0x88, b"\x03\xe8")
+        met.say(0x89, b"too late for a pong")
+        assert met.peer.is_silent(0.3)
+        met.leave.set()
+        assert met.read_frame() == (0x81, b"one")
+        assert met.read_frame() == (0x81, b"two")
+        assert met.read_close() == (1000, "")
+
+
+@both_roles
+@pytest.mark.parametrize("ending", ["FIN", "FIN after a Close"])
+def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
+    role: str, ending: str
+) -> None:
+    with meeting(role, stand_by, timeouts=BRISK._replace(closing=0.3)) as met:
+        for text in (b"one", b"two", b"three"):
+            met.say(0x81, text)
+        if ending == "FIN after a Close":
+            met.say(0x88, b"\x0f\xa0bye")
+        met.peer.close()
+        eventually(lambda: met.state() is State.CLOSED)  # TCP need not wait for the handler
+        assert [met.websocket.receive() for _ in range(3)] == ["one", "two", "three"]
+        with pytest.raises(ConnectionClosed) as closed:
+            met.websocket.receive()
+    expected = (4000, "bye") if ending == "FIN after a Close" else (1006, "the peer ended TCP")
+    assert closed.value.code == expected[0]
+    assert closed.value.reason.startswith(expected[1])
+
+
+@both_roles
+def test_what_is_read_ahead_for_a_busy_handler_is_bounded(role: str) -> None:
+    def flood() -> None:
+        frames = met.frame(0x82, bytes(1000)) * 60
+        try:
+            while not met.leave.is_set():
+                met.peer.send(frames)
+        except OSError:
+            pass  # it waited for longer than its patience, or the test is over
+
+    with meeting(role, stand_by, timeouts=BRISK, window=65536) as met:
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            met.peer.sock.settimeout(1.0)
+            met.spawn(flood).result()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert met.state() is State.OPEN
+        assert READ_AHEAD <= after - before < READ_AHEAD + MIB / 2
+        met.websocket.drop("enough")
+
+
+@both_roles
+def test_peer_that_is_held_back_is_not_taken_for_silent(role: str) -> None:
+    timeouts = CALM._replace(ping_after=0.1, pong_within=0.2)
+    with meeting(role, stand_by, timeouts=timeouts) as met:
+        stop = threading.Event()
+
+        def keep_sending() -> None:
+            met.peer.sock.settimeout(0.05)
+            while not stop.is_set():
+                try:
+                    met.peer.sock.send(b"\x00" * 1000)  # inside of one huge frame
+                except TimeoutError:
+                    pass
+
+        met.peer.send(met.frame(0x82, bytes(MIB))[:20])
+        sending = met.spawn(keep_sending)
+        assert not met.ended.wait(1.5)  # many times what a silent peer is given
+        assert met.state() is State.OPEN
+        stop.set()
+        sending.result()
+        met.websocket.drop("enough")
+
+
+def test_client_that_never_receives_keeps_its_connection_to_our_server() -> None:
+    pongs: list[float] = []
+
+    def tell_events(websocket: WebSocket) -> None:
+        for i in range(20):
+            websocket.send(f"event {i}")
+        with pytest.raises(ConnectionClosed):
+            while True:
+                websocket.receive()
+        pongs.append(time.monotonic())
+
+    with serving(tell_events, timeouts=QUICK) as server:
+        url = f"ws://127.0.0.1:{server.server_port}/"
+        with connect(url, timeouts=QUICK) as websocket:
+            deadline = time.monotonic() + 5 * (QUICK.ping_after + QUICK.pong_within)
+            while time.monotonic() < deadline:
+                websocket.ping()  # it only sends
+                time.sleep(0.05)
+                assert websocket.state is State.OPEN
+            assert [websocket.receive() for _ in range(20)] == [f"event {i}" for i in range(20)]
+    assert len(pongs) == 1
+
+
+def test_dead_peer_of_a_handler_that_never_receives_is_found(caplog: Any) -> None:
+    def never_receive(met: Meeting) -> None:
+        assert met.leave.wait(60)
+
+    timeouts = CALM._replace(ping_after=0.1, pong_within=0.2)
+    with meeting("server", never_receive, timeouts=timeouts) as met:
+        for text in (b"one", b"two"):
+            met.say(0x81, text)
+        eventually(lambda: met.state() is State.CLOSED)
+        assert met.websocket.receive() == "one"
+
+
+def test_fast_client_of_the_chat_that_is_slowed_keeps_its_connection() -> None:
+    from websockets.sync.client import connect as connect_websockets
+
+    lines = 500
+    with chat("--rate", "60") as server:
+        # Its own keepalive closes with 1011 what leaves a ping unanswered for `ping_timeout`.
+        with connect_websockets(
+            f"{server.ws_url}/ws", ping_interval=0.5, ping_timeout=3, max_queue=None
+        ) as websocket:
+            for i in range(lines):
+                websocket.send(f'{{"message": "{i}"}}')
+            heard = [str(websocket.recv(PATIENCE)) for _ in range(lines)]
+    assert [f'"message":"{i}"' in text for i, text in enumerate(heard)] == [True] * lines
+
+
+def test_server_whose_client_reads_slowly_waits_for_the_pong_that_lies_behind_it() -> None:
+    """The pong's time begins when the peer could have read what was sent before the ping."""
+    timeouts = CALM._replace(ping_after=0.2, pong_within=0.2)
+    size = 96 * 1024  # six seconds' worth for the slowest peer
+    with meeting("server", timeouts=timeouts) as met:
+        met.websocket.send(bytes(size))
+        assert not met.ended.wait(2.0)
+        while met.read_frame() != (0x89, b""):
+            pass
+        met.say(0x8A)
+        assert met.state() is State.OPEN
+
+
+def test_client_answers_the_pings_of_a_server_that_talks_on_while_it_never_receives() -> None:
+    answered = threading.Event()
+
+    def talk(peer: Peer) -> None:
+        peer.send(response(peer.read_head()))
+        peer.send(b"".join(unmasked(0x81, b"talk") for _ in range(100)) + unmasked(0x89, b"p"))
+        assert peer.read_frame() == (0x8A, b"p")
+        answered.set()
+        assert peer.read_frame() == (0x88, b"\x03\xe8")
+        peer.send(unmasked(0x88, b"\x03\xe8"))
+
+    with RawServer(talk) as server, connect(server.url, timeouts=QUICK):
+        assert answered.wait(PATIENCE)
+
+
+def test_echo_of_what_was_read_ahead_is_in_order() -> None:
+    def begin_late(websocket: WebSocket) -> None:
+        time.sleep(0.3)  # the stimulus: the clock reads ahead meanwhile
+        echo(websocket)
+
+    with serving(begin_late, timeouts=QUICK) as server:
+        with connect(f"ws://127.0.0.1:{server.server_port}/") as websocket:
+            texts = [str(i) for i in range(2000)]
+            for text in texts:
+                websocket.send(text)
+            assert [websocket.receive(PATIENCE) for _ in texts] == texts
