@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from rfc6455 import Timeouts, WebSocket, WebSocketServer
 
@@ -148,6 +148,12 @@ class Peer:
 # Against our server
 
 
+class Reachable(Protocol):
+    """A server on 127.0.0.1, or what stands in front of one."""
+
+    server_port: int
+
+
 @contextlib.contextmanager
 def serving(
     handler: Callable[[WebSocket], None], path: str = "/", **options: Any
@@ -170,12 +176,12 @@ def echo(websocket: WebSocket) -> None:
         websocket.send(message)
 
 
-def tcp(server: WebSocketServer) -> Peer:
+def tcp(server: Reachable) -> Peer:
     """A TCP connection to the server, nothing sent yet."""
     return Peer(socket.create_connection(("127.0.0.1", server.server_port), PATIENCE))
 
 
-def request(server: WebSocketServer, target: str = "/", **changes: str | None) -> bytes:
+def request(server: Reachable, target: str = "/", **changes: str | None) -> bytes:
     """A good opening handshake; `changes` replace headers (`_` for `-`), None leaves one out."""
     headers: dict[str, str | None] = {
         "Host": f"127.0.0.1:{server.server_port}",
@@ -189,7 +195,7 @@ def request(server: WebSocketServer, target: str = "/", **changes: str | None) -
     return f"GET {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
-def shake_hands(server: WebSocketServer, target: str = "/", **changes: str | None) -> Peer:
+def shake_hands(server: Reachable, target: str = "/", **changes: str | None) -> Peer:
     """A client that has got its 101."""
     peer = tcp(server)
     peer.send(request(server, target, **changes))
@@ -198,7 +204,7 @@ def shake_hands(server: WebSocketServer, target: str = "/", **changes: str | Non
     return peer
 
 
-def answer_to(server: WebSocketServer, data: bytes) -> tuple[int, str]:
+def answer_to(server: Reachable, data: bytes) -> tuple[int, str]:
     """The status and the whole text that the server answers with before it ends TCP."""
     with tcp(server) as peer:
         peer.send(data)

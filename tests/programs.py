@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from conftest import find_chromium, require
 from peers import PATIENCE, Peer, answer_to, eventually, masked, shake_hands, unmasked
@@ -80,13 +80,13 @@ class Program:
 
     def join(self, target: str = "/ws", **changes: str | None) -> Peer:
         """A bare socket whose handler runs; `changes` as in `peers.request`."""
-        peer = shake_hands(cast(Any, self), target, **changes)
+        peer = shake_hands(self, target, **changes)
         await_handler(peer)
         return peer
 
     def answer(self, data: bytes) -> tuple[int, str]:
         """The status and the whole text that it answers with before it ends TCP."""
-        return answer_to(cast(Any, self), data)
+        return answer_to(self, data)
 
     def tcp(self, receive_buffer: int | None = None) -> Peer:
         """A TCP connection, nothing sent yet."""

@@ -98,6 +98,69 @@ def test_peer_that_reads_slowly_is_not_dropped() -> None:
         assert met.read_frame() == (0x8A, b"p")
 
 
+class SlowReader:
+    """Reads at a steady pace in a thread of its own, until it is told to hurry."""
+
+    def __init__(self, met: Meeting, rate: int) -> None:
+        self.got = 0
+        self._sock = met.peer.sock
+        self._rate = rate
+        self._hurry = threading.Event()
+        self._task = met.spawn(self._read)
+
+    def _read(self) -> None:
+        began = time.monotonic()
+        while data := self._sock.recv(65536):
+            self.got += len(data)
+            self._hurry.wait(max(0.0, began + self.got / self._rate - time.monotonic()))
+
+    def hurry(self) -> None:
+        self._hurry.set()
+
+
+@both_roles
+def test_peer_that_reads_slowly_but_steadily_is_kept_however_much_the_kernel_holds(
+    role: str,
+) -> None:
+    """A third of the kernel's buffer, which a writer waits for, is several times `stuck` here."""
+    timeouts = CALM._replace(stuck=0.5)
+    size = 8 * MIB
+    with meeting(role, timeouts=timeouts) as met:
+        reader = SlowReader(met, rate=MIB)
+        sending = met.spawn(met.websocket.send, bytes(size))
+        assert not met.ended.wait(3.0)
+        reader.hurry()
+        sending.result()
+        eventually(lambda: reader.got >= size)
+        met.websocket.close(wait=False)
+        met.peer.close()
+
+
+def test_peer_that_reads_what_was_said_before_the_close_slowly_closes_cleanly() -> None:
+    """The time for the closing handshake begins once the peer takes no more."""
+
+    def talk_and_go(met: Meeting) -> None:
+        met.websocket.post(bytes(size))
+        met.websocket.close(4000, "that was all")
+
+    timeouts = CALM._replace(closing=0.5)
+    size = 6 * MIB
+    with meeting("server", talk_and_go, window=65536, timeouts=timeouts) as met:
+        began = time.monotonic()
+        got = 0
+        while got < size + 10:
+            data = met.peer.sock.recv(min(65536, size + 10 - got))
+            assert data, f"the end after {got} bytes"
+            got += len(data)
+            if time.monotonic() < began + 3:
+                time.sleep(0.05)  # the stimulus
+        assert met.read_frame() == (0x88, close_payload(4000, "that was all"))
+        met.say(0x88, close_payload(4000))
+        met.read_eof()
+        assert met.ended.wait(PATIENCE)
+        assert met.websocket.clean
+
+
 @both_roles
 @pytest.mark.requirement("6.1-1")
 def test_send_to_a_peer_that_does_not_read_raises_in_bounded_time(role: str) -> None:
