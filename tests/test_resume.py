@@ -207,13 +207,13 @@ BAD = [
 def test_since_that_is_no_id_is_refused_with_400_at_the_handshake(
     server: Program, since: str
 ) -> None:
-    status, text = server.answer(request(server, f"/ws?since={since}"))  # type: ignore[arg-type]
+    status, text = server.answer(request(server, f"/ws?since={since}"))
     assert status == 400
     assert "is no message id" in text
 
 
 def test_very_long_since_is_refused_briefly(server: Program) -> None:
-    status, text = server.answer(request(server, f"/ws?since={'7' * 5000}"))  # type: ignore[arg-type]
+    status, text = server.answer(request(server, f"/ws?since={'7' * 5000}"))
     assert status == 400
     assert len(text) < 2000
 
@@ -340,7 +340,7 @@ def slowly_catching_up(server: Program) -> Peer:
     """A client that has begun to hear the past, and reads little."""
     peer = server.tcp(receive_buffer=4096)
     try:
-        peer.send(request(server, "/ws?since=0"))  # type: ignore[arg-type]
+        peer.send(request(server, "/ws?since=0"))
         assert peer.read_head().startswith("HTTP/1.1 101 ")
     except BaseException:
         peer.close()
