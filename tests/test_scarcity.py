@@ -1,0 +1,81 @@
+"""Servers to which the system gives no further thread, or no core of their own."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from peers import Peer, request
+from programs import Program, answer_close, chat, echo, hear_texts, say
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit and /proc of Linux")
+
+
+def take_threads_away(program: Program) -> None:
+    """Let it map so little more memory that no further thread gets a stack."""
+    import resource
+
+    with open(f"/proc/{program.process.pid}/status") as status:
+        (size,) = re.findall(r"VmSize:\s+([0-9]+) kB", status.read())
+    limit = int(size) * 1024 + 4 * 1024 * 1024
+    _, hard = resource.prlimit(program.process.pid, resource.RLIMIT_AS)
+    resource.prlimit(program.process.pid, resource.RLIMIT_AS, (limit, hard))
+
+
+@contextlib.contextmanager
+def refused_client(program: Program) -> Iterator[list[Peer]]:
+    """Clients come until there is no thread for one; it gets EOF, and is not in the list."""
+    with contextlib.ExitStack() as stack:
+        let_in: list[Peer] = []
+        for _ in range(200):
+            peer = stack.enter_context(program.tcp())
+            with contextlib.suppress(ConnectionError):  # it may be sent away before it asks
+                peer.send(request(program, "/ws"))
+            try:
+                head = peer.read_head()
+            except (EOFError, ConnectionError):
+                yield let_in
+                return
+            assert head.startswith("HTTP/1.1 101 ")
+            let_in.append(peer)
+        raise AssertionError("there was a thread for everyone")
+
+
+@linux_only
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_chat_without_a_further_thread_goes_on_and_ends_as_always(number: int) -> None:
+    with chat("--all-cores") as server, server.join() as ada:
+        take_threads_away(server)
+        with refused_client(server) as others:
+            say(ada, "still here")
+            assert hear_texts(ada, 1) == ["still here"]
+            for peer in others:
+                assert hear_texts(peer, 1) == ["still here"]
+            assert "no thread" in server.log or "new thread" in server.log
+            assert "Traceback" not in server.log
+            server.signal(number)
+            for peer in (ada, *others):
+                assert answer_close(peer) == (1001, "the server is shutting down")
+            assert server.wait() == 0
+
+
+@linux_only
+@pytest.mark.parametrize("program", [chat, echo])
+def test_server_that_may_not_choose_its_core_starts_all_the_same(
+    program: Callable[..., AbstractContextManager[Program]], tmp_path: Path
+) -> None:
+    """As in a container whose rules forbid the call."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "def refuse(*_):\n"
+        "    raise PermissionError(1, 'Operation not permitted')\n"
+        "os.sched_setaffinity = refuse\n"
+    )
+    with program(env=os.environ | {"PYTHONPATH": str(tmp_path)}) as server:
+        assert server.answer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
