@@ -28,7 +28,7 @@ from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import ConnectionClosed, InvalidHandshake
 from .frames import CloseCode
-from .stream import TLS, Stream, Timeouts
+from .stream import SLOWEST_PEER, TLS, Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
 
@@ -36,7 +36,8 @@ Handler = Callable[[WebSocket], None]
 
 SPARE_CONNECTIONS = 128  # beyond `max_connections`, for pages, and for telling the rest 503
 SHUTDOWN_GRACE = 3.0  # seconds for clients to answer 1001; the whole exit has five
-_RESPONSE_TIME = 60.0  # seconds for a client to fetch one file
+_RESPONSE_TIME = 60.0  # seconds for a client to fetch one file; a large one is given more
+_TOO_LONG = "the file took too long to fetch"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -269,7 +270,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
     def finish(self) -> None:
-        self.stream.set_deadline(self.server.timeouts.closing, "")
+        # Patient: a slow client may still be reading what the kernel holds of the answer.
+        self.stream.set_deadline(self.server.timeouts.closing, "", patient=True)
         self.stream.end()
         while self.stream.read(65536):  # else what the peer still sends would cause a reset
             pass
@@ -285,7 +287,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         elif self.server.directory is None:
             self._refuse(404, "no such file")
         else:
-            self.stream.set_deadline(_RESPONSE_TIME, "the file took too long to fetch")
+            self.stream.set_deadline(_RESPONSE_TIME, _TOO_LONG)
             with contextlib.suppress(ValueError):  # %00, or half a surrogate, in the name
                 return super().do_HEAD() if self.command == "HEAD" else super().do_GET()
             self._refuse(404, "no such file")
@@ -367,6 +369,12 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         return True  # there is no body to wait for
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Send the file; called by http.server once it has sent the headers."""
+        size = os.fstat(source.fileno()).st_size
+        self.stream.set_deadline(_RESPONSE_TIME + size / SLOWEST_PEER, _TOO_LONG)
+        super().copyfile(source, outputfile)
 
     def list_directory(self, path: Any) -> None:
         self._refuse(404, "no such file")

@@ -761,6 +761,27 @@ def test_server_sends_headers_of_choice_with_every_file(public: Path) -> None:
             assert answer.headers.get_all("X-Foo") == ["bar"]
 
 
+def test_server_gives_a_slow_client_time_for_a_large_file(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfc6455.server._RESPONSE_TIME", 0.3)  # seconds; more for each KiB of it
+    size = 12_000_000  # more than the kernel takes from the server before the client reads
+    (public / "large.bin").write_bytes(bytes(size))
+    timeouts = Timeouts(closing=1.0)
+    with serving_files(public, timeouts=timeouts) as server, tcp(server) as peer:
+        peer.send(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = peer.read_head()
+        assert f"Content-Length: {size}\r\n" in head
+        got = len(peer.buffer)
+        peer.buffer = b""
+        began = time.monotonic()
+        while data := peer.sock.recv(65536):
+            got += len(data)
+            if time.monotonic() < began + 1.5:
+                time.sleep(0.02)  # the stimulus
+    assert got == size
+
+
 def test_server_answers_head_without_a_body(public: Path) -> None:
     with serving_files(public) as server:
         for target, status in [("/", 200), ("/nosuch", 404), ("/ws", 405), ("/%00", 404)]:
@@ -879,13 +900,10 @@ def test_server_lets_no_line_break_into_its_headers(public: Path, target: str) -
         assert "X-Evil" not in fetch(server, target).headers
 
 
-def test_server_ends_a_client_that_does_not_fetch_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rfc6455.server, "_RESPONSE_TIME", 0.3)
+def test_server_ends_a_client_that_does_not_fetch_its_file(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         file.truncate(50_000_000)
-    timeouts = Timeouts(opening=0.8)
+    timeouts = Timeouts(stuck=0.4)
     with serving_files(tmp_path, timeouts=timeouts) as server, tcp(server) as peer:
         peer.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         eventually(deadlines_end)
