@@ -906,6 +906,7 @@ def test_server_ends_a_client_that_does_not_fetch_its_file(tmp_path: Path) -> No
     timeouts = Timeouts(stuck=0.4)
     with serving_files(tmp_path, timeouts=timeouts) as server, tcp(server) as peer:
         peer.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert peer.read_head().startswith("HTTP/1.1 200 ")
         eventually(deadlines_end)
         with contextlib.suppress(ConnectionError):
             assert len(peer.read_to_eof()) < 50_000_000
