@@ -79,6 +79,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
     daemon_threads = True
     allow_reuse_address = os.name != "nt"  # on Windows it lets two servers share one port
+    _signalled = False  # whether SIGINT or SIGTERM has come
 
     def __init__(
         self,
@@ -117,7 +118,6 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self._connections: set[WebSocket] = set()
         self._changed = threading.Condition()
         self._shutting_down = False
-        self._signalled = False
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _RequestHandler)

@@ -62,6 +62,7 @@ from peers import (
     shake_hands,
     tcp,
     unmasked,
+    xor,
 )
 from rfc6455 import (
     ConnectionClosed,
@@ -702,7 +703,36 @@ def check_closing_endpoint(item: Input, ours: Reading) -> None:
     assert received == messages_of(ours.outcome)
     assert websocket.clean == (ours.outcome.end[0] == "closed")
     pings = [raw(said) for kind, said in ours.outcome.events if kind == "ping"]
-    assert pipe.sent == b"\x88\x02\x0f\xa0" + b"".join(unmasked(0x8A, ping) for ping in pings)
+    sent = b"\x88\x02\x0f\xa0" + b"".join(unmasked(0x8A, ping) for ping in pings)
+    if ours.outcome.end[0] == "failed":
+        # The clock reads ahead: it may have answered pings behind what turned out to be wrong.
+        further = [*pings, *pings_by_header(b"".join(item.pieces))[len(pings) :]]
+        allowed = [sent]
+        for ping in further[len(pings) :]:
+            allowed.append(allowed[-1] + unmasked(0x8A, ping))
+        assert pipe.sent in allowed
+    else:
+        assert pipe.sent == sent
+
+
+def pings_by_header(data: bytes) -> list[bytes]:
+    """The payloads of a client's Pings up to a Close or a bad control frame, all else unread."""
+    pings = []
+    at = 0
+    while len(data) - at >= 2:
+        first, size, header = data[at], data[at + 1] & 0x7F, 2
+        if first & 8 and (first not in (0x89, 0x8A) or size > 125):
+            break
+        if not data[at + 1] & 0x80:
+            break
+        if size > 125:
+            header += 2 if size == 126 else 8
+            size = int.from_bytes(data[at + 2 : at + header], "big")
+        key, payload = data[at + header :][:4], data[at + header + 4 :][:size]
+        at += header + 4 + size
+        if first == 0x89 and at <= len(data):
+            pings.append(xor(payload, key))
+    return pings
 
 
 def raw(message: str | bytes) -> bytes:
