@@ -156,6 +156,23 @@ def test_thread_ends_with_the_last_that_is_watched_and_a_new_one_starts(clock: C
         assert not thread.is_alive()
 
 
+def test_thread_ends_with_the_last_that_is_watched_though_its_next_look_is_far_away(
+    clock: Clock,
+) -> None:
+    entry = watch(clock, Watched(), 3600)
+    thread = clock._thread
+    assert thread
+
+    def waits() -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        return frame is not None and frame.f_code is threading.Condition.wait.__code__
+
+    eventually(waits)
+    clock.forget(entry)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
 def test_thread_that_could_not_start_is_tried_again(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,12 +308,17 @@ def has_deadlines():
 
 ours, theirs = socket.socketpair()
 stream = Stream(ours, Timeouts())  # the clock runs
-stream.set_deadline(3600, "")
+stream.set_deadline(0.5, "this is the parent's affair")
 child = os.fork()
 if child == 0:
-    os._exit(0 if has_deadlines() else 1)
+    fine = has_deadlines()
+    time.sleep(1)  # past the deadline that it may have inherited
+    os._exit(0 if fine else 1)
+stream.set_deadline(3600, "")
 _, status = os.waitpid(child, 0)
 assert has_deadlines()
+theirs.send(b"x")
+assert stream.read(1) == b"x"  # the child has not shut the parent's socket
 stream.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
