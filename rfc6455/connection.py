@@ -37,6 +37,7 @@ _READ_AT_MOST = 131072  # because an idle connection holds that much memory whil
 # Bytes that are read for a handler that is busy, to find the pings behind them. Beyond that the
 # peer has to wait, and its pings with it: memory is bounded first.
 READ_AHEAD = 256 * 1024
+_READS_IN_A_ROW = 4  # by the clock, for one connection: it has others to look after
 # A failed connection's Close is followed by FIN once the peer has sent nothing for so long: a
 # proxy that is told of the end while its client still sends throws the Close away.
 _QUIET = 0.3  # seconds
@@ -304,7 +305,7 @@ class WebSocket:
     def _obey(self, opcode: int, payload: bytes) -> None:
         """Handle a control frame (5.5). A pong needs nothing: that it was heard is enough."""
         if opcode == _PING:
-            self._control(Opcode.PONG, payload)  # 5.5.3: the same payload
+            self._write_control(self._pong(payload), force=True)
         elif opcode == _CLOSE:
             code, self.close_reason = parse_close(payload)
             self.close_code = code
@@ -368,11 +369,14 @@ class WebSocket:
         except ConnectionError as error:
             raise ConnectionClosed(self.close_code, self.close_reason or str(error)) from None
 
-    def _control(self, opcode: int, payload: bytes, *, last: bool = False) -> None:
-        frame = build_frame(opcode, payload, masked=self._is_client)
+    def _pong(self, payload: bytes) -> bytes:
+        """The answer to a Ping (5.5.3): the same payload."""
+        return build_frame(Opcode.PONG, payload, masked=self._is_client)
+
+    def _write_control(self, frames: bytes, *, last: bool = False, force: bool = False) -> None:
+        """Never waits. With `force` also after our Close: 5.5.2 wants pings answered there, too."""
         try:
-            # 5.5.2: a ping that comes after our Close is still answered
-            self._stream.write(frame, wait=False, last=last, force=opcode == Opcode.PONG)
+            self._stream.write(frames, wait=False, last=last, force=force)
         except ConnectionError:
             pass  # the reader will learn it
 
@@ -402,7 +406,7 @@ class WebSocket:
     def _send_close(self, payload: bytes) -> None:
         self._closing = True
         self._set_closing_deadline()
-        self._control(_CLOSE, payload, last=True)
+        self._write_control(build_frame(_CLOSE, payload, masked=self._is_client), last=True)
 
     def _set_closing_deadline(self, more: float = 0.0) -> None:
         seconds = self.timeouts.closing + more
@@ -433,8 +437,7 @@ class WebSocket:
         """
         if not self._discard_until:
             return True
-        now = time.monotonic()
-        while now < self._discard_until and self._discarded < _MAX_DISCARDED:
+        for _ in range(_READS_IN_A_ROW):
             data = self._stream.read(65536, timeout)
             now = time.monotonic()
             if data is None and now - self._stream.heard_at < _QUIET:
@@ -442,6 +445,10 @@ class WebSocket:
             if not data:
                 break
             self._discarded += len(data)
+            if self._discarded >= _MAX_DISCARDED or now >= self._discard_until:
+                break
+        else:
+            return False
         self._discard_until = 0.0
         self._set_closing_deadline()
         return True
@@ -478,11 +485,11 @@ class WebSocket:
         """Answer pings and a Close for a handler that is busy; when to look again."""
         if self._closed:
             return math.inf
-        if self._error:
+        if self._error and not self._over:
             return now + self._busy_look  # it is for the next call of `receive_all`
-        while not self._over:
+        for _ in range(_READS_IN_A_ROW):
             self._answer_controls()
-            if self._ended or self._over or self._parser.unread >= READ_AHEAD:
+            if self._over or self._ended or self._parser.unread >= READ_AHEAD:
                 break
             if not self._read(0):
                 break
@@ -506,8 +513,9 @@ class WebSocket:
 
     def _answer_controls(self) -> None:
         """Answer the pings at hand, and obey a Close that nothing unread stands before."""
-        for payload in self._parser.take_pings():
-            self._control(Opcode.PONG, payload)  # 5.5.3: the same payload
+        pings = self._parser.take_pings()
+        if pings:
+            self._write_control(b"".join(map(self._pong, pings)), force=True)
         try:
             while not self._over and self._parser.control_follows():
                 chunk = self._parser.parse()
@@ -527,7 +535,7 @@ class WebSocket:
                 return heard_at + self.timeouts.ping_after
             self._pinged_at = now
             self._pong_due = now + self.timeouts.pong_within + self._stream.time_to_catch_up()
-            self._control(_PING, b"")
+            self._write_control(build_frame(_PING, b"", masked=self._is_client))
         elif now >= self._pong_due:
             if self._stream.has_unread():  # it is this side that does not read
                 return now + self.timeouts.ping_after

@@ -3,6 +3,7 @@
 And a peer that is slow, but there, is kept.
 """
 
+import contextlib
 import threading
 import time
 import tracemalloc
@@ -11,7 +12,18 @@ from typing import Any
 import pytest
 
 from meeting import BRISK, CALM, Meeting, both_roles, meeting, stand_by
-from peers import PATIENCE, QUICK, Peer, RawServer, echo, eventually, response, serving, unmasked
+from peers import (
+    PATIENCE,
+    QUICK,
+    Peer,
+    RawServer,
+    echo,
+    eventually,
+    response,
+    serving,
+    tcp,
+    unmasked,
+)
 from programs import chat
 from rfc6455 import ConnectionClosed, State, WebSocket, connect
 from rfc6455.connection import READ_AHEAD
@@ -111,6 +123,41 @@ def test_what_is_read_ahead_for_a_busy_handler_is_bounded(role: str) -> None:
             tracemalloc.stop()
         assert met.state() is State.OPEN
         assert READ_AHEAD <= after - before < READ_AHEAD + MIB / 2
+        met.websocket.drop("enough")
+
+
+@both_roles
+@pytest.mark.parametrize("flood", ["pings", "behind a bad frame"])
+def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines(
+    role: str, flood: str
+) -> None:
+    def keep_flooding(met: Meeting) -> None:
+        if flood == "pings":
+            frames = met.frame(0x89, b"p") * 10_000
+        else:
+            frames = met.frame(0x83) + bytes(65536)
+        with contextlib.suppress(OSError):
+            while not met.leave.is_set():
+                met.peer.send(frames)
+
+    def keep_reading(met: Meeting) -> None:
+        with contextlib.suppress(OSError):
+            while met.peer.sock.recv(1 << 20):
+                pass
+
+    def wait_in_vain(websocket: WebSocket) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            websocket.receive()
+
+    with (
+        meeting(role, stand_by, timeouts=BRISK) as met,
+        serving(wait_in_vain, timeouts=QUICK) as other,
+    ):
+        met.spawn(keep_reading, met)
+        met.spawn(keep_flooding, met)
+        for _ in range(2):
+            with tcp(other) as silent:
+                assert silent.read_to_eof() == b""
         met.websocket.drop("enough")
 
 
