@@ -488,13 +488,12 @@ class WebSocket:
         if self._error and not self._over:
             return now + self._busy_look  # it is for the next call of `receive_all`
         for _ in range(_READS_IN_A_ROW):
-            self._answer_controls()
-            if self._over or self._ended or self._parser.unread >= READ_AHEAD:
+            if not self._over:
+                self._answer_controls()
+            if self._over:
+                return self._read_to_the_end(now)
+            if self._ended or self._parser.unread >= READ_AHEAD or not self._read(0):
                 break
-            if not self._read(0):
-                break
-        if self._over:
-            return self._read_to_the_end(now)
         if self._ended and self._stream.lost is not None:
             self._stream.close()  # the handler still has messages to receive, but TCP is over
             return math.inf
@@ -513,12 +512,12 @@ class WebSocket:
 
     def _answer_controls(self) -> None:
         """Answer the pings at hand, and obey a Close that nothing unread stands before."""
-        pings = self._parser.take_pings()
-        if pings:
-            self._write_control(b"".join(map(self._pong, pings)), force=True)
         try:
-            while not self._over and self._parser.control_follows():
-                chunk = self._parser.parse()
+            while not self._over:
+                pings = self._parser.take_pings()
+                if pings:
+                    self._write_control(b"".join(map(self._pong, pings)), force=True)
+                chunk = self._parser.parse() if self._parser.control_follows() else None
                 if chunk is None:
                     break
                 self._obey(chunk.opcode, chunk.payload)

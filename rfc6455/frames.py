@@ -135,8 +135,8 @@ class FrameParser:
         checked nor unmasked: this walks from header to header, up to a Close, a frame that can't
         be right, or one that has not all come.
         """
-        if self._in_frame and self._opcode == Opcode.CLOSE:
-            return []
+        if self._in_frame and self._opcode >= _FIRST_CONTROL:
+            return []  # a control frame that is being parsed comes first
         data = self._data
         at = self._at + self.left if self._in_frame else self._at
         at = max(at, self._walked)

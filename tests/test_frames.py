@@ -491,15 +491,17 @@ def test_pings_are_taken_in_the_middle_of_a_message_that_is_being_parsed() -> No
     assert following is not None and following.payload == b"next"
 
 
-def test_no_ping_is_taken_from_behind_a_close_that_is_being_parsed() -> None:
+@pytest.mark.parametrize("first", [0x88, 0x89])
+def test_no_ping_is_taken_from_behind_a_control_frame_that_is_being_parsed(first: int) -> None:
     parser = FrameParser(masked=True, max_message=1 << 20)
-    close = masked(0x88, b"\x03\xe8bye")
-    parser.feed(close[:8])
+    frame = masked(first, b"\x03\xe8bye")
+    parser.feed(frame[:8])
     assert parser.parse() is None
-    parser.feed(close[8:] + masked(0x89, b"late"))
+    parser.feed(frame[8:] + masked(0x89, b"next"))
     assert parser.take_pings() == []
     chunk = parser.parse()
     assert chunk is not None and chunk.payload == b"\x03\xe8bye"
+    assert parser.take_pings() == [b"next"]
 
 
 @pytest.mark.parametrize(

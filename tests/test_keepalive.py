@@ -83,6 +83,17 @@ def test_close_behind_messages_that_wait_is_answered_once_they_were_received(rol
 
 
 @both_roles
+@pytest.mark.requirement("5.5.2-1")
+def test_ping_behind_a_close_is_not_answered_though_the_handler_is_busy(role: str) -> None:
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        met.peer.send(met.frame(0x88, b"\x03\xe8") + met.frame(0x89, b"late") * 3)
+        assert met.read_frame() == (0x88, b"\x03\xe8")
+        if role == "client":
+            assert met.peer.is_silent(0.3)
+        met.read_eof()
+
+
+@both_roles
 @pytest.mark.parametrize("ending", ["FIN", "FIN after a Close"])
 def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
     role: str, ending: str
