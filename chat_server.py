@@ -19,6 +19,7 @@ from chat_entry import Entry, Log, LogFailed
 from chat_json import avatar_of, decode_object, encode_json, without_surrogates
 from chat_options import open_log, read_options
 from chat_resume import Joined, Resumers, catch_up, check_since, since_of
+from command_line import advise
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "chat"
@@ -98,6 +99,7 @@ def main() -> None:
             headers={"Content-Security-Policy": PAGE_POLICY},
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
+            advise=advise,
             max_connections=options.max_clients,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,

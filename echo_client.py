@@ -6,6 +6,7 @@ import sys
 from io import TextIOWrapper
 
 from rfc6455 import ConnectionClosed, InvalidHandshake, connect
+from rfc6455.handshake import parse_url
 
 
 def main() -> None:
@@ -16,7 +17,9 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show 你 is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with connect(options.url) as websocket:
+        # As in the original: it says that it comes from a page of the server, which demands one.
+        own_origin = parse_url(options.url).origin
+        with connect(options.url, origin=own_origin) as websocket:
             websocket.send(options.message)
             print(f"Send: {options.message}")
             answer = websocket.receive()

@@ -10,6 +10,7 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 
+from command_line import add_server_options, advise
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
@@ -17,8 +18,7 @@ PUBLIC = Path(__file__).parent / "public" / "echo"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A WebSocket echo server.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (%(default)s)")
+    add_server_options(parser, port=8080)
     parser.add_argument("--max-message", type=int, default=32 << 20, help="bytes (%(default)s)")
     parser.add_argument("--plain", action="store_true", help="send back exactly what came")
     parser.add_argument("--deflate", action="store_true", help="compress; pays on slow lines only")
@@ -33,6 +33,9 @@ def main() -> None:
             (options.host, options.port),
             {"/echo": echo_plain if options.plain else echo},
             directory=PUBLIC,
+            allowed_origins=options.allow_origin,
+            allowed_hosts=options.allow_host,
+            advise=advise,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
             one_core=not options.deflate,

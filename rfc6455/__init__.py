@@ -7,7 +7,7 @@ TCP or TLS below.
 from .client import connect
 from .connection import Opening, Prepared, State, WebSocket
 from .deflate import Deflate
-from .errors import ConnectionClosed, InvalidHandshake, ProtocolError
+from .errors import ConnectionClosed, InvalidHandshake, ProtocolError, Refused
 from .frames import CloseCode, Opcode
 from .server import WebSocketServer
 from .stream import Timeouts
@@ -21,6 +21,7 @@ __all__ = [
     "Opening",
     "Prepared",
     "ProtocolError",
+    "Refused",
     "State",
     "Timeouts",
     "WebSocket",

@@ -7,9 +7,11 @@ No socket here. HTTP itself is the standard library's: `http.server` reads a req
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import http.client
 import io
+import ipaddress
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -17,7 +19,7 @@ from email.message import Message
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from .errors import InvalidHandshake
+from .errors import InvalidHandshake, Refused
 
 VERSION = "13"  # the one version there is (4.1); drafts had others
 MAX_HEAD = 16384  # bytes of request or response head; browsers with many cookies stay below 8 KiB
@@ -30,7 +32,9 @@ _PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
 _RESERVED = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
+_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\]+)/?", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 Extension = tuple[str, list[tuple[str, str | None]]]  # a name and its parameters, as written
 
@@ -46,8 +50,109 @@ class Address(NamedTuple):
     @property
     def authority(self) -> str:
         """The Host header's value: the port only where it is not the scheme's own."""
+        is_default = self.port == (443 if self.secure else 80)
+        return str(Authority(self.host, None if is_default else self.port))
+
+    @property
+    def origin(self) -> str:
+        """The origin of a page at this address, for a client to claim that it comes from there."""
+        return str(Origin("https" if self.secure else "http", self.host, self.port))
+
+
+class Authority(NamedTuple):
+    """A host and perhaps a port, as a Host header has them (RFC 3986, 3.2).
+
+    Two that mean the same are equal: names are in lower case, addresses in their shortest form.
+    """
+
+    host: str  # an IPv6 address without its brackets
+    port: int | None = None  # as it was written
+
+    @classmethod
+    def parse(cls, text: str) -> "Authority":
+        """Raises ValueError, in words."""
+        host, _, port = text.rpartition(":")
+        if not re.fullmatch("[0-9]{0,5}", port) or not host or _is_bare_ipv6(text, host):
+            host, port = text, ""
+        if int(port or 0) > 65535:
+            raise ValueError(f"the port of {text!r} is over 65535")
+        return cls(_normal_host(host), int(port) if port else None)
+
+    def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def _is_bare_ipv6(text: str, host: str) -> bool:
+    """Whether the last colon of a text belongs to an address, and does not begin a port.
+
+    An IPv6 address should have brackets. Some clients send it without them, which is no risk, as
+    no name has a colon. Where both readings make sense (`::1:8080`) there is a port.
+    """
+    if ":" not in host or host.startswith("["):
+        return False
+    return _normal_address(host) is None and _normal_address(text) is not None
+
+
+def _normal_host(text: str) -> str:
+    """A name or an address in the one form in which it is compared. Raises ValueError, in words."""
+    if text.startswith("[") and text.endswith("]") and ":" in text:
+        address = _normal_address(text[1:-1])
+    else:
+        address = _normal_address(text)
+    if address is not None:
+        return address
+    name = text.lower().removesuffix(".")  # with the dot it is the same name in the DNS
+    if not name.isascii() and len(name) < 256:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("idna").decode()
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{text[:100]!r} is no host name or address")
+    return name
+
+
+def _normal_address(text: str) -> str | None:
+    """An IP address in its shortest form, without a zone; None for what is no address."""
+    if ":" in text:
+        text = text.partition("%")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).compressed
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as `Authority` has it, is reached from its own machine alone."""
+    if _normal_address(host) is None:
+        return host == "localhost"
+    return ipaddress.ip_address(host).is_loopback
+
+
+LOOPBACK_HOSTS = {Authority("localhost"), Authority("127.0.0.1"), Authority("::1")}
+
+
+class Origin(NamedTuple):
+    """Where a page comes from (RFC 6454). Two that mean the same are equal, as URLs are."""
+
+    scheme: str
+    host: str
+    port: int | None  # the scheme's own where none was written; None where it has none
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin":
+        """Raises ValueError, in words."""
+        match = _ORIGIN.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text[:100]!r} is no origin, as https://chat.example is one")
+        scheme = match[1].lower()
+        host, port = Authority.parse(match[2])
+        return cls(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port)
+
+    def __str__(self) -> str:
+        is_default = self.port == _DEFAULT_PORTS.get(self.scheme)
+        return f"{self.scheme}://{Authority(self.host, None if is_default else self.port)}"
 
 
 def accept_value(key: str) -> str:
@@ -117,29 +222,63 @@ def response_headers(
     return response
 
 
-def check_host(headers: Message, allowed: Collection[str] | None) -> None:
-    """Refuse a request whose Host is not one of `allowed`, with or without its port; None is any.
+def check_host(headers: Message, allowed: Collection[Authority] | None) -> None:
+    """Refuse a request whose Host is not one of `allowed`; None is any.
 
-    This is what stops DNS rebinding: a page of evil.example whose name suddenly means 127.0.0.1
-    has an Origin equal to its Host, so that the check of the origin alone would let it in.
+    One that is allowed without a port is allowed with any. This is what stops DNS rebinding: a
+    page of evil.example whose name suddenly means 127.0.0.1 has an Origin equal to its Host, so
+    that the check of the origin alone would let it in.
     """
-    host = _single(headers, "Host").lower()
-    name = re.sub(r":[0-9]*$", "", host)
-    if allowed is not None and not {host, name} & set(allowed):
-        raise InvalidHandshake(403, f"Host {host!r} is not allowed; --allow-host {name} allows it")
+    text = _single(headers, "Host")
+    if allowed is None:
+        return
+    try:
+        found = Authority.parse(text)
+    except ValueError:
+        raise InvalidHandshake(403, f"Host {text[:100]!r} is not allowed") from None
+    # A port that is not written is the scheme's; a proxy that ends TLS hides which that was.
+    ports = (None, 80, 443) if found.port is None else (None, found.port)
+    if not any(Authority(found.host, port) in allowed for port in ports):
+        could_be = Refused("Host", str(Authority(found.host)))
+        raise InvalidHandshake(403, f"Host '{found}' is not allowed", refused=could_be)
 
 
-def check_origin(headers: Message, allowed: Collection[str]) -> None:
-    """Refuse a page of another site (10.2): browsers name it, and other clients need no Origin."""
+def check_origin(
+    headers: Message, allowed: Collection[Origin] | None, *, secure: bool = False
+) -> None:
+    """Refuse a page of another site (10.2): browsers name it, and other clients need no Origin.
+
+    `allowed` None is any. `secure` tells that this server itself speaks TLS.
+    """
     if "Origin" not in headers:
         return
-    origin = _single(headers, "Origin").lower()
-    site = origin.partition("://")[2]  # none in "null", which a sandboxed page says
-    same = site != "" and site == _single(headers, "Host").lower()
-    if not same and origin not in allowed and "*" not in allowed:
-        raise InvalidHandshake(
-            403, f"Origin {origin!r} is not allowed; --allow-origin {origin} allows it"
-        )
+    text = _single(headers, "Origin")
+    if allowed is None:
+        return
+    try:
+        origin = Origin.parse(text)
+    except ValueError:  # among them "null", which a sandboxed page says
+        raise InvalidHandshake(403, f"Origin {text[:100]!r} is not allowed") from None
+    if origin not in allowed and not _is_own(origin, headers, secure):
+        could_be = Refused("Origin", str(origin))
+        raise InvalidHandshake(403, f"Origin '{origin}' is not allowed", refused=could_be)
+
+
+def _is_own(origin: Origin, headers: Message, secure: bool) -> bool:
+    """Whether a page comes from the host and port that it now asks.
+
+    The schemes need not be equal: behind a proxy that ends TLS the page's is https, while the
+    request reaches us by http. For the same reason a Host without a port is read by the page's
+    scheme: `Host: h` is port 443 to a page of https://h and port 80 to one of http://h. Where
+    this server speaks TLS itself there is nothing to guess, and it is port 443.
+    """
+    try:
+        host, port = Authority.parse(_single(headers, "Host"))
+    except ValueError:
+        return False
+    if port is None:
+        port = 443 if secure else _DEFAULT_PORTS.get(origin.scheme)
+    return (host, port) == (origin.host, origin.port)
 
 
 # The client's side (4.1)

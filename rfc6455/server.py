@@ -26,7 +26,7 @@ from typing import Any
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
-from .errors import ConnectionClosed, InvalidHandshake
+from .errors import ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
 from .stream import TLS, Stream, Timeouts
 
@@ -41,10 +41,33 @@ _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def _allowed_hosts(address: str, named: Collection[str]) -> set[str] | None:
-    """The Host names to answer to; None: any, as a server for a network can't know its names."""
-    if named or address in ("localhost", "::1") or address.startswith("127."):
-        return handshake.LOOPBACK_HOSTS | {host.lower() for host in named}
+def _check_directory(directory: str | os.PathLike[str] | None) -> str | None:
+    if directory is not None and not os.path.isdir(directory):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
+    return None if directory is None else os.fspath(directory)
+
+
+def _parse_origins(texts: Collection[str]) -> set[handshake.Origin] | None:
+    """The origins to let in besides the server's own; None: any. Raises ValueError."""
+    if "*" in texts:
+        return None
+    return {handshake.Origin.parse(text) for text in texts}
+
+
+def _hosts_to_answer(
+    told: str, bound: str, named: Collection[handshake.Authority]
+) -> set[handshake.Authority] | None:
+    """The Host names to answer to; None: any, as a server for a network can't know its names.
+
+    `told` is the address to listen on as the program gave it, perhaps a name, and `bound` the one
+    that it turned out to be: on some machines their own name means an address of loopback.
+    """
+    own = set()
+    for address in (told, bound):
+        with contextlib.suppress(ValueError):  # "", which is every address
+            own.add(handshake.Authority.parse(address)._replace(port=None))
+    if named or any(handshake.is_loopback(each.host) for each in own):
+        return handshake.LOOPBACK_HOSTS | own | set(named)
     return None
 
 
@@ -64,11 +87,13 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
 
     When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
-    loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
-    bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101, for a
-    query or a cookie that will not do. `one_core` keeps this thread and those it starts from now on
-    to one core, which serves many busy connections faster. Raises OSError where the address or
-    directory will not do.
+    loopback address only loopback Host names, that address and `allowed_hosts` are answered.
+    Besides the server's own pages those of `allowed_origins` are let in, and all with "*".
+    `advise` adds to a refusal, in the answer and in the log, how to allow what was refused.
+    `max_message` is in bytes. `headers` go with every answer. `check` may raise InvalidHandshake
+    before the 101, for a query or a cookie that will not do. `one_core` keeps this thread and those
+    it starts from now on to one core, which serves many busy connections faster. Raises OSError
+    where the address or directory will not do, and ValueError for what is no origin or host.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -84,6 +109,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         headers: Mapping[str, str] | None = None,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
+        advise: Callable[[Refused], str] | None = None,
         subprotocols: Sequence[str] = (),
         max_connections: int = 10_000,
         max_message: int = MAX_MESSAGE,
@@ -93,15 +119,14 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         check: Callable[[Opening], None] | None = None,
         one_core: bool = False,
     ) -> None:
-        if directory is not None and not os.path.isdir(directory):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
         if one_core:
             _hold_to_one_core()
         self.routes = routes
-        self.directory = directory
+        self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
-        self.allowed_origins = {origin.lower() for origin in allowed_origins}
-        self.allowed_hosts = _allowed_hosts(address[0], allowed_hosts)
+        self.allowed_origins = _parse_origins(allowed_origins)
+        self._named_hosts = {handshake.Authority.parse(each) for each in allowed_hosts}
+        self.advise = advise
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
@@ -186,8 +211,10 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     # What http.server lets a subclass mend
 
     def server_bind(self) -> None:
+        told = str(self.server_address[0])
         socketserver.TCPServer.server_bind(self)  # HTTPServer would ask DNS for our own name
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.allowed_hosts = _hosts_to_answer(told, self.server_name, self._named_hosts)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -237,7 +264,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def setup(self) -> None:
         server, self.peer = self.server, _peer(self.client_address)
         tls = TLS(server.ssl_context) if server.ssl_context else None
-        self.directory = os.fspath(server.directory or "")
+        self.directory = server.directory or ""
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(server.timeouts.opening, "the opening handshake took too long")
         self.rfile = self._head = _Head(self.stream)
@@ -249,7 +276,10 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self.stream.shake_hands()
             self.handle_one_request()
         except InvalidHandshake as error:
-            self._refuse(error.status, error.reason, error.headers)
+            reason = error.reason
+            if error.refused and self.server.advise:
+                reason += "; " + self.server.advise(error.refused)
+            self._refuse(error.status, reason, error.headers)
         except OSError as error:
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
@@ -297,7 +327,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer the opening handshake (4.2), and run the handler for as long as it lasts."""
         server, headers = self.server, self.headers
         handshake.check_request(self.command, self.request_version, headers)
-        handshake.check_origin(headers, server.allowed_origins)
+        secure = server.ssl_context is not None
+        handshake.check_origin(headers, server.allowed_origins, secure=secure)
         offers = handshake.parse_extensions(headers)
         deflate, extension = None, None
         if server.deflate and (accepted := accept_offer(offers, server.deflate)):

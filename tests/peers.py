@@ -150,10 +150,10 @@ class Peer:
 
 @contextlib.contextmanager
 def serving(
-    handler: Callable[[WebSocket], None], path: str = "/", **options: Any
+    handler: Callable[[WebSocket], None], path: str = "/", host: str = "127.0.0.1", **options: Any
 ) -> Iterator[WebSocketServer]:
-    """Our server on a free port of 127.0.0.1, with one handler."""
-    server = WebSocketServer(("127.0.0.1", 0), {path: handler}, **options)
+    """Our server on a free port of this host, with one handler."""
+    server = WebSocketServer((host, 0), {path: handler}, **options)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -220,10 +220,11 @@ class RawServer:
     Use it in a `with` statement; its end waits for the scripts and raises what they raised.
     """
 
-    def __init__(self, script: Callable[[Peer], None]) -> None:
+    def __init__(self, script: Callable[[Peer], None], host: str = "127.0.0.1") -> None:
         self.script = script
         self.errors: list[BaseException] = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.create_server((host, 0), family=family)
         self.port: int = self.listener.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}/"
         self.accepted = 0

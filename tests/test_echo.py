@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
-from peers import Peer, RawServer, after_handshake, eventually, masked, unmasked
-from programs import ROOT, Program, answer_close, echo, leave, name_of, run
+from peers import PATIENCE, Peer, RawServer, after_handshake, eventually, masked, request, unmasked
+from programs import ROOT, Program, answer_close, echo, leave, name_of, run, running
 
 PRINTED = "Send: hello, world!你好\nReceive: [hello, world!你好]\n"
 SIZES = [0, 1, 125, 126, 511, 512, 513, 65535, 65536, 300_000]
@@ -78,6 +80,18 @@ def test_client_sends_one_masked_text_frame_and_closes_with_1000() -> None:
         ended = run("echo_client.py", raw.url)
     assert ended.stdout.decode() == PRINTED
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST", "[::1]"])
+def test_client_says_that_it_comes_from_a_page_of_the_server(host: str) -> None:
+    def script(peer: Peer) -> None:
+        heads.append(peer.read_head())
+
+    heads: list[str] = []
+    address = "::1" if host == "[::1]" else "127.0.0.1"
+    with RawServer(script, address) as raw:
+        run("echo_client.py", f"ws://{host}:{raw.port}/echo?a")
+    assert f"\r\nOrigin: http://{host.lower()}:{raw.port}\r\n" in heads[0]
 
 
 def test_client_prints_a_binary_answer_as_text() -> None:
@@ -384,6 +398,50 @@ def test_bad_option_ends_the_server_with_one_clear_line(options: list[str]) -> N
     lines = [line for line in ended.stderr.decode().splitlines() if line[:1] not in " u"]
     assert len(lines) == 1, ended.stderr
     assert options[0] in lines[0] or options[-1] in lines[0]
+
+
+@pytest.mark.parametrize(
+    "options", [["--allow-origin", "foo"], ["--allow-host", "http://h"], ["--allow-host", "*"]]
+)
+@pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
+def test_servers_say_in_one_line_what_is_no_origin_or_host(script: str, options: list[str]) -> None:
+    ended = run(script, *options)
+    last = ended.stderr.decode().splitlines()[-1]
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert f"argument {options[0]}: '{options[1]}' is no " in last
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Origin": "https://Evil.example:443/"},
+        {"Origin": "http://evil.example:8080"},
+        {"Host": "evil.example:8080"},
+        {"Host": "[2001:db8::7]:8080"},
+        {"Host": "2001:db8::7"},
+        {"Host": "127.0.0.9:8080"},
+    ],
+)
+@pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
+def test_servers_let_in_what_they_refused_once_they_are_started_as_they_advised(
+    script: str, changes: dict[str, str]
+) -> None:
+    path = "/echo" if script == "echo_server.py" else "/ws"
+    with running(script) as strict:
+        status, text = strict.answer(request(cast(Any, strict), path, **changes))
+        assert status == 403
+        advice = re.search(r"; (--allow-\w+) (\S+) allows it\n$", text)
+        assert advice, text
+        assert advice[0].strip() in eventually(lambda: strict.log)
+    with running(script, *advice.groups()) as lax, lax.join(path, **changes):
+        pass
+
+
+def test_server_on_another_address_of_loopback_prints_a_url_that_works() -> None:
+    with echo("--host", "127.0.0.2") as server:
+        assert server.url == f"http://127.0.0.2:{server.server_port}"
+        with urllib.request.urlopen(server.url, timeout=PATIENCE) as page:
+            assert page.status == 200
 
 
 def test_port_in_use_ends_the_server_with_one_clear_line(server: Program) -> None:
