@@ -4,21 +4,26 @@ Left out: proxies, redirects, authentication and reconnecting, which a caller kn
 """
 
 import contextlib
+import http.client
+import io
 import socket
 import ssl
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from email.message import Message
-from typing import Any
+from typing import Any, cast
 
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, build_offer, check_answer
 from .errors import InvalidHandshake
-from .handshake import Address
+from .handshake import Address, Response
 from .stream import TLS, Stream, Timeouts
+
+MAX_INTERIM = 10  # 1xx responses before the one that counts; a server sends one, or two
+BODY_SIZE = 1024  # bytes of a refusal's text, of which the error repeats the beginning
+BODY_TIME = 1.0  # seconds to wait for that text: it comes with the head, or is not worth it
 
 _connecting: weakref.WeakValueDictionary[tuple[str, int], threading.Lock]
 _connecting = weakref.WeakValueDictionary()
@@ -56,11 +61,13 @@ def connect(
                 error = failure
                 continue
             with _opening(stream, give_up):
-                status, response, received = _exchange(stream, request)
-                chosen = handshake.check_response(status, response, key, subprotocols)
+                response, received = _exchange(stream, request)
+                chosen = handshake.check_response(response, key, subprotocols)
                 agreed = check_answer(chosen.extensions, deflate)
         path, _, query = address.target.partition("?")
-        opening = Opening(path, query, response, address.authority, chosen.subprotocol, agreed)
+        opening = Opening(
+            path, query, response.headers, address.authority, chosen.subprotocol, agreed
+        )
         return WebSocket(
             stream, opening, is_client=True, max_message=max_message, received=received
         )
@@ -116,11 +123,24 @@ def _opening(stream: Stream, give_up: float) -> Iterator[None]:
         raise
 
 
-def _exchange(stream: Stream, request: bytes) -> tuple[int, Message, bytes]:
-    """Send the request; status and headers of the response, and what came behind them."""
+def _exchange(stream: Stream, request: bytes) -> tuple[Response, bytes]:
+    """Send the request; the 101 response, and what came behind it. Raises InvalidHandshake."""
     stream.shake_hands()
     stream.write(request, wait=True)
-    data = b""
+    received = b""
+    for _ in range(MAX_INTERIM + 1):
+        head, received = _read_head(stream, received)
+        response = handshake.parse_response(head)
+        if response.status == 101:
+            return response, received
+        if response.status >= 200:
+            raise handshake.refusal(response, _read_body(stream, head + received))
+        # RFC 9110, 15.2: any number of 1xx responses may precede the one that counts
+    raise InvalidHandshake(response.status, f"over {MAX_INTERIM} interim responses")
+
+
+def _read_head(stream: Stream, data: bytes) -> tuple[bytes, bytes]:
+    """A response's head, its empty line included, and what came behind it."""
     while b"\r\n\r\n" not in data:
         more = stream.read(4096)
         if not more:
@@ -128,5 +148,46 @@ def _exchange(stream: Stream, request: bytes) -> tuple[int, Message, bytes]:
         data += more
         if len(data) > handshake.MAX_HEAD and b"\r\n\r\n" not in data:
             raise InvalidHandshake(400, f"the response head is over {handshake.MAX_HEAD} bytes")
-    head, end, received = data.partition(b"\r\n\r\n")
-    return *handshake.parse_response(head + end), received
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return head + end, rest
+
+
+def _read_body(stream: Stream, received: bytes) -> bytes:
+    """The beginning of the text of a refusal, of which so much was received; perhaps nothing.
+
+    http.client knows where a body ends, and undoes its chunks.
+    """
+    source = _Source(stream, received)
+    response = http.client.HTTPResponse(cast(socket.socket, source), method="GET")
+    body = b""
+    # The server may say anything here. That it refuses is known, and is what the caller is told.
+    with contextlib.closing(response), contextlib.suppress(http.client.HTTPException, ValueError):
+        response.begin()
+        while len(body) < BODY_SIZE and (piece := response.read1(BODY_SIZE)):
+            body += piece
+    return body
+
+
+class _Source(io.RawIOBase):
+    """What http.client reads a response from: what came already, then the stream for a while."""
+
+    def __init__(self, stream: Stream, received: bytes) -> None:
+        self._stream = stream
+        self._received = received
+        self._give_up = time.monotonic() + BODY_TIME
+
+    def makefile(self, *_: object) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._received[: len(buffer)]
+        if data:
+            self._received = self._received[len(data) :]
+        else:
+            left = max(0.0, self._give_up - time.monotonic())
+            data = self._stream.read(len(buffer), left) or b""
+        buffer[: len(data)] = data
+        return len(data)

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from email.message import Message
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -27,7 +28,11 @@ _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3: a value no other protocol
 _TOKEN_CHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TOKEN = re.compile(_TOKEN_CHARS)
 _HEADER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[1-9] ([0-9]{3}) [^\x00\r\n]*\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: ([^\x00\r\n]*))?\r\n")
+_SHOWN = 200  # characters of what a server said that an error repeats
+# Control characters but the tab, line ends, and what turns the direction of text: a terminal obeys
+# them, and one line can look like two, or like another. Half a surrogate can't even be printed.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
@@ -158,6 +163,11 @@ class Origin(NamedTuple):
 def accept_value(key: str) -> str:
     """Sec-WebSocket-Accept for a Sec-WebSocket-Key, as text (4.2.2, step 5.4)."""
     return base64.b64encode(hashlib.sha1((key + _GUID).encode("latin-1")).digest()).decode()
+
+
+def printable(text: str) -> str:
+    """A peer's text for a terminal or a log: what would act on it is shown as `\\x1b` or `\\n`."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def check_header_line(line: bytes) -> None:
@@ -353,18 +363,59 @@ def build_request(
     return request + b"\r\n"
 
 
-def parse_response(head: bytes) -> tuple[int, Message]:
-    """Status and headers of a response head, its empty line included. Raises InvalidHandshake."""
+class Response(NamedTuple):
+    """A response's head."""
+
+    status: int
+    phrase: str  # in the server's words, fit for a terminal
+    headers: Message
+
+
+def parse_response(head: bytes) -> Response:
+    """Read a response's head, its empty line included. Raises InvalidHandshake."""
     first, *lines, _ = head.splitlines(keepends=True)
-    status = _STATUS_LINE.fullmatch(first)
-    if not status:
+    found = _STATUS_LINE.fullmatch(first)
+    if not found:
         raise InvalidHandshake(400, f"not an HTTP/1.1 response: {first[:60]!r}")
-    for line in lines:
-        check_header_line(line)
+    minor, status, phrase = found.groups(default=b"")
+    if (minor, status) == (b"0", b"101"):  # 4.1: a refusal may be of any version, this may not
+        raise InvalidHandshake(101, "the server agreed in HTTP/1.0")
+    if status == b"101":
+        for line in lines:
+            check_header_line(line)
+    else:  # A refusal is told even where a line of it is malformed: nothing hangs on the line.
+        lines = [line for line in lines if _HEADER_LINE.fullmatch(line)]
     try:
-        return int(status[1]), http.client.parse_headers(io.BytesIO(b"".join(lines)))
+        headers = http.client.parse_headers(io.BytesIO(b"".join(lines)))
     except http.client.HTTPException as error:
         raise InvalidHandshake(400, f"the response is malformed: {error}") from None
+    return Response(int(status), _excerpt(phrase), headers)
+
+
+def refusal(response: Response, body: bytes) -> InvalidHandshake:
+    """What to raise for a response other than 101 (4.1): what the server said, and how it ends."""
+    status, reason, headers = response
+    if not reason and status in list(HTTPStatus):
+        reason = HTTPStatus(status).phrase
+    location = headers.get("Location")
+    if 300 <= status < 400 and location is not None:
+        reason += f", to {_excerpt(location.encode('latin-1', 'replace'))}"
+    shown = _excerpt(body) if _is_text(headers) else ""
+    return InvalidHandshake(status, reason, headers.items(), body=shown)
+
+
+def _is_text(headers: Message) -> bool:
+    """Whether a body is for people to read; what says nothing of itself usually is."""
+    if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        return False
+    kind = headers.get("Content-Type", "text/plain")
+    return re.match(r"\s*(text/|application/[^;]*(json|xml))", kind, re.IGNORECASE) is not None
+
+
+def _excerpt(data: bytes) -> str:
+    """The beginning of a server's words, as one line that does nothing to a terminal."""
+    words = printable(" ".join(data.decode(errors="replace").split()))
+    return words if len(words) <= _SHOWN else words[: _SHOWN - 1] + "…"
 
 
 class Answer(NamedTuple):
@@ -374,10 +425,11 @@ class Answer(NamedTuple):
     extensions: list[Extension]
 
 
-def check_response(status: int, headers: Message, key: str, subprotocols: Sequence[str]) -> Answer:
+def check_response(response: Response, key: str, subprotocols: Sequence[str]) -> Answer:
     """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake."""
+    status, _, headers = response
     if status != 101:
-        raise InvalidHandshake(status, f"the server answered {status}", headers.items())
+        raise refusal(response, b"")
     if _single(headers, "Upgrade", status).lower() != "websocket":
         raise InvalidHandshake(status, "the Upgrade header is not websocket")
     if not has_token(headers, "Connection", "upgrade"):

@@ -12,7 +12,7 @@ import pytest
 
 from peers import ACCEPT, KEY, PATIENCE
 from rfc6455 import InvalidHandshake, handshake
-from rfc6455.handshake import Authority, Origin
+from rfc6455.handshake import Authority, Origin, Response
 
 PROJECT = Path(__file__).parent.parent
 
@@ -1014,7 +1014,7 @@ def test_header_line_may_not_be(line: bytes) -> None:
     ],
 )
 def test_response_may_have_any_reason_phrase_and_further_headers(status_line: bytes) -> None:
-    status, headers = handshake.parse_response(
+    response = handshake.parse_response(
         status_line
         + b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
         + b"Set-Cookie: a=b\r\n"
@@ -1025,8 +1025,8 @@ def test_response_may_have_any_reason_phrase_and_further_headers(status_line: by
         + b"Set-Cookie: c=d\r\n"
         + b"\r\n"
     )
-    handshake.check_response(status, headers, KEY, [])
-    assert headers.get_all("Set-Cookie") == ["a=b", "c=d"]
+    handshake.check_response(response, KEY, [])
+    assert response.headers.get_all("Set-Cookie") == ["a=b", "c=d"]
 
 
 @pytest.mark.requirement("4.1-22")
@@ -1078,7 +1078,7 @@ def test_response_of_too_many_headers_is_refused() -> None:
     ids=str,
 )
 def test_response_that_agrees_opens(changes: dict[str, str | None]) -> None:
-    handshake.check_response(101, response_headers(**changes), KEY, [])
+    handshake.check_response(Response(101, "", response_headers(**changes)), KEY, [])
 
 
 BROKEN_AGREEMENTS: list[dict[str, str | None]] = [
@@ -1108,7 +1108,9 @@ BROKEN_AGREEMENTS: list[dict[str, str | None]] = [
 @pytest.mark.parametrize("changes", BROKEN_AGREEMENTS, ids=str)
 def test_response_that_breaks_its_agreement_is_refused(changes: dict[str, str | None]) -> None:
     with pytest.raises(InvalidHandshake) as refusal:
-        handshake.check_response(101, response_headers(**changes), KEY, ["chat", "superchat"])
+        handshake.check_response(
+            Response(101, "", response_headers(**changes)), KEY, ["chat", "superchat"]
+        )
     assert refusal.value.status == 101  # as received: so InvalidHandshake says
 
 
@@ -1127,13 +1129,15 @@ def test_response_with_a_header_twice_is_refused(name: str, value: str) -> None:
     headers = response_headers(Sec_WebSocket_Protocol="chat")
     headers[name] = value
     with pytest.raises(InvalidHandshake):
-        handshake.check_response(101, headers, KEY, ["chat", "superchat"])
+        handshake.check_response(Response(101, "", headers), KEY, ["chat", "superchat"])
 
 
 @pytest.mark.requirement("4.1-21")
 def test_response_with_a_subprotocol_is_refused_where_none_was_asked_for() -> None:
     with pytest.raises(InvalidHandshake):
-        handshake.check_response(101, response_headers(Sec_WebSocket_Protocol="chat"), KEY, [])
+        handshake.check_response(
+            Response(101, "", response_headers(Sec_WebSocket_Protocol="chat")), KEY, []
+        )
 
 
 @pytest.mark.requirement("4.1-17", "11.3.5-2")
@@ -1144,7 +1148,7 @@ def test_response_of_another_status_is_refused_with_that_status(status: int) -> 
     headers = response_headers(Sec_WebSocket_Version="8, 7")
     headers["Sec-WebSocket-Version"] = "0"
     with pytest.raises(InvalidHandshake) as refusal:
-        handshake.check_response(status, headers, KEY, [])
+        handshake.check_response(Response(status, "", headers), KEY, [])
     assert refusal.value.status == status
     assert ("Sec-WebSocket-Version", "8, 7") in list(refusal.value.headers)
     assert ("Sec-WebSocket-Version", "0") in list(refusal.value.headers)
@@ -1233,7 +1237,7 @@ def test_long_malformed_extensions_do_not_hold_up_the_process() -> None:
     program = r"""
 from email.message import Message
 from rfc6455 import InvalidHandshake, handshake
-from rfc6455.handshake import Authority, Origin
+from rfc6455.handshake import Authority, Origin, Response
 
 for value in [
     "foo" + ";a " * 3000 + "!",
