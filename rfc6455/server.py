@@ -272,14 +272,14 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self.close_connection = True
 
     def handle(self) -> None:
+        """Answer, or end with a line in the log: the peer may vanish at any point, also while it
+        is being refused."""
         try:
-            self.stream.shake_hands()
-            self.handle_one_request()
-        except InvalidHandshake as error:
-            reason = error.reason
-            if error.refused and self.server.advise:
-                reason += "; " + self.server.advise(error.refused)
-            self._refuse(error.status, reason, error.headers)
+            try:
+                self.stream.shake_hands()
+                self.handle_one_request()
+            except InvalidHandshake as error:
+                self._refuse(error.status, self._reason_of(error), error.headers)
         except OSError as error:
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
@@ -356,6 +356,11 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             server.slots.release()
 
     # Answers
+
+    def _reason_of(self, error: InvalidHandshake) -> str:
+        if error.refused and self.server.advise:
+            return f"{error.reason}; {self.server.advise(error.refused)}"
+        return error.reason
 
     def _refuse(self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
