@@ -397,6 +397,113 @@ def test_client_tries_the_next_address_where_one_refuses(monkeypatch: pytest.Mon
     assert server.accepted == 1
 
 
+@contextlib.contextmanager
+def swallowing() -> Iterator[int]:
+    """A port that answers nobody: what Linux does when those it has taken are not accepted."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(10):
+            sock = stack.enter_context(socket.socket())
+            sock.settimeout(0.05)
+            try:
+                sock.connect(listener.getsockname())
+            except TimeoutError:
+                yield listener.getsockname()[1]
+                return
+        pytest.skip("this system takes connections without an end")
+
+
+@pytest.mark.requirement("4.1-5")
+@pytest.mark.parametrize("count", [1, 3])
+def test_client_tries_the_next_address_beside_one_that_answers_nothing(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_slowly(peer: Peer) -> None:
+        head = peer.read_head()
+        assert peer.is_silent(0.8)  # there is time for this, too
+        peer.send(response(head))
+        answer_close(peer)
+
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(swallowing()) for _ in range(count)]
+        server = stack.enter_context(RawServer(answer_slowly))
+        resolve_to(monkeypatch, *ports, server.port)
+        for _ in range(2):  # the first leaves nothing behind that the second would wait for
+            with connect("ws://h/", timeouts=Timeouts(opening=3.0)):
+                pass
+    assert server.accepted == 2
+
+
+def test_client_fails_in_time_where_no_address_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rfc6455.client, "ATTEMPT_DELAY", 0.05)
+    with swallowing() as one, swallowing() as other:
+        resolve_to(monkeypatch, one, other)
+        with pytest.raises(TimeoutError, match="took too long"):
+            connect("ws://h/", timeouts=Timeouts(opening=0.3))
+
+
+def test_client_goes_on_at_once_where_an_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rfc6455.client, "ATTEMPT_DELAY", 2 * PATIENCE)
+    with socket.socket() as bound, listening([]) as server:
+        bound.bind(("127.0.0.1", 0))
+        resolve_to(monkeypatch, bound.getsockname()[1], server.port)
+        with connect("ws://h/"):
+            pass
+
+
+def test_client_stays_with_the_first_address_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening([]) as server, listening([]) as other:
+        resolve_to(monkeypatch, server.port, other.port)
+        with connect("ws://h/"):
+            pass
+    assert (server.accepted, other.accepted) == (1, 0)
+
+
+def test_client_tries_addresses_of_ipv6_and_ipv4_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def resolve(*_: object, **__: object) -> list[Any]:
+        six = [(socket.AF_INET6, 1, 6, "", (f"2001:db8::{i}", 80, 0, 0)) for i in (1, 2, 3)]
+        four = [(socket.AF_INET, 1, 6, "", (f"192.0.2.{i}", 80)) for i in (1, 1, 2)]
+        return six + four
+
+    def refuse(_: socket.socket, address: tuple[Any, ...]) -> None:
+        tried.append(address[0])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(ConnectionRefusedError):
+        connect("ws://h/")
+    assert tried == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3"]
+
+
+@pytest.mark.requirement("4.1-2")
+def test_client_that_waits_for_its_turn_at_one_address_tries_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_come, go_on = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        head = peer.read_head()
+        has_come.set()
+        assert go_on.wait(PATIENCE)
+        peer.send(response(head))
+        answer_close(peer)
+
+    with RawServer(script) as busy, listening([]) as free, ThreadPoolExecutor() as pool:
+        first = pool.submit(connect, busy.url)
+        assert has_come.wait(PATIENCE)
+        resolve_to(monkeypatch, busy.port, free.port)
+        with connect("ws://h/"):
+            pass
+        go_on.set()
+        first.result(PATIENCE).close()
+    assert (busy.accepted, free.accepted) == (1, 1)
+
+
 @pytest.mark.requirement("4.1-5")
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_client_fails_in_time_where_nothing_is_answered(scheme: str) -> None:
@@ -577,7 +684,7 @@ def refusal_text(answer: bytes, ends: bool = True) -> str:
 
     def script(peer: Peer) -> None:
         peer.read_head()
-        with contextlib.suppress(ConnectionError):  # the client has read enough
+        with contextlib.suppress(OSError):  # the client has read enough, and is gone
             peer.send(answer)
             if ends:
                 peer.sock.shutdown(socket.SHUT_WR)
