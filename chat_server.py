@@ -20,6 +20,7 @@ from chat_json import avatar_of, decode_object, encode_json, without_surrogates
 from chat_options import open_log, read_options
 from chat_resume import Joined, Resumers, catch_up, check_since, since_of
 from command_line import advise
+from console import log_to_stderr
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "chat"
@@ -89,7 +90,7 @@ Item = Said | Joined | Entry | threading.Event
 def main() -> None:
     global chat_log
     read_options(options)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    log_to_stderr()
     try:
         chat_log = open_log(options, broadcast.put)
         server = WebSocketServer(

@@ -5,6 +5,7 @@ import argparse
 import sys
 from io import TextIOWrapper
 
+from console import printable
 from rfc6455 import ConnectionClosed, InvalidHandshake, connect
 from rfc6455.handshake import parse_url
 
@@ -21,14 +22,14 @@ def main() -> None:
         own_origin = parse_url(options.url).origin
         with connect(options.url, origin=own_origin) as websocket:
             websocket.send(options.message)
-            print(f"Send: {options.message}")
+            print(f"Send: {printable(options.message)}")
             answer = websocket.receive()
-            text = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
-            print(f"Receive: {text}")
+            text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+            print(f"Receive: {printable(text)}")
     except (ValueError, OSError, InvalidHandshake) as error:
-        sys.exit(f"cannot connect to {options.url}: {error}")
+        sys.exit(printable(f"cannot connect to {options.url}: {error}"))
     except ConnectionClosed as error:
-        sys.exit(f"the server closed the connection: {error}")
+        sys.exit(printable(f"the server closed the connection: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell says it: ended by signal 2
 

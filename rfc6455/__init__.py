@@ -9,6 +9,7 @@ from .connection import Opening, Prepared, State, WebSocket
 from .deflate import Deflate
 from .errors import ConnectionClosed, InvalidHandshake, ProtocolError, Refused
 from .frames import CloseCode, Opcode
+from .handshake import printable
 from .server import WebSocketServer
 from .stream import Timeouts
 
@@ -27,4 +28,5 @@ __all__ = [
     "WebSocket",
     "WebSocketServer",
     "connect",
+    "printable",
 ]

@@ -392,6 +392,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def list_directory(self, path: Any) -> None:
         self._refuse(404, "no such file")
 
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's word)
+        log.debug("%s: %s", self.peer, ascii(format % args))  # and not to stderr
+
     def log_request(self, code: object = "-", size: object = "-") -> None:
         log.debug("%s: %s %s", self.peer, ascii(getattr(self, "requestline", "")), code)
 

@@ -60,10 +60,19 @@ def test_client_finds_the_server_where_both_are_by_default() -> None:
     assert '"ws://127.0.0.1:8080/echo"' in source and '"hello, world!你好"' in source
 
 
-@pytest.mark.parametrize("message", ["", "a", "[x]", "two\nlines", "🤖 <b>&amp;</b>", "x" * 50_000])
+@pytest.mark.parametrize(
+    "message", ["", "a", "[x]", "a\tb \\n", "👩‍🚀 🤖 <b>&amp;</b>", "x" * 50_000]
+)
 def test_client_sends_the_message_it_is_given(server: Program, message: str) -> None:
     ended = run("echo_client.py", f"{server.ws_url}/echo", message)
     assert ended.stdout.decode() == f"Send: {message}\nReceive: [{message}]\n"
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_client_shows_control_characters(server: Program) -> None:
+    ended = run("echo_client.py", f"{server.ws_url}/echo", "two\nlines \x1b[2J\x9b")
+    shown = "two\\nlines \\x1b[2J\\x9b"
+    assert ended.stdout.decode() == f"Send: {shown}\nReceive: [{shown}]\n"
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
@@ -159,7 +168,8 @@ def test_client_says_in_one_line_that_nobody_listens() -> None:
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404"),
         (b"HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n", "301"),
-        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "200"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "200 OK: <html>$"),
+        (b"HTTP/1.1 400 \x1b[2J\r\n\r\nno\nentry\x9b", r"400 \\x1b\[2J: no entry"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "Upgrade"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "HTTP"),
         (b"", "ended|reset|closed"),
@@ -183,6 +193,7 @@ def test_client_says_in_one_line_that_it_is_refused(answer: bytes, words: str) -
     [
         (unmasked(0x88, b"\x03\xe8"), "1000"),
         (unmasked(0x88, b"\x03\xf0no entry"), "1008 no entry"),
+        (unmasked(0x88, b"\x03\xf0no\x1b[2J\nentry"), r"1008 no\\x1b\[2J\\nentry$"),
         (unmasked(0x88), "1005"),
         (b"", "1006"),
         (b"\x81\x05he", "1006"),
