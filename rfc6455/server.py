@@ -37,6 +37,7 @@ Handler = Callable[[WebSocket], None]
 SPARE_CONNECTIONS = 128  # beyond `max_connections`, for pages, and for telling the rest 503
 SHUTDOWN_GRACE = 3.0  # seconds for clients to answer 1001; the whole exit has five
 _RESPONSE_TIME = 60.0  # seconds for a client to fetch one file
+_METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -251,8 +252,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     server: WebSocketServer
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
     request_version = "HTTP/1.1"  # of answers to what is no HTTP
-    command = sys_version = ""
-    server_version = "rfc6455"
+    command = ""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".html": "text/html; charset=utf-8",  # spelled out: a system's own tables differ
         ".css": "text/css; charset=utf-8",
@@ -307,10 +307,19 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _method_not_allowed(self) -> None:
-        self._refuse(405, f"{self.command} is not for here", [("Allow", "GET, HEAD")])
+    def do_OPTIONS(self) -> None:
+        """Say what is allowed (RFC 9110, 9.3.7): HAProxy asks so whether a server is well."""
+        if handshake.has_token(self.headers, "Upgrade", "websocket"):
+            return self._method_not_allowed()
+        self._check_request()
+        self.send_response(204)
+        self.send_header("Allow", _METHODS)
+        self.end_headers()
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _method_not_allowed
+    def _method_not_allowed(self) -> None:
+        self._refuse(405, f"{self.command} is not for here", [("Allow", _METHODS)])
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = _method_not_allowed
 
     def _check_request(self) -> None:
         """Refuse what http.server lets pass. Raises InvalidHandshake."""
@@ -319,7 +328,10 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or any(length != "0" for length in lengths):
             raise InvalidHandshake(400, "a GET request with a body")
-        handshake.check_host(self.headers, self.server.allowed_hosts)
+        # RFC 9112, 3.2: HTTP/1.0 may leave out the Host, and health checks of proxies do. No
+        # browser does, so that this can't be a page whose name was rebound.
+        if self.request_version != "HTTP/1.0" or "Host" in self.headers:
+            handshake.check_host(self.headers, self.server.allowed_hosts)
         path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)  # the absolute form (4.2.1)
         self.path = "/" + path.lstrip("/\\")  # "//host" would be another site in a redirect
 
@@ -391,6 +403,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     def list_directory(self, path: Any) -> None:
         self._refuse(404, "no such file")
+
+    def version_string(self) -> str:
+        return "rfc6455"  # http.server would add Python's version, or at least a blank
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's word)
         log.debug("%s: %s", self.peer, ascii(format % args))  # and not to stderr

@@ -99,7 +99,7 @@ def parse(text: str) -> Answer:
     found = re.fullmatch(r"HTTP/1\.1 ([0-9]{3}) [ -~]*", status_line)
     assert found, text
     assert end, text
-    assert all(re.fullmatch(r"[A-Za-z-]+: [ -~]*", line) for line in lines), lines
+    assert all(re.fullmatch(r"[A-Za-z-]+: [!-~]([ -~]*[!-~])?", line) for line in lines), lines
     return Answer(int(found[1]), message_from_string("\n".join(lines) + "\n\n"), body)
 
 
@@ -838,6 +838,55 @@ def test_server_serves_a_client_of_http_1_0(public: Path) -> None:
         _, text = answer_to(server, b"GET /page.css HTTP/1.0\r\nHost: localhost\r\n\r\n")
     answer = parse(text)
     assert (answer.status, answer.body) == (200, "p {}")
+
+
+@pytest.mark.parametrize("allowed_hosts", [[], ["chat.example"]])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    ("health_check", "status"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", 200),
+        (b"HEAD / HTTP/1.0\r\nUser-Agent: x\r\n\r\n", 200),
+        (b"OPTIONS / HTTP/1.0\r\n\r\n", 204),  # HAProxy's, where nothing else is told
+        (b"OPTIONS / HTTP/1.0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 204),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 204),
+        (b"GET /nosuch HTTP/1.0\r\n\r\n", 404),
+    ],
+)
+def test_server_is_well_to_a_health_check_without_a_host(
+    public: Path, health_check: bytes, status: int, host: str, allowed_hosts: list[str]
+) -> None:
+    with serving_files(public, host=host, allowed_hosts=allowed_hosts) as server:
+        found, text = answer_to(server, health_check)
+    assert found == status
+    parse(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"OPTIONS / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: evil.example\r\n\r\n", 403),
+        (b"OPTIONS / HTTP/1.0\r\nHost: evil.example\r\n\r\n", 403),
+        (b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost:\r\n\r\n", 403),
+        (GOOD.replace(b"HTTP/1.1\r\nHost: 127.0.0.1", b"HTTP/1.0").replace(b" / ", b" /ws "), 400),
+    ],
+)
+def test_server_lets_nothing_but_http_1_0_leave_out_the_host(
+    public: Path, data: bytes, status: int
+) -> None:
+    with serving_files(public) as server:
+        assert answer_to(server, data)[0] == status
+
+
+def test_server_says_what_methods_it_has(public: Path) -> None:
+    with serving_files(public) as server:
+        for method in ("OPTIONS", "POST"):
+            answer = fetch(server, "/page.css", method)
+            assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
+            assert answer.headers["Server"] == "rfc6455"
 
 
 def test_server_serves_a_client_that_would_rather_speak_http_2(public: Path) -> None:
