@@ -1,6 +1,7 @@
 """What the servers' command lines have in common: where to listen, and whom to let in."""
 
 import argparse
+import shlex
 
 from rfc6455 import Refused
 from rfc6455.handshake import Authority, Origin
@@ -32,7 +33,8 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
 
 def advise(refused: Refused) -> str:
     """How to allow what the server has refused, for those who read its answer or its log."""
-    return f"--allow-{refused.header.lower()} {refused.value} allows it"
+    # Quoted where a shell would take it apart: the brackets of an IPv6 address are a pattern.
+    return f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
 
 
 def _origin(text: str) -> str:

@@ -272,8 +272,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self.close_connection = True
 
     def handle(self) -> None:
-        """Answer, or end with a line in the log: the peer may vanish at any point, also while it
-        is being refused."""
+        """Answer. The peer may vanish at any point, also while it is being refused."""
         try:
             try:
                 self.stream.shake_hands()

@@ -50,6 +50,13 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return code.to_bytes(2, "big") + reason.encode()
 
 
+def has_ipv6() -> bool:
+    """Whether a test may listen on ::1: not in every container."""
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
 def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """Ask until the answer is true; the answer."""
     deadline = time.monotonic() + patience
