@@ -399,7 +399,8 @@ def refusal(response: Response, body: bytes) -> InvalidHandshake:
         reason = HTTPStatus(status).phrase
     location = headers.get("Location")
     if 300 <= status < 400 and location is not None:
-        reason += f", to {_excerpt(location.encode('latin-1', 'replace'))}"
+        where = f"to {_excerpt(location.encode('latin-1', 'replace'))}"
+        reason = f"{reason}, {where}" if reason else where
     shown = _excerpt(body) if _is_text(headers) else ""
     return InvalidHandshake(status, reason, headers.items(), body=shown)
 

@@ -714,6 +714,13 @@ def refusal_text(answer: bytes, ends: bool = True) -> str:
             "301 Moved, to https://h/x",
         ),
         (
+            b"HTTP/1.1 300 \r\nLocation: /a\r\nContent-Length: 0\r\n\r\n",
+            "300 Multiple Choices, to /a",
+        ),
+        (b"HTTP/1.1 399 \r\nLocation: /a\r\nContent-Length: 0\r\n\r\n", "399 to /a"),
+        (b"HTTP/1.1 400 \r\nLocation: /a\r\nContent-Length: 0\r\n\r\n", "400 Bad Request"),
+        (b"HTTP/1.1 201 \r\nLocation: /a\r\nContent-Length: 0\r\n\r\n", "201 Created"),
+        (
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /\x9bevil\r\nContent-Length: 0\r\n\r\n",
             "307 Temporary Redirect, to /\ufffdevil",
         ),

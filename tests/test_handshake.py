@@ -723,6 +723,8 @@ def test_request_without_origin_is_not_taken_for_a_browsers() -> None:
         ("chat.example.", "http://chat.example"),
         ("localhost:8000", "ws://localhost:8000"),
         ("localhost", "wss://localhost"),
+        ("localhost:80", "ws://localhost"),
+        ("localhost:443", "wss://localhost"),
     ],
 )
 def test_page_of_the_same_site_is_let_in(host: str, origin: str) -> None:
