@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from chat_entry import KEPT, Entry, Log, LogFailed
 from chat_log import ChatLog
+from command_line import add_server_options
 
 
 def read_options(options: argparse.Namespace) -> None:
     """Parse the command line into `options`; exits with status 2 and a line where it is wrong."""
     parser = argparse.ArgumentParser(description="A chat over WebSockets.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one (%(default)s)")
+    add_server_options(parser, port=8000)
     parser.add_argument("--history", metavar="FILE", help="keep what was said in this file")
     parser.add_argument(
         "--keep", type=int, default=KEPT, metavar="N", help="of it the newest N (%(default)s)"
@@ -23,8 +23,6 @@ def read_options(options: argparse.Namespace) -> None:
     )
     parser.add_argument("--max-message", type=int, default=65536, help="bytes (%(default)s)")
     parser.add_argument("--max-clients", type=int, default=10000, help="(%(default)s)")
-    parser.add_argument("--allow-origin", action="append", default=[], help="a page's, to let in")
-    parser.add_argument("--allow-host", action="append", default=[], help="a name to answer to")
     parser.add_argument("--hide-emails", action="store_true", help="send them to nobody")
     parser.add_argument("--all-cores", action="store_true", help="do not keep to one, which pays")
     parser.add_argument(

@@ -19,6 +19,8 @@ from chat_entry import Entry, Log, LogFailed
 from chat_json import avatar_of, decode_object, encode_json, without_surrogates
 from chat_options import open_log, read_options
 from chat_resume import Joined, Resumers, catch_up, check_since, since_of
+from command_line import advise
+from console import log_to_stderr
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "chat"
@@ -88,7 +90,7 @@ Item = Said | Joined | Entry | threading.Event
 def main() -> None:
     global chat_log
     read_options(options)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    log_to_stderr()
     try:
         chat_log = open_log(options, broadcast.put)
         server = WebSocketServer(
@@ -98,6 +100,7 @@ def main() -> None:
             headers={"Content-Security-Policy": PAGE_POLICY},
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
+            advise=advise,
             max_connections=options.max_clients,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,

@@ -5,7 +5,9 @@ import argparse
 import sys
 from io import TextIOWrapper
 
+from console import printable
 from rfc6455 import ConnectionClosed, InvalidHandshake, connect
+from rfc6455.handshake import parse_url
 
 
 def main() -> None:
@@ -16,16 +18,18 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show 你 is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with connect(options.url) as websocket:
+        # As in the original: it says that it comes from a page of the server, which demands one.
+        own_origin = parse_url(options.url).origin
+        with connect(options.url, origin=own_origin) as websocket:
             websocket.send(options.message)
-            print(f"Send: {options.message}")
+            print(f"Send: {printable(options.message)}")
             answer = websocket.receive()
-            text = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
-            print(f"Receive: {text}")
+            text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+            print(f"Receive: {printable(text)}")
     except (ValueError, OSError, InvalidHandshake) as error:
-        sys.exit(f"cannot connect to {options.url}: {error}")
+        sys.exit(printable(f"cannot connect to {options.url}: {error}"))
     except ConnectionClosed as error:
-        sys.exit(f"the server closed the connection: {error}")
+        sys.exit(printable(f"the server closed the connection: {error}"))
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell says it: ended by signal 2
 

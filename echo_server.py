@@ -5,34 +5,36 @@ It answers each message in brackets until the client closes; the original only t
 """
 
 import argparse
-import logging
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 
+from command_line import add_server_options, advise
+from console import LineWriter, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
+# differs from Go: a client is answered, whether or not somebody reads what is printed.
+output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A WebSocket echo server.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (%(default)s)")
+    add_server_options(parser, port=8080)
     parser.add_argument("--max-message", type=int, default=32 << 20, help="bytes (%(default)s)")
     parser.add_argument("--plain", action="store_true", help="send back exactly what came")
     parser.add_argument("--deflate", action="store_true", help="compress; pays on slow lines only")
     options = parser.parse_args()
     if options.max_message < 1:
         parser.error("--max-message is a positive number")
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show 你 is no reason to fail
-        sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    log_to_stderr()
     try:
         server = WebSocketServer(
             (options.host, options.port),
             {"/echo": echo_plain if options.plain else echo},
             directory=PUBLIC,
+            allowed_origins=options.allow_origin,
+            allowed_hosts=options.allow_host,
+            advise=advise,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
             one_core=not options.deflate,
@@ -46,9 +48,9 @@ def main() -> None:
 def echo(websocket: WebSocket) -> None:
     for message in websocket:
         text = message if isinstance(message, str) else message.decode(errors="replace")
-        print(f"Receive: {text}", flush=True)
+        output.write(f"Receive: {printable(text)}")
         websocket.send(f"[{text}]")
-        print(f"Send: [{text}]", flush=True)
+        output.write(f"Send: [{printable(text)}]")
 
 
 def echo_plain(websocket: WebSocket) -> None:

@@ -7,8 +7,9 @@ TCP or TLS below.
 from .client import connect
 from .connection import Opening, Prepared, State, WebSocket
 from .deflate import Deflate
-from .errors import ConnectionClosed, InvalidHandshake, ProtocolError
+from .errors import ConnectionClosed, InvalidHandshake, ProtocolError, Refused
 from .frames import CloseCode, Opcode
+from .handshake import printable
 from .server import WebSocketServer
 from .stream import Timeouts
 
@@ -21,9 +22,11 @@ __all__ = [
     "Opening",
     "Prepared",
     "ProtocolError",
+    "Refused",
     "State",
     "Timeouts",
     "WebSocket",
     "WebSocketServer",
     "connect",
+    "printable",
 ]

@@ -151,7 +151,7 @@ def _message_frame(
     if deflate and len(payload) >= deflate.least:
         bits = deflate.client_max_window_bits if masked else deflate.server_max_window_bits
         smaller = compress(payload, bits)
-        if len(smaller) < len(payload):
+        if smaller is not None and len(smaller) < len(payload):
             return build_frame(opcode, smaller, masked=masked, rsv1=True)
     return build_frame(opcode, payload, masked=masked)
 

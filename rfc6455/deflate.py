@@ -92,8 +92,6 @@ def check_answer(answer: Sequence[Extension], ours: Deflate | None) -> Deflate |
         raise InvalidHandshake(101, "server_no_context_takeover was asked for")
     if "client_max_window_bits" in agreed and not ours.client_max_window_bits:
         raise InvalidHandshake(101, "client_max_window_bits was not offered")
-    if client_bits < _LEAST_WINDOW:
-        raise InvalidHandshake(101, "client_max_window_bits=8 can't be kept to")
     client_forgets = "client_no_context_takeover" in agreed
     return Deflate(server_forgets, client_forgets, server_bits, client_bits, ours.least)
 
@@ -119,8 +117,14 @@ def _read(parameters: list[tuple[str, str | None]], *, offer: bool) -> dict[str,
     return found
 
 
-def compress(payload: bytes, window_bits: int) -> bytes:
-    """The payload deflated on its own, without the tail (7.2.1)."""
+def compress(payload: bytes, window_bits: int) -> bytes | None:
+    """The payload deflated on its own, without the tail (7.2.1); None: send it as it is.
+
+    7.1.2.2: a server may ask for a window of 256 bytes, to which zlib can't keep. Then nothing is
+    compressed, which each message may choose (7.2).
+    """
+    if window_bits < _LEAST_WINDOW:
+        return None
     compressor = zlib.compressobj(wbits=-window_bits)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(_TAIL)
 
@@ -132,6 +136,7 @@ class Inflater:
         self._window_bits = window_bits
         self._forgets = no_context_takeover
         self._window = b""  # what was inflated last: zlib forgets it at a block with BFINAL
+        self._begun = False  # this message has had a byte
         self._final_blocks = 0  # in this message
         self._inflater = zlib.decompressobj(-window_bits)
 
@@ -147,8 +152,16 @@ class Inflater:
 
         Raises ProtocolError: 1009 before more than `room` bytes are there, 1007 for bad data.
         """
+        self._begun = self._begun or bool(data)
+        if not self._begun:
+            # An empty message takes one byte (7.2.3.6), but several libraries send none, as zlib
+            # gives none out when it is flushed twice. It is taken as empty; the tail alone would
+            # be the middle of a block, and spoil what follows.
+            return b""
+        if done:
+            data += _TAIL
+            self._begun = False
         clear = bytearray()
-        data += _TAIL if done else b""
         try:
             while data:
                 piece = self._inflater.decompress(data, room + 1 - len(clear))

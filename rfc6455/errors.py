@@ -1,6 +1,7 @@
 """The three ways a WebSocket can go wrong. A class exists only where a caller catches it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class ProtocolError(Exception):
@@ -12,19 +13,45 @@ class ProtocolError(Exception):
         self.reason = reason
 
 
+class Refused(NamedTuple):
+    """What a server refused and a program could allow: which header, and what it would allow."""
+
+    header: str  # "Origin" or "Host"
+    value: str  # as `allowed_origins` and `allowed_hosts` of a server take it
+
+
 class InvalidHandshake(Exception):
     """The opening handshake failed (RFC 6455, 4): `status` is the HTTP status that says so.
 
-    On a server it is the answer to send, with `headers`; on a client the one that was received,
-    which is 101 where the answer claimed to agree but broke the rules of doing so, and 400 where
-    it was no HTTP response.
+    On a server it is the answer to send, with `headers`, and `refused` is what could be allowed.
+    On a client `status` is the one that was received, `reason` its reason phrase, and `body` the
+    beginning of a text that came with it. There it is 101 where the answer claimed to agree but
+    broke the rules of doing so, and 400 where it was no HTTP response. `reason` and `body` are
+    fit for a terminal, whatever the peer sent; `headers` are as they came.
     """
 
-    def __init__(self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(f"{status} {reason}")
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        body: str = "",
+        refused: Refused | None = None,
+    ) -> None:
+        super().__init__(f"{status} {reason}".rstrip())
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.body = body
+        self.refused = refused
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        if not self.body:
+            return said
+        # Many servers begin the text with the status line, too: once is enough.
+        return self.body if self.body.startswith(said) else f"{said}: {self.body}"
 
 
 class ConnectionClosed(Exception):

@@ -7,17 +7,20 @@ No socket here. HTTP itself is the standard library's: `http.server` reads a req
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import http.client
 import io
+import ipaddress
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from email.message import Message
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from .errors import InvalidHandshake
+from .errors import InvalidHandshake, Refused
 
 VERSION = "13"  # the one version there is (4.1); drafts had others
 MAX_HEAD = 16384  # bytes of request or response head; browsers with many cookies stay below 8 KiB
@@ -25,12 +28,18 @@ _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3: a value no other protocol
 _TOKEN_CHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TOKEN = re.compile(_TOKEN_CHARS)
 _HEADER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[1-9] ([0-9]{3}) [^\x00\r\n]*\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: ([^\x00\r\n]*))?\r\n")
+_SHOWN = 200  # characters of what a server said that an error repeats
+# Control characters but the tab, line ends, and what turns the direction of text: a terminal obeys
+# them, and one line can look like two, or like another. Half a surrogate can't even be printed.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
 _RESERVED = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
+_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\]+)/?", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 Extension = tuple[str, list[tuple[str, str | None]]]  # a name and its parameters, as written
 
@@ -46,13 +55,119 @@ class Address(NamedTuple):
     @property
     def authority(self) -> str:
         """The Host header's value: the port only where it is not the scheme's own."""
+        is_default = self.port == (443 if self.secure else 80)
+        return str(Authority(self.host, None if is_default else self.port))
+
+    @property
+    def origin(self) -> str:
+        """The origin of a page at this address, for a client to claim that it comes from there."""
+        return str(Origin("https" if self.secure else "http", self.host, self.port))
+
+
+class Authority(NamedTuple):
+    """A host and perhaps a port, as a Host header has them (RFC 3986, 3.2).
+
+    Two that mean the same are equal: names are in lower case, addresses in their shortest form.
+    """
+
+    host: str  # an IPv6 address without its brackets
+    port: int | None = None  # as it was written
+
+    @classmethod
+    def parse(cls, text: str) -> "Authority":
+        """Raises ValueError, in words."""
+        host, _, port = text.rpartition(":")
+        if not re.fullmatch("[0-9]{0,5}", port) or not host or _is_bare_ipv6(text, host):
+            host, port = text, ""
+        if int(port or 0) > 65535:
+            raise ValueError(f"the port of {text!r} is over 65535")
+        return cls(_normal_host(host), int(port) if port else None)
+
+    def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def _is_bare_ipv6(text: str, host: str) -> bool:
+    """Whether the last colon of a text belongs to an address, and does not begin a port.
+
+    An IPv6 address should have brackets. Some clients send it without them, which is no risk, as
+    no name has a colon. Where both readings make sense (`::1:8080`) there is a port.
+    """
+    if ":" not in host or host.startswith("["):
+        return False
+    return _normal_address(host) is None and _normal_address(text) is not None
+
+
+def _normal_host(text: str) -> str:
+    """A name or an address in the one form in which it is compared. Raises ValueError, in words."""
+    if text.startswith("[") and text.endswith("]") and ":" in text:
+        address = _normal_address(text[1:-1])
+    else:
+        address = _normal_address(text)
+    if address is not None:
+        return address
+    name = text.lower().removesuffix(".")  # with the dot it is the same name in the DNS
+    if not name.isascii() and len(name) < 256:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("idna").decode()
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{text[:100]!r} is no host name or address")
+    return name
+
+
+def _normal_address(text: str) -> str | None:
+    """An IP address in its shortest form, without a zone; None for what is no address."""
+    if ":" in text:
+        text = text.partition("%")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).compressed
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as `Authority` has it, is reached from its own machine alone."""
+    if _normal_address(host) is None:
+        return host == "localhost"
+    return ipaddress.ip_address(host).is_loopback
+
+
+LOOPBACK_HOSTS = {Authority("localhost"), Authority("127.0.0.1"), Authority("::1")}
+
+
+class Origin(NamedTuple):
+    """Where a page comes from (RFC 6454). Two that mean the same are equal, as URLs are."""
+
+    scheme: str
+    host: str
+    port: int | None  # the scheme's own where none was written; None where it has none
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin":
+        """Raises ValueError, in words."""
+        match = _ORIGIN.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text[:100]!r} is no origin, as https://chat.example is one")
+        scheme = match[1].lower()
+        host, port = Authority.parse(match[2])
+        return cls(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port)
+
+    def __str__(self) -> str:
+        is_default = self.port == _DEFAULT_PORTS.get(self.scheme)
+        return f"{self.scheme}://{Authority(self.host, None if is_default else self.port)}"
 
 
 def accept_value(key: str) -> str:
     """Sec-WebSocket-Accept for a Sec-WebSocket-Key, as text (4.2.2, step 5.4)."""
     return base64.b64encode(hashlib.sha1((key + _GUID).encode("latin-1")).digest()).decode()
+
+
+def printable(text: str) -> str:
+    """A peer's text for a terminal or a log: what would act on it is shown as `\\x1b` or `\\n`."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def check_header_line(line: bytes) -> None:
@@ -117,29 +232,63 @@ def response_headers(
     return response
 
 
-def check_host(headers: Message, allowed: Collection[str] | None) -> None:
-    """Refuse a request whose Host is not one of `allowed`, with or without its port; None is any.
+def check_host(headers: Message, allowed: Collection[Authority] | None) -> None:
+    """Refuse a request whose Host is not one of `allowed`; None is any.
 
-    This is what stops DNS rebinding: a page of evil.example whose name suddenly means 127.0.0.1
-    has an Origin equal to its Host, so that the check of the origin alone would let it in.
+    One that is allowed without a port is allowed with any. This is what stops DNS rebinding: a
+    page of evil.example whose name suddenly means 127.0.0.1 has an Origin equal to its Host, so
+    that the check of the origin alone would let it in.
     """
-    host = _single(headers, "Host").lower()
-    name = re.sub(r":[0-9]*$", "", host)
-    if allowed is not None and not {host, name} & set(allowed):
-        raise InvalidHandshake(403, f"Host {host!r} is not allowed; --allow-host {name} allows it")
+    text = _single(headers, "Host")
+    if allowed is None:
+        return
+    try:
+        found = Authority.parse(text)
+    except ValueError:
+        raise InvalidHandshake(403, f"Host {text[:100]!r} is not allowed") from None
+    # A port that is not written is the scheme's; a proxy that ends TLS hides which that was.
+    ports = (None, 80, 443) if found.port is None else (None, found.port)
+    if not any(Authority(found.host, port) in allowed for port in ports):
+        could_be = Refused("Host", str(Authority(found.host)))
+        raise InvalidHandshake(403, f"Host '{found}' is not allowed", refused=could_be)
 
 
-def check_origin(headers: Message, allowed: Collection[str]) -> None:
-    """Refuse a page of another site (10.2): browsers name it, and other clients need no Origin."""
+def check_origin(
+    headers: Message, allowed: Collection[Origin] | None, *, secure: bool = False
+) -> None:
+    """Refuse a page of another site (10.2): browsers name it, and other clients need no Origin.
+
+    `allowed` None is any. `secure` tells that this server itself speaks TLS.
+    """
     if "Origin" not in headers:
         return
-    origin = _single(headers, "Origin").lower()
-    site = origin.partition("://")[2]  # none in "null", which a sandboxed page says
-    same = site != "" and site == _single(headers, "Host").lower()
-    if not same and origin not in allowed and "*" not in allowed:
-        raise InvalidHandshake(
-            403, f"Origin {origin!r} is not allowed; --allow-origin {origin} allows it"
-        )
+    text = _single(headers, "Origin")
+    if allowed is None:
+        return
+    try:
+        origin = Origin.parse(text)
+    except ValueError:  # among them "null", which a sandboxed page says
+        raise InvalidHandshake(403, f"Origin {text[:100]!r} is not allowed") from None
+    if origin not in allowed and not _is_own(origin, headers, secure):
+        could_be = Refused("Origin", str(origin))
+        raise InvalidHandshake(403, f"Origin '{origin}' is not allowed", refused=could_be)
+
+
+def _is_own(origin: Origin, headers: Message, secure: bool) -> bool:
+    """Whether a page comes from the host and port that it now asks.
+
+    The schemes need not be equal: behind a proxy that ends TLS the page's is https, while the
+    request reaches us by http. For the same reason a Host without a port is read by the page's
+    scheme: `Host: h` is port 443 to a page of https://h and port 80 to one of http://h. Where
+    this server speaks TLS itself there is nothing to guess, and it is port 443.
+    """
+    try:
+        host, port = Authority.parse(_single(headers, "Host"))
+    except ValueError:
+        return False
+    if port is None:
+        port = 443 if secure else _DEFAULT_PORTS.get(origin.scheme)
+    return (host, port) == (origin.host, origin.port)
 
 
 # The client's side (4.1)
@@ -214,18 +363,60 @@ def build_request(
     return request + b"\r\n"
 
 
-def parse_response(head: bytes) -> tuple[int, Message]:
-    """Status and headers of a response head, its empty line included. Raises InvalidHandshake."""
+class Response(NamedTuple):
+    """A response's head."""
+
+    status: int
+    phrase: str  # in the server's words, fit for a terminal
+    headers: Message
+
+
+def parse_response(head: bytes) -> Response:
+    """Read a response's head, its empty line included. Raises InvalidHandshake."""
     first, *lines, _ = head.splitlines(keepends=True)
-    status = _STATUS_LINE.fullmatch(first)
-    if not status:
+    found = _STATUS_LINE.fullmatch(first)
+    if not found:
         raise InvalidHandshake(400, f"not an HTTP/1.1 response: {first[:60]!r}")
-    for line in lines:
-        check_header_line(line)
+    minor, status, phrase = found.groups(default=b"")
+    if (minor, status) == (b"0", b"101"):  # 4.1: a refusal may be of any version, this may not
+        raise InvalidHandshake(101, "the server agreed in HTTP/1.0")
+    if status == b"101":
+        for line in lines:
+            check_header_line(line)
+    else:  # A refusal is told even where a line of it is malformed: nothing hangs on the line.
+        lines = [line for line in lines if _HEADER_LINE.fullmatch(line)]
     try:
-        return int(status[1]), http.client.parse_headers(io.BytesIO(b"".join(lines)))
+        headers = http.client.parse_headers(io.BytesIO(b"".join(lines)))
     except http.client.HTTPException as error:
         raise InvalidHandshake(400, f"the response is malformed: {error}") from None
+    return Response(int(status), _excerpt(phrase), headers)
+
+
+def refusal(response: Response, body: bytes) -> InvalidHandshake:
+    """What to raise for a response other than 101 (4.1): what the server said, and how it ends."""
+    status, reason, headers = response
+    if not reason and status in list(HTTPStatus):
+        reason = HTTPStatus(status).phrase
+    location = headers.get("Location")
+    if 300 <= status < 400 and location is not None:
+        where = f"to {_excerpt(location.encode('latin-1', 'replace'))}"
+        reason = f"{reason}, {where}" if reason else where
+    shown = _excerpt(body) if _is_text(headers) else ""
+    return InvalidHandshake(status, reason, headers.items(), body=shown)
+
+
+def _is_text(headers: Message) -> bool:
+    """Whether a body is for people to read; what says nothing of itself usually is."""
+    if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        return False
+    kind = headers.get("Content-Type", "text/plain")
+    return re.match(r"\s*(text/|application/[^;]*(json|xml))", kind, re.IGNORECASE) is not None
+
+
+def _excerpt(data: bytes) -> str:
+    """The beginning of a server's words, as one line that does nothing to a terminal."""
+    words = printable(" ".join(data.decode(errors="replace").split()))
+    return words if len(words) <= _SHOWN else words[: _SHOWN - 1] + "…"
 
 
 class Answer(NamedTuple):
@@ -235,10 +426,11 @@ class Answer(NamedTuple):
     extensions: list[Extension]
 
 
-def check_response(status: int, headers: Message, key: str, subprotocols: Sequence[str]) -> Answer:
+def check_response(response: Response, key: str, subprotocols: Sequence[str]) -> Answer:
     """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake."""
+    status, _, headers = response
     if status != 101:
-        raise InvalidHandshake(status, f"the server answered {status}", headers.items())
+        raise refusal(response, b"")
     if _single(headers, "Upgrade", status).lower() != "websocket":
         raise InvalidHandshake(status, "the Upgrade header is not websocket")
     if not has_token(headers, "Connection", "upgrade"):

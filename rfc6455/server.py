@@ -26,7 +26,7 @@ from typing import Any
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
-from .errors import ConnectionClosed, InvalidHandshake
+from .errors import ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
 from .stream import SLOWEST_PEER, TLS, Stream, Timeouts
 
@@ -38,14 +38,38 @@ SPARE_CONNECTIONS = 128  # beyond `max_connections`, for pages, and for telling 
 SHUTDOWN_GRACE = 3.0  # seconds for clients to answer 1001; the whole exit has five
 _RESPONSE_TIME = 60.0  # seconds for a client to fetch one file; a large one is given more
 _TOO_LONG = "the file took too long to fetch"
+_METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def _allowed_hosts(address: str, named: Collection[str]) -> set[str] | None:
-    """The Host names to answer to; None: any, as a server for a network can't know its names."""
-    if named or address in ("localhost", "::1") or address.startswith("127."):
-        return handshake.LOOPBACK_HOSTS | {host.lower() for host in named}
+def _check_directory(directory: str | os.PathLike[str] | None) -> str | None:
+    if directory is not None and not os.path.isdir(directory):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
+    return None if directory is None else os.fspath(directory)
+
+
+def _parse_origins(texts: Collection[str]) -> set[handshake.Origin] | None:
+    """The origins to let in besides the server's own; None: any. Raises ValueError."""
+    if "*" in texts:
+        return None
+    return {handshake.Origin.parse(text) for text in texts}
+
+
+def _hosts_to_answer(
+    told: str, bound: str, named: Collection[handshake.Authority]
+) -> set[handshake.Authority] | None:
+    """The Host names to answer to; None: any, as a server for a network can't know its names.
+
+    `told` is the address to listen on as the program gave it, perhaps a name, and `bound` the one
+    that it turned out to be: on some machines their own name means an address of loopback.
+    """
+    own = set()
+    for address in (told, bound):
+        with contextlib.suppress(ValueError):  # "", which is every address
+            own.add(handshake.Authority.parse(address)._replace(port=None))
+    if named or any(handshake.is_loopback(each.host) for each in own):
+        return handshake.LOOPBACK_HOSTS | own | set(named)
     return None
 
 
@@ -69,11 +93,13 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
 
     When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
-    loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
-    bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101, for a
-    query or a cookie that will not do. `one_core` keeps this thread and those it starts from now on
-    to one core, which serves many busy connections faster. Raises OSError where the address or
-    directory will not do.
+    loopback address only loopback Host names, that address and `allowed_hosts` are answered.
+    Besides the server's own pages those of `allowed_origins` are let in, and all with "*".
+    `advise` adds to a refusal, in the answer and in the log, how to allow what was refused.
+    `max_message` is in bytes. `headers` go with every answer. `check` may raise InvalidHandshake
+    before the 101, for a query or a cookie that will not do. `one_core` keeps this thread and those
+    it starts from now on to one core, which serves many busy connections faster. Raises OSError
+    where the address or directory will not do, and ValueError for what is no origin or host.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -90,6 +116,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         headers: Mapping[str, str] | None = None,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
+        advise: Callable[[Refused], str] | None = None,
         subprotocols: Sequence[str] = (),
         max_connections: int = 10_000,
         max_message: int = MAX_MESSAGE,
@@ -99,15 +126,14 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         check: Callable[[Opening], None] | None = None,
         one_core: bool = False,
     ) -> None:
-        if directory is not None and not os.path.isdir(directory):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
         if one_core:
             _hold_to_one_core()
         self.routes = routes
-        self.directory = directory
+        self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
-        self.allowed_origins = {origin.lower() for origin in allowed_origins}
-        self.allowed_hosts = _allowed_hosts(address[0], allowed_hosts)
+        self.allowed_origins = _parse_origins(allowed_origins)
+        self._named_hosts = {handshake.Authority.parse(each) for each in allowed_hosts}
+        self.advise = advise
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
@@ -198,8 +224,10 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             raise _Signalled
 
     def server_bind(self) -> None:
+        told = str(self.server_address[0])
         socketserver.TCPServer.server_bind(self)  # HTTPServer would ask DNS for our own name
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.allowed_hosts = _hosts_to_answer(told, self.server_name, self._named_hosts)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -240,8 +268,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     server: WebSocketServer
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
     request_version = "HTTP/1.1"  # of answers to what is no HTTP
-    command = sys_version = ""
-    server_version = "rfc6455"
+    command = ""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".html": "text/html; charset=utf-8",  # spelled out: a system's own tables differ
         ".css": "text/css; charset=utf-8",
@@ -253,7 +280,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def setup(self) -> None:
         server, self.peer = self.server, _peer(self.client_address)
         tls = TLS(server.ssl_context) if server.ssl_context else None
-        self.directory = os.fspath(server.directory or "")
+        self.directory = server.directory or ""
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(server.timeouts.opening, "the opening handshake took too long")
         self.rfile = self._head = _Head(self.stream)
@@ -261,11 +288,13 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self.close_connection = True
 
     def handle(self) -> None:
+        """Answer. The peer may vanish at any point, also while it is being refused."""
         try:
-            self.stream.shake_hands()
-            self.handle_one_request()
-        except InvalidHandshake as error:
-            self._refuse(error.status, error.reason, error.headers)
+            try:
+                self.stream.shake_hands()
+                self.handle_one_request()
+            except InvalidHandshake as error:
+                self._refuse(error.status, self._reason_of(error), error.headers)
         except OSError as error:
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
@@ -294,10 +323,19 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _method_not_allowed(self) -> None:
-        self._refuse(405, f"{self.command} is not for here", [("Allow", "GET, HEAD")])
+    def do_OPTIONS(self) -> None:
+        """Say what is allowed (RFC 9110, 9.3.7): HAProxy asks so whether a server is well."""
+        if handshake.has_token(self.headers, "Upgrade", "websocket"):
+            return self._method_not_allowed()
+        self._check_request()
+        self.send_response(204)
+        self.send_header("Allow", _METHODS)
+        self.end_headers()
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _method_not_allowed
+    def _method_not_allowed(self) -> None:
+        self._refuse(405, f"{self.command} is not for here", [("Allow", _METHODS)])
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = _method_not_allowed
 
     def _check_request(self) -> None:
         """Refuse what http.server lets pass. Raises InvalidHandshake."""
@@ -306,7 +344,10 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or any(length != "0" for length in lengths):
             raise InvalidHandshake(400, "a GET request with a body")
-        handshake.check_host(self.headers, self.server.allowed_hosts)
+        # RFC 9112, 3.2: HTTP/1.0 may leave out the Host, and health checks of proxies do. No
+        # browser does, so that this can't be a page whose name was rebound.
+        if self.request_version != "HTTP/1.0" or "Host" in self.headers:
+            handshake.check_host(self.headers, self.server.allowed_hosts)
         path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)  # the absolute form (4.2.1)
         self.path = "/" + path.lstrip("/\\")  # "//host" would be another site in a redirect
 
@@ -314,7 +355,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer the opening handshake (4.2), and run the handler for as long as it lasts."""
         server, headers = self.server, self.headers
         handshake.check_request(self.command, self.request_version, headers)
-        handshake.check_origin(headers, server.allowed_origins)
+        secure = server.ssl_context is not None
+        handshake.check_origin(headers, server.allowed_origins, secure=secure)
         offers = handshake.parse_extensions(headers)
         deflate, extension = None, None
         if server.deflate and (accepted := accept_offer(offers, server.deflate)):
@@ -342,6 +384,11 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             server.slots.release()
 
     # Answers
+
+    def _reason_of(self, error: InvalidHandshake) -> str:
+        if error.refused and self.server.advise:
+            return f"{error.reason}; {self.server.advise(error.refused)}"
+        return error.reason
 
     def _refuse(self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
@@ -378,6 +425,12 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     def list_directory(self, path: Any) -> None:
         self._refuse(404, "no such file")
+
+    def version_string(self) -> str:
+        return "rfc6455"  # http.server would add Python's version, or at least a blank
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's word)
+        log.debug("%s: %s", self.peer, ascii(format % args))  # and not to stderr
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         log.debug("%s: %s %s", self.peer, ascii(getattr(self, "requestline", "")), code)

@@ -50,6 +50,13 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return code.to_bytes(2, "big") + reason.encode()
 
 
+def has_ipv6() -> bool:
+    """Whether a test may listen on ::1: not in every container."""
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
 def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """Ask until the answer is true; the answer."""
     deadline = time.monotonic() + patience
@@ -156,10 +163,10 @@ class Reachable(Protocol):
 
 @contextlib.contextmanager
 def serving(
-    handler: Callable[[WebSocket], None], path: str = "/", **options: Any
+    handler: Callable[[WebSocket], None], path: str = "/", host: str = "127.0.0.1", **options: Any
 ) -> Iterator[WebSocketServer]:
-    """Our server on a free port of 127.0.0.1, with one handler."""
-    server = WebSocketServer(("127.0.0.1", 0), {path: handler}, **options)
+    """Our server on a free port of this host, with one handler."""
+    server = WebSocketServer((host, 0), {path: handler}, **options)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -226,10 +233,11 @@ class RawServer:
     Use it in a `with` statement; its end waits for the scripts and raises what they raised.
     """
 
-    def __init__(self, script: Callable[[Peer], None]) -> None:
+    def __init__(self, script: Callable[[Peer], None], host: str = "127.0.0.1") -> None:
         self.script = script
         self.errors: list[BaseException] = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.create_server((host, 0), family=family)
         self.port: int = self.listener.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}/"
         self.accepted = 0

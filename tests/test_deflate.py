@@ -262,6 +262,8 @@ AGREED = [
     (Deflate(), '; server_max_window_bits="10"', (False, False, 10, 15)),
     (Deflate(), "; client_max_window_bits=10", (False, False, 15, 10)),
     (Deflate(), '; client_max_window_bits="9"', (False, False, 15, 9)),
+    (Deflate(), "; client_max_window_bits=8", (False, False, 15, 8)),
+    (Deflate(client_max_window_bits=8), "; client_max_window_bits=8", (False, False, 15, 8)),
     (SERVER_10, "; server_max_window_bits=10", (False, False, 10, 15)),
     (SERVER_10, "; server_max_window_bits=9", (False, False, 9, 15)),
     (SERVER_FORGETS, "; server_no_context_takeover", (True, False, 15, 15)),
@@ -290,8 +292,6 @@ REFUSED = [
     (Deflate(), f"{PMD}; client_no_context_takeover; client_no_context_takeover"),
     (Deflate(), f"{PMD}; server_no_context_takeover=1"),
     (Deflate(), f"{PMD}; client_no_context_takeover=1"),
-    (Deflate(), f"{PMD}; client_max_window_bits=8"),
-    (Deflate(client_max_window_bits=8), f"{PMD}; client_max_window_bits=8"),
     (Deflate(client_max_window_bits=0), f"{PMD}; client_max_window_bits=10"),
     (Deflate(client_max_window_bits=0), f"{PMD}; client_max_window_bits=15"),
     *((Deflate(), f"{PMD}; server_max_window_bits{value}") for value in BAD_BITS),
@@ -370,6 +370,7 @@ def test_compressing_leaves_out_the_end_of_the_last_empty_block() -> None:
     assert compress(b"Hello", 15) == bytes.fromhex("f2 48 cd c9 c9 07 00")
     assert compress(b"Hello", 9) == bytes.fromhex("f2 48 cd c9 c9 07 00")
     assert compress(b"", 15) == bytes.fromhex("00")
+    assert compress(b"Hello", 8) is None
 
 
 def inflated(payload: bytes, bits: int = 15) -> bytes:
@@ -395,10 +396,12 @@ def far_apart(distance: int, alphabet: bytes = bytes(range(16))) -> bytes:
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 15])
 def test_compressing_never_looks_back_beyond_the_window(bits: int) -> None:
     message = far_apart((1 << bits) + 88)
-    assert inflated(compress(message, bits), bits) == message
+    compressed = compress(message, bits)
+    assert compressed is not None
+    assert inflated(compressed, bits) == message
     if bits < 15:  # else the check above would hold nothing
         with pytest.raises(zlib.error, match="too far back"):
-            inflated(compress(message, bits + 1), bits)
+            inflated(compress(message, bits + 1) or b"", bits)
 
 
 # On the wire
@@ -893,6 +896,65 @@ def test_client_keeps_to_the_answer_and_not_to_its_own_hint(answer: str, bits: i
     assert inflated(payload, bits) == message
 
 
+@requirement("D7.2.1-7")
+def test_client_sends_plain_where_it_may_not_look_back_as_far_as_zlib_does() -> None:
+    with talk("client", f"{PMD}; client_max_window_bits=8") as talking:
+        for size in (0, 256, 5000):
+            assert talking.exchange(0x82, bytes(size)) == (0x82, bytes(size))
+        assert talking.exchange(0xC1, HELLO) == (0x81, b"Hello")
+        assert talking.exchange(0xC1, AGAIN) == (0x81, b"Hello")
+
+
+@both_roles
+@pytest.mark.parametrize("forgets", [False, True])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [(0xC1, b"")],  # as Mojolicious and Haskell's websockets send it
+        [(0x41, b""), (0x80, b"")],
+        [(0x41, b""), (0x00, b""), (0x00, b""), (0x80, b"")],
+        [(0xC1, b"\x00")],  # as the RFC has it (7.2.3.6)
+        [(0x41, b""), (0x80, b"\x00")],
+        [(0x41, b"\x00"), (0x80, b"")],
+        [(0xC1, b"")] * 3,
+    ],
+)
+def test_endpoint_takes_no_bytes_for_an_empty_message_and_receives_what_follows(
+    role: str, forgets: bool, frames: list[tuple[int, bytes]]
+) -> None:
+    agreed = f"{PMD}; {other(role)}_no_context_takeover" if forgets else PMD
+    again = HELLO if forgets else AGAIN
+    with talk(role, agreed) as talking:
+        for before, after in [(HELLO, again), (again, again), (again, HELLO)]:
+            assert talking.exchange(0xC1, before) == (0x81, b"Hello")
+            for first, payload in frames:
+                talking.say(first, payload)
+                if first & 0x80:
+                    assert talking.hear() == (0x81, b"")
+            assert talking.exchange(0xC1, after) == (0x81, b"Hello")
+
+
+@both_roles
+def test_endpoint_receives_empty_fragments_between_those_of_a_message(role: str) -> None:
+    with talk(role) as talking:
+        for payload in (HELLO, AGAIN):
+            for first, piece in [(0x41, b""), (0, payload[:1]), (0, b""), (0, payload[1:])]:
+                talking.say(first, piece)
+            assert talking.exchange(0x80, b"") == (0x81, b"Hello")
+
+
+@both_roles
+def test_endpoint_receives_what_zlib_gives_out_for_messages_some_of_which_are_empty(
+    role: str,
+) -> None:
+    """A peer that flushes one compressor after each message, as many do."""
+    compressor = zlib.compressobj(wbits=-15)
+    with talk(role) as talking:
+        for text in (b"", b"", b"Hello", b"", b"", b"Hello", b"Hello", b""):
+            data = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            assert talking.exchange(0xC1, data.removesuffix(TAIL)) == (0x81, text)
+
+
 @requirement("D5-1")
 def test_client_that_asked_for_a_small_window_inflates_within_it() -> None:
     message = far_apart(1 << 9)
@@ -955,7 +1017,7 @@ def test_server_compresses_a_message_to_many_once_for_each_agreement(
 ) -> None:
     compressed = []
 
-    def counted(payload: bytes, window_bits: int) -> bytes:
+    def counted(payload: bytes, window_bits: int) -> bytes | None:
         compressed.append(window_bits)
         return compress(payload, window_bits)
 

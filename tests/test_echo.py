@@ -3,17 +3,30 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
-from peers import Peer, RawServer, after_handshake, eventually, masked, unmasked
-from programs import ROOT, Program, answer_close, echo, leave, name_of, run
+from peers import (
+    PATIENCE,
+    Peer,
+    RawServer,
+    after_handshake,
+    eventually,
+    has_ipv6,
+    masked,
+    request,
+    unmasked,
+)
+from programs import ROOT, Program, answer_close, echo, leave, name_of, run, running
 
 PRINTED = "Send: hello, world!你好\nReceive: [hello, world!你好]\n"
 SIZES = [0, 1, 125, 126, 511, 512, 513, 65535, 65536, 300_000]
@@ -58,10 +71,19 @@ def test_client_finds_the_server_where_both_are_by_default() -> None:
     assert '"ws://127.0.0.1:8080/echo"' in source and '"hello, world!你好"' in source
 
 
-@pytest.mark.parametrize("message", ["", "a", "[x]", "two\nlines", "🤖 <b>&amp;</b>", "x" * 50_000])
+@pytest.mark.parametrize(
+    "message", ["", "a", "[x]", "a\tb \\n", "👩‍🚀 🤖 <b>&amp;</b>", "x" * 50_000]
+)
 def test_client_sends_the_message_it_is_given(server: Program, message: str) -> None:
     ended = run("echo_client.py", f"{server.ws_url}/echo", message)
     assert ended.stdout.decode() == f"Send: {message}\nReceive: [{message}]\n"
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_client_shows_control_characters(server: Program) -> None:
+    ended = run("echo_client.py", f"{server.ws_url}/echo", "two\nlines \x1b[2J\x9b")
+    shown = "two\\nlines \\x1b[2J\\x9b"
+    assert ended.stdout.decode() == f"Send: {shown}\nReceive: [{shown}]\n"
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
@@ -78,6 +100,20 @@ def test_client_sends_one_masked_text_frame_and_closes_with_1000() -> None:
         ended = run("echo_client.py", raw.url)
     assert ended.stdout.decode() == PRINTED
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST", "[::1]"])
+def test_client_says_that_it_comes_from_a_page_of_the_server(host: str) -> None:
+    def script(peer: Peer) -> None:
+        heads.append(peer.read_head())
+
+    heads: list[str] = []
+    address = "::1" if host == "[::1]" else "127.0.0.1"
+    if address == "::1" and not has_ipv6():
+        pytest.skip("this machine has no ::1")
+    with RawServer(script, address) as raw:
+        run("echo_client.py", f"ws://{host}:{raw.port}/echo?a")
+    assert f"\r\nOrigin: http://{host.lower()}:{raw.port}\r\n" in heads[0]
 
 
 def test_client_prints_a_binary_answer_as_text() -> None:
@@ -145,7 +181,8 @@ def test_client_says_in_one_line_that_nobody_listens() -> None:
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404"),
         (b"HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n", "301"),
-        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "200"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "200 OK: <html>$"),
+        (b"HTTP/1.1 400 \x1b[2J\r\n\r\nno\nentry\x9b", r"400 \\x1b\[2J: no entry"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "Upgrade"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "HTTP"),
         (b"", "ended|reset|closed"),
@@ -169,6 +206,7 @@ def test_client_says_in_one_line_that_it_is_refused(answer: bytes, words: str) -
     [
         (unmasked(0x88, b"\x03\xe8"), "1000"),
         (unmasked(0x88, b"\x03\xf0no entry"), "1008 no entry"),
+        (unmasked(0x88, b"\x03\xf0no\x1b[2J\nentry"), r"1008 no\\x1b\[2J\\nentry$"),
         (unmasked(0x88), "1005"),
         (b"", "1006"),
         (b"\x81\x05he", "1006"),
@@ -384,6 +422,51 @@ def test_bad_option_ends_the_server_with_one_clear_line(options: list[str]) -> N
     lines = [line for line in ended.stderr.decode().splitlines() if line[:1] not in " u"]
     assert len(lines) == 1, ended.stderr
     assert options[0] in lines[0] or options[-1] in lines[0]
+
+
+@pytest.mark.parametrize(
+    "options", [["--allow-origin", "foo"], ["--allow-host", "http://h"], ["--allow-host", "*"]]
+)
+@pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
+def test_servers_say_in_one_line_what_is_no_origin_or_host(script: str, options: list[str]) -> None:
+    ended = run(script, *options)
+    last = ended.stderr.decode().splitlines()[-1]
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert f"argument {options[0]}: '{options[1]}' is no " in last
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Origin": "https://Evil.example:443/"},
+        {"Origin": "http://evil.example:8080"},
+        {"Host": "evil.example:8080"},
+        {"Host": "[2001:db8::7]:8080"},
+        {"Origin": "http://[2001:db8::7]:8080"},
+        {"Host": "2001:db8::7"},
+        {"Host": "127.0.0.9:8080"},
+    ],
+)
+@pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
+def test_servers_let_in_what_they_refused_once_they_are_started_as_they_advised(
+    script: str, changes: dict[str, str]
+) -> None:
+    path = "/echo" if script == "echo_server.py" else "/ws"
+    with running(script) as strict:
+        status, text = strict.answer(request(cast(Any, strict), path, **changes))
+        assert status == 403
+        advice = re.search(r"; (--allow-.*) allows it\n$", text)
+        assert advice, text
+        eventually(lambda: f"{advice[1]} allows it" in strict.log)
+    with running(script, *shlex.split(advice[1])) as lax, lax.join(path, **changes):
+        pass
+
+
+def test_server_on_another_address_of_loopback_prints_a_url_that_works() -> None:
+    with echo("--host", "127.0.0.2") as server:
+        assert server.url == f"http://127.0.0.2:{server.server_port}"
+        with urllib.request.urlopen(server.url, timeout=PATIENCE) as page:
+            assert page.status == 200
 
 
 def test_port_in_use_ends_the_server_with_one_clear_line(server: Program) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,17 @@ def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_every_module_says_what_it_is_for() -> None:
     for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
         assert ast.get_docstring(tree(path)), path.name
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_names_no_flag_of_a_program(name: str) -> None:
+    """It says what was refused; how to allow it, the program knows that uses the layer."""
+    texts = [
+        node.value
+        for node in ast.walk(tree(layer_files()[name]))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [text for text in texts if re.search(r"(?<!-)--[a-z]", text)] == []
 
 
 def test_public_names_have_docstrings() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from peers import Peer, request
+from peers import Peer, eventually, request
 from programs import Program, answer_close, chat, echo, hear_texts, say
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit and /proc of Linux")
@@ -57,7 +57,7 @@ def test_chat_without_a_further_thread_goes_on_and_ends_as_always(number: int) -
             assert hear_texts(ada, 1) == ["still here"]
             for peer in others:
                 assert hear_texts(peer, 1) == ["still here"]
-            assert "no thread" in server.log or "new thread" in server.log
+            eventually(lambda: "new thread" in server.log)
             assert "Traceback" not in server.log
             server.signal(number)
             for peer in (ada, *others):

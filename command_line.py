@@ -1,0 +1,52 @@
+"""What the servers' command lines have in common: where to listen, and whom to let in."""
+
+import argparse
+import shlex
+
+from rfc6455 import Refused
+from rfc6455.handshake import Authority, Origin
+
+
+def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
+    """Add --host, --port (with this default), --allow-origin and --allow-host to a parser."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=port, help="0 picks a free one (%(default)s)")
+    parser.add_argument(
+        "--allow-origin",
+        type=_origin,
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let in the pages of another site, such as https://chat.example; * is every site; "
+        "may be given several times",
+    )
+    parser.add_argument(
+        "--allow-host",
+        type=_host,
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="answer to this name, too, such as chat.example; without it a server on a loopback "
+        "address answers to localhost and that address alone; may be given several times",
+    )
+
+
+def advise(refused: Refused) -> str:
+    """How to allow what the server has refused, for those who read its answer or its log."""
+    # Quoted where a shell would take it apart: the brackets of an IPv6 address are a pattern.
+    return f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
+
+
+def _origin(text: str) -> str:
+    """Look at it before the server starts. argparse shows the text of this error and no other."""
+    try:
+        return text if text == "*" else str(Origin.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _host(text: str) -> str:
+    try:
+        return str(Authority.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

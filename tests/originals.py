@@ -1,0 +1,85 @@
+"""The tutorial's own programs in Go, built from tests/go with the sources that Debian packages."""
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import GO_SOURCES, find_go, require
+from peers import PATIENCE, eventually
+
+SOURCES = Path(__file__).parent / "go"
+BUILD_TIME = 150.0  # seconds; the first build also compiles the packages
+
+
+def build(folder: Path) -> Path:
+    """Put all programs into a folder, under their sources' names; the folder."""
+    how = "apt install golang-go golang-golang-x-net-dev golang-github-gorilla-websocket-dev"
+    go = require(find_go(), "Go with golang.org/x/net and gorilla/websocket", how)
+    env = os.environ | {"GO111MODULE": "off", "GOPATH": str(GO_SOURCES), "GOFLAGS": ""}
+    if not os.access(Path.home(), os.W_OK):
+        env["GOCACHE"] = str(folder / "cache")
+    for source in sorted(SOURCES.glob("*.go")):
+        command = [go, "build", "-o", str(folder / source.stem), str(source)]
+        built = subprocess.run(command, env=env, capture_output=True, timeout=BUILD_TIME)
+        assert built.returncode == 0, built.stderr.decode()
+    return folder
+
+
+class Original:
+    """A program that runs; its output goes to a file, so that it never waits for its reader."""
+
+    def __init__(self, program: Path, *arguments: str) -> None:
+        self._out = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [str(program), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=self._out,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def output(self) -> str:
+        file = self._out.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+    def wait_for(self, pattern: str) -> str:
+        """What a pattern's group finds in the output, once it is there."""
+        try:
+            found = eventually(lambda: re.search(pattern, self.output))
+        except AssertionError as error:
+            error.add_note(self.output)
+            raise
+        return str(found[1])
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def end_of_input(self) -> int:
+        """Tell it that there is no more; its exit status."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            assert self.process.stdin
+            self.process.stdin.close()
+        self._out.close()
+
+
+@contextlib.contextmanager
+def running_original(program: Path, *arguments: str) -> Iterator[Original]:
+    original = Original(program, *arguments)
+    try:
+        yield original
+    finally:
+        original.stop()
