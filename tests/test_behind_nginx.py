@@ -127,10 +127,10 @@ def test_idle_connection_through_nginx_outlives_its_timeout() -> None:
     timeouts = CALM._replace(ping_after=0.5, pong_within=0.5)
     with (
         serving(echo, timeouts=timeouts) as server,
-        nginx(f"http://127.0.0.1:{server.server_port}", more="proxy_read_timeout 1s;") as proxy,
+        nginx(f"http://127.0.0.1:{server.server_port}", more="proxy_read_timeout 2s;") as proxy,
         shake_hands(proxy) as peer,
     ):
-        for _ in range(4):
+        for _ in range(5):
             assert peer.read_frame() == (0x89, b"")
             peer.send(masked(0x8A))
         peer.send(masked(0x81, b"still here"))
