@@ -17,6 +17,7 @@ import signal
 import socket
 import socketserver
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -83,6 +84,19 @@ def _hold_to_one_core() -> None:
         core = cores[os.getpid() % len(cores)]  # several servers: different ones
         with contextlib.suppress(OSError):  # a container may forbid it; then it is only slower
             os.sched_setaffinity(0, {core})
+
+
+def _announce(text: str) -> None:
+    """Print a line. That it can't be printed is no reason not to serve: the log has it then."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        log.info("%s (which could not be printed: %s)", text, error.strerror)
+        nowhere = os.open(
+            os.devnull, os.O_WRONLY
+        )  # at its end Python tries to print the line again
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class _Signalled(Exception):
@@ -171,7 +185,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         if announcement:
-            print(announcement, flush=True)
+            _announce(announcement)
         with contextlib.suppress(_Signalled):
             self.serve_forever(poll_interval=0.1)
         self.server_close()

@@ -1,18 +1,21 @@
-"""Servers to which the system gives no further thread, or no core of their own."""
+"""Servers to which the system gives no further thread, no core of their own, or no stdout."""
 
 import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from peers import Peer, eventually, request
-from programs import Program, answer_close, chat, echo, hear_texts, say
+from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, echo, hear_texts, say
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit and /proc of Linux")
 
@@ -79,3 +82,35 @@ def test_server_that_may_not_choose_its_core_starts_all_the_same(
     )
     with program(env=os.environ | {"PYTHONPATH": str(tmp_path)}) as server:
         assert server.answer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
+@pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
+@pytest.mark.parametrize("reader", ["is gone", "has a full disk"])
+def test_server_that_can_print_nothing_serves_all_the_same(script: str, reader: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if reader == "is gone":
+            ours, theirs = os.pipe()
+            os.close(ours)
+            output: Any = stack.enter_context(open(theirs, "wb"))
+        else:
+            output = stack.enter_context(open("/dev/full", "wb"))
+        errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / script), "--port", "0"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+        )
+
+        def said() -> str:
+            return os.pread(errors.fileno(), 65536, 0).decode()
+
+        try:
+            eventually(lambda: "runs at http://" in said())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(EXIT_TIME + NOISE) == 0
+            assert "Traceback" not in said() and "Exception" not in said()
+        finally:
+            process.kill()
+            process.wait()
