@@ -6,8 +6,10 @@ import sys
 from io import TextIOWrapper
 
 from console import printable
-from rfc6455 import ConnectionClosed, InvalidHandshake, connect
+from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect
 from rfc6455.handshake import parse_url
+
+INTERRUPTED = 130  # the exit status by which shells say: ended by signal 2
 
 
 def main() -> None:
@@ -20,18 +22,31 @@ def main() -> None:
     try:
         # As in the original: it says that it comes from a page of the server, which demands one.
         own_origin = parse_url(options.url).origin
-        with connect(options.url, origin=own_origin) as websocket:
-            websocket.send(options.message)
-            print(f"Send: {printable(options.message)}")
-            answer = websocket.receive()
-            text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
-            print(f"Receive: {printable(text)}")
+        websocket = connect(options.url, origin=own_origin)
     except (ValueError, OSError, InvalidHandshake) as error:
         sys.exit(printable(f"cannot connect to {options.url}: {error}"))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    try:
+        with websocket:
+            talk(websocket, options.message)
     except ConnectionClosed as error:
         sys.exit(printable(f"the server closed the connection: {error}"))
+    except UnicodeEncodeError:
+        sys.exit(f"cannot send what is no text: {options.message!a}")
+    except OSError as error:
+        sys.exit(f"cannot print: {error.strerror}")
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell says it: ended by signal 2
+        sys.exit(INTERRUPTED)
+
+
+def talk(websocket: WebSocket, message: str) -> None:
+    """Say it, and print what was said and what came back."""
+    websocket.send(message)
+    print(f"Send: {printable(message)}")
+    answer = websocket.receive()
+    text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+    print(f"Receive: {printable(text)}", flush=True)
 
 
 if __name__ == "__main__":

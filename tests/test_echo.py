@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -238,6 +239,33 @@ def test_client_says_in_one_line_that_the_server_broke_the_protocol() -> None:
     with after_handshake(script) as raw:
         ended = run("echo_client.py", raw.url)
     check_failure(ended, "opcode")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
+def test_client_that_can_print_nothing_says_so_and_blames_no_server(server: Program) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, str(ROOT / "echo_client.py"), f"{server.ws_url}/echo"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode != 0
+    assert ended.stderr.startswith(b"cannot print: No space left on device\n")
+    assert b"Traceback" not in ended.stderr
+
+
+def test_client_says_in_one_line_that_its_message_is_no_text(server: Program) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "echo_client.py"), f"{server.ws_url}/echo", b"\xff"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == b"cannot send what is no text: '\\udcff'\n"
 
 
 def test_client_that_is_interrupted_shows_no_traceback() -> None:
