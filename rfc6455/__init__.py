@@ -7,12 +7,13 @@ TCP or TLS below.
 from .client import connect
 from .connection import Opening, Prepared, State, WebSocket
 from .deflate import Deflate
-from .errors import ConnectionClosed, InvalidHandshake, ProtocolError
+from .errors import Close, ConnectionClosed, InvalidHandshake, ProtocolError
 from .frames import CloseCode, Opcode
 from .server import WebSocketServer
 from .stream import Timeouts
 
 __all__ = [
+    "Close",
     "CloseCode",
     "ConnectionClosed",
     "Deflate",

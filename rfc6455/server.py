@@ -26,7 +26,7 @@ from typing import Any
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
-from .errors import ConnectionClosed, InvalidHandshake
+from .errors import Close, ConnectionClosed, InvalidHandshake
 from .frames import CloseCode
 from .stream import TLS, Stream, Timeouts
 
@@ -63,12 +63,14 @@ def _hold_to_one_core() -> None:
 class WebSocketServer(http.server.ThreadingHTTPServer):
     """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
 
-    When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
-    loopback address only loopback Host names and `allowed_hosts` are answered. `max_message` is in
-    bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101, for a
-    query or a cookie that will not do. `one_core` keeps this thread and those it starts from now on
-    to one core, which serves many busy connections faster. Raises OSError where the address or
-    directory will not do.
+    When the handler returns, the connection is closed with 1000; when it raises Close, with what
+    that says; after any other exception, which is logged with its trace, with 1011.
+
+    On a loopback address only loopback Host names and `allowed_hosts` are answered. `max_message`
+    is in bytes. `headers` go with every answer. `check` may raise InvalidHandshake before the 101,
+    for a query or a cookie that will not do. `one_core` keeps this thread and those it starts from
+    now on to one core, which serves many busy connections faster. Raises OSError where the address
+    or directory will not do.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -163,7 +165,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         with self._changed:
             self._connections.add(websocket)
             late = self._shutting_down
-        code, reason = CloseCode.NORMAL, ""
+        code: int = CloseCode.NORMAL
+        reason = ""
         try:
             if late:
                 code = CloseCode.GOING_AWAY
@@ -171,6 +174,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
                 handler(websocket)
         except ConnectionClosed:
             pass
+        except Close as close:
+            code, reason = close.code, close.reason
         except Exception:
             log.exception("%s: the handler failed", websocket.peer)
             code, reason = CloseCode.INTERNAL_ERROR, "internal error"
