@@ -360,6 +360,30 @@ def test_client_that_catches_up_slowly_holds_nobody_up_and_gets_everything_in_or
     assert_rising(ids(heard))
 
 
+def test_client_that_catches_up_too_slowly_is_told_of_the_gap_where_it_is(
+    long_history: Path,
+) -> None:
+    options = ("--history", str(long_history), "--keep", "500")
+    with chat(*options) as server, slowly_catching_up(server) as slow:
+        heard = [hear_said(slow)]
+        told = tell(server, 490, size=20_000, start=500)
+        while heard[-1].get("id") != told[-1]["id"]:
+            heard.append(hear_said(slow))
+        assert_here(slow)
+    assert {"event": "gap"} in heard
+    expected = 0
+    after_gap = False
+    for each in heard:
+        if each == {"event": "gap"}:
+            after_gap = True
+            continue
+        number = int(each["message"].rstrip("."))
+        assert (number > expected) if after_gap else (number == expected)
+        expected = number + 1
+        after_gap = False
+    assert heard[-490:] == told
+
+
 def test_client_that_leaves_while_it_catches_up_is_gone(long_history: Path) -> None:
     with chat("--history", str(long_history)) as server:
         with slowly_catching_up(server) as slow:
