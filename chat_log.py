@@ -86,9 +86,10 @@ class ChatLog:
             raise sqlite3.DatabaseError("no id can follow upon its newest")
         self.start = _id(self._last)
         (trimmed,) = self._database.execute("SELECT max(number) FROM trimmed").fetchone()
-        if trimmed is None and self._count >= self._kept:  # written before `trimmed` was
-            trimmed = first - 1
-        self._trimmed: int = trimmed or 0  # up to this number
+        if trimmed is None:  # a new file, or one of before `trimmed` was
+            trimmed = first - 1 if self._count >= self._kept else 0
+            self._database.execute("INSERT INTO trimmed VALUES (?)", (trimmed,))
+        self._trimmed: int = trimmed  # up to this number
         (self._page_size,) = self._database.execute("PRAGMA page_size").fetchone()
 
     def close(self) -> None:
