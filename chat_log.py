@@ -51,6 +51,10 @@ class ChatLog:
         self._file_lock: sqlite3.Connection | None = None
         self._kept = kept
         self._kept_bytes = kept_bytes
+        self._unmeasured = 0  # characters that were written since the bytes were looked at
+        # The last batch, and the number before it: who is here can be shown it without reading it
+        # again, even if it was more than what is kept.
+        self._fresh: tuple[int, list[Entry]] = (-1, [])
         # The real path, so that two names of one file have one lock, and that `:memory:` is a name.
         file = ":memory:" if path is None else os.path.realpath(path)
         with _failures(f"{path}: "):
@@ -79,7 +83,6 @@ class ChatLog:
             " username TEXT NOT NULL, message TEXT NOT NULL, key TEXT UNIQUE);"
             "CREATE TABLE IF NOT EXISTS trimmed (number INTEGER NOT NULL)"
         )
-        self._database.text_factory = _text
         query = "SELECT ifnull(min(number), 1), ifnull(max(number), 0), count(*) FROM messages"
         first, self._last, self._count = self._database.execute(query).fetchone()
         if self._last >> SEQUENCE_BITS >= _MAX_NUMBER >> SEQUENCE_BITS:
@@ -106,6 +109,7 @@ class ChatLog:
         """
         logged: list[Logged] = []
         rows: list[Row] = []
+        fresh: list[Entry] = []
         with self._lock, _failures():
             known = self._known([message[3] for message in messages if message[3] is not None])
             number = max(self._last, (time.time_ns() // 1_000_000 << SEQUENCE_BITS) - 1)
@@ -116,11 +120,13 @@ class ChatLog:
                     continue
                 number += 1
                 rows.append((number, *message))
-                logged.append(Logged(_id(number), known=False))
+                fresh.append((_id(number), message))
+                logged.append(Logged(fresh[-1][0], known=False))
                 if key is not None:
                     known[key] = number
             if rows:
                 self._write(rows)
+                self._fresh = (self._last, fresh)
                 self._last = number
         return logged
 
@@ -136,8 +142,13 @@ class ChatLog:
             self._database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
             count = self._count + len(rows)
             trimmed = self._trimmed
-            # Not each time, as to find the place costs.
-            if count > self._kept + self._kept // 100 or self._bytes() > self._kept_bytes:
+            # Not each time, as to look and to find the place costs.
+            unmeasured = self._unmeasured + sum(len(row[1]) + len(row[3]) + 100 for row in rows)
+            too_large = False
+            if unmeasured > self._kept_bytes // 100:
+                too_large = self._bytes() > self._kept_bytes
+                unmeasured = 0
+            if too_large or count > self._kept + self._kept // 100:
                 count, trimmed = self._trim()
             self._database.execute("COMMIT")
         except BaseException:
@@ -146,6 +157,7 @@ class ChatLog:
             raise
         self._count = count
         self._trimmed = trimmed
+        self._unmeasured = unmeasured
 
     def _bytes(self) -> int:
         """What the messages fill. Pages that trimming has freed are used again."""
@@ -182,23 +194,38 @@ class ChatLog:
     def since(self, position: str) -> Page:
         """The first page of what follows upon this id. Raises ValueError, LogFailed."""
         number = _number(position)
+        with self._lock, _failures():
+            before, fresh = self._fresh
+            if number == before:
+                return Page(fresh, gap=False, more=False)
+            entries = self._read("number > ? ORDER BY number", number)
+            more = bool(entries) and entries[-1][0] != _id(self._last)
+            return Page(entries, number < self._trimmed, more)
+
+    def _read(self, condition: str, number: int) -> list[Entry]:
+        """Messages until a page is full."""
+        query = f"SELECT * FROM messages WHERE {condition}"
         entries: list[Entry] = []
         characters = 0
-        query = "SELECT * FROM messages WHERE number > ? ORDER BY number"
-        with self._lock, _failures(), closing(self._database.execute(query, (number,))) as rows:
-            for row in rows:
-                if characters >= PAGE_CHARACTERS:
-                    return Page(entries, number < self._trimmed, more=True)
-                entries.append(entry_of(_id(row[0]), *row[1:]))
-                characters += size_of(entries[-1])
-            return Page(entries, number < self._trimmed, more=False)
+        try:
+            with closing(self._database.execute(query, (number,))) as rows:
+                for row in rows:
+                    entries.append(entry_of(_id(row[0]), *row[1:]))
+                    characters += size_of(entries[-1])
+                    if characters >= PAGE_CHARACTERS:
+                        break
+        except sqlite3.OperationalError:
+            if self._database.text_factory is _text:
+                raise
+            self._database.text_factory = _text  # others have written what is no UTF-8
+            return self._read(condition, number)
+        return entries
 
     def entry(self, message_id: str) -> Entry | None:
         """What is under this id; None where it was trimmed."""
-        query = "SELECT * FROM messages WHERE number = ?"
         with self._lock, _failures():
-            row = self._database.execute(query, (_number(message_id),)).fetchone()
-        return entry_of(message_id, *row[1:]) if row else None
+            entries = self._read("number = ?", _number(message_id))
+        return entries[0] if entries else None
 
     def before_newest(self, position: str, count: int) -> str:
         """The id behind which only the newest `count` follow; this one, if there are fewer."""
@@ -224,6 +251,7 @@ def _lock_file(file: str) -> sqlite3.Connection:
     """
     lock = _connect(file, 0)
     try:
+        lock.execute("PRAGMA journal_mode=MEMORY")  # nothing is ever written
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         lock.close()
@@ -242,7 +270,7 @@ def _failures(where: str = "") -> Iterator[None]:
 
 
 def _text(data: bytes) -> str:
-    """Others may have written what is no UTF-8."""
+    """Slower than SQLite's own way, which knows no mercy."""
     return data.decode(errors="replace")
 
 

@@ -36,7 +36,9 @@ log = logging.getLogger("chat")
 
 STREAM = "chat"
 STATE = "chat:state"  # `trimmed`: the stream has lost its beginning; `unmeasured`: see _APPEND
-LEAST_KEPT = 10_000  # messages; what is trimmed before a slow server has read it is lost for it
+# What is trimmed before a slow server has read it is lost for it.
+LEAST_KEPT = 10_000  # messages
+LEAST_BYTES = 1_000_000  # a batch of one server is at most half of it
 KEY_KEPT = 86400  # seconds for which a message's key is known; resending takes seconds
 PAGE = 100  # messages; Redis can't count the bytes of an answer
 _RETRY = 0.2  # seconds between two attempts to reach Redis
@@ -127,7 +129,7 @@ class RedisLog:
 
     def __init__(self, url: str, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
         """Raises LogFailed where Redis can't be reached, is none, or may not be written to."""
-        self._limits = [KEY_KEPT, max(kept, LEAST_KEPT), kept_bytes]
+        self._limits = [KEY_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, LEAST_BYTES)]
         self._answered = f"{STREAM}:answered:none"  # of the last batch whose answer came
         self._appending = threading.Lock()
         self._away = threading.Lock()  # held from the log line to the next

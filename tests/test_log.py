@@ -374,7 +374,8 @@ def test_id_before_the_newest_has_only_so_many_behind_it(count: int) -> None:
 def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(size: int) -> None:
     count = PAGE_CHARACTERS // (size + 200) * 2 + 3
     with opened() as log:
-        log.append([said(str(number).ljust(size)) for number in range(count)])
+        log.append([said(str(number).ljust(size)) for number in range(count - 1)])
+        log.append([said(str(count - 1).ljust(size))])
         read = list(pages(log, "0"))
         assert len(read) > 1
         assert [page.more for page in read] == [True] * (len(read) - 1) + [False]
@@ -387,12 +388,14 @@ def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(s
 
 def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place() -> None:
     with opened(kept=20) as log:
-        log.append([said(f"{number}".ljust(20_000)) for number in range(20)])
+        for number in range(20):
+            log.append([said(f"{number}".ljust(20_000))])
         reading = pages(log, "0")
         first = next(reading)
         assert [int(text) for text in texts(first.entries)] == list(range(7))
         assert not first.gap
-        log.append([said(f"{number}".ljust(20_000)) for number in range(20, 38)])
+        for number in range(20, 38):
+            log.append([said(f"{number}".ljust(20_000))])
         second = next(reading)
         assert second.gap
         assert int(texts(second.entries)[0]) == 18
@@ -437,6 +440,19 @@ def test_batch_larger_than_what_is_kept_is_told_whole_and_kept_in_part() -> None
         assert [each.known for each in logged] == [False] * 30
         assert_rising([each.message_id for each in logged])
         assert texts(since(log, "0")[0]) == [str(number) for number in range(25, 35)]
+
+
+def test_who_has_all_before_a_batch_gets_it_whole_though_only_a_part_is_kept() -> None:
+    with opened(kept=10) as log:
+        last = append(log, numbered(5))[-1][0]
+        log.append(numbered(30, 5))
+        entries, gap = since(log, last)
+        assert texts(entries) == [str(number) for number in range(5, 35)]
+        assert not gap
+        log.append(numbered(1, 35))
+        entries, gap = since(log, last)
+        assert texts(entries) == [str(number) for number in range(26, 36)]
+        assert gap
 
 
 def test_log_opened_with_a_smaller_number_is_trimmed_to_it(tmp_path: Path) -> None:
