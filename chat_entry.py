@@ -13,7 +13,7 @@ PAGE_CHARACTERS = 128 * 1024
 MAX_EMAIL = 254  # characters
 MAX_USERNAME = 64  # characters
 MAX_KEY = 64  # characters
-MAX_MESSAGE = 1 << 20  # characters that are shown of what others have put into a log
+MAX_MESSAGE = 1 << 24  # characters; --max-message allows no more
 _MAX_PART = (1 << 64) - 1  # of an id: Redis has 64 bits for the time and for the sequence
 _ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 

@@ -4,7 +4,7 @@ import argparse
 import threading
 from collections.abc import Callable
 
-from chat_entry import KEPT, KEPT_BYTES, Log, LogFailed
+from chat_entry import KEPT, KEPT_BYTES, MAX_MESSAGE, Log, LogFailed
 from chat_log import ChatLog
 
 MAX_COUNT = 1 << 53  # what every other program, Redis and SQLite too, takes for a whole number
@@ -60,6 +60,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(
             "--rate, --max-message, --max-clients, --keep and --keep-bytes are positive numbers"
         )
+    if options.max_message > MAX_MESSAGE:
+        parser.error(f"--max-message is at most {MAX_MESSAGE}")
     if options.history == "":
         parser.error("--history wants the name of a file")
     if options.redis == "":

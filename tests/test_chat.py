@@ -693,6 +693,7 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--history", ""],
         ["--redis", ""],
         ["--keep", "0"],
+        ["--max-message", "16777217"],
         ["--keep-bytes", "0"],
         ["--keep-bytes", "9" * 20],
         ["--max-clients", "9" * 20],

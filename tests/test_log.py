@@ -304,7 +304,7 @@ def test_what_others_have_put_into_the_file_is_cut_or_left_out(tmp_path: Path) -
         log.append(numbered(1))
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         rows = [
-            ("e" * 5000, "u" * 5000, "m" * 2_000_000, "k" * 65),
+            ("e" * 5000, "u" * 5000, "m" * 17_000_000, "k" * 65),
             (b"\xff\x00", b"", 5, 7),
             ("", "", "", ""),
         ]
@@ -319,7 +319,7 @@ def test_what_others_have_put_into_the_file_is_cut_or_left_out(tmp_path: Path) -
         entries = [fields for _, fields in since(log, "0")[0]]
     assert entries == [
         said("0"),
-        ("e" * 254, "u" * 64, "m" * 1_048_576, None),
+        ("e" * 254, "u" * 64, "m" * 16_777_216, None),
         ("", "", "5", "7"),
         ("", "", "", None),
         ("", "", "A\ufffdB", "k"),
@@ -488,6 +488,34 @@ def test_who_missed_what_was_trimmed_is_told_though_more_is_kept_now(tmp_path: P
         assert not since(log, given[19])[1]
         log.append(numbered(5))
         assert since(log, given[3])[1]
+
+
+@pytest.mark.parametrize("kept", [3, 4])
+def test_file_of_before_trimming_was_noted_is_taken_over(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "log"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("PRAGMA application_id=1919312707")
+        database.execute(
+            "CREATE TABLE messages (number INTEGER PRIMARY KEY, email TEXT NOT NULL,"
+            " username TEXT NOT NULL, message TEXT NOT NULL, key TEXT UNIQUE)"
+        )
+        rows = [(NOW << 20 | number, "", "", str(number), f"k{number}") for number in range(3)]
+        database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
+    for _ in range(2):
+        with opened(path, kept) as log:
+            assert texts(since(log, "0")[0]) == ["0", "1", "2"]
+            assert since(log, "0")[1] == (kept == 3)  # as full as it may be: it was trimmed
+            assert log.append([said("again", "k1")]) == [Logged(f"{NOW}-1", known=True)]
+
+
+def test_file_upon_whose_newest_id_none_can_follow_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with opened(path) as log:
+        log.append(numbered(1))
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE messages SET number = 9223372036854775807")
+    with pytest.raises(LogFailed, match=f"{re.escape(str(path))}: no id can follow"):
+        ChatLog(str(path))
 
 
 @pytest.mark.parametrize("size", [10, 1000, 60_000])
