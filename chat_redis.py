@@ -71,6 +71,7 @@ _PASSING_ERRORS = (
 )
 _PASSING_WORDS = re.compile(
     r"(?:^|[- :])(?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|BUSY) "
+    r"|Protocol error: unauthenticated "  # to a long command, where a short one gets NOAUTH
 )
 # One call for a batch. An answer that got lost is asked for again under the same token, and then
 # is the first one, so that nothing is logged twice; the next batch's call forgets it. The memory
@@ -256,7 +257,7 @@ class RedisLog:
                 try:
                     answer = question(client)
                 except redis.RedisError as error:
-                    if not _passes(error):
+                    if not passes(error):
                         raise LogFailed(f"Redis: {error}") from error
                     if not complained and self._away.acquire(blocking=False):
                         complained = True  # of all threads that meet it, one says so
@@ -279,7 +280,8 @@ class RedisLog:
                 client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _passes(error: redis.RedisError) -> bool:
+def passes(error: redis.RedisError) -> bool:
+    """Whether an error passes by itself, so that whoever waits loses nothing."""
     return isinstance(error, _PASSING_ERRORS) or bool(_PASSING_WORDS.search(str(error)))
 
 

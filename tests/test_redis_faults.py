@@ -84,7 +84,6 @@ class Forwarder:
         self._answer = answer
         self._server = RawServer(self._forward)
         self.url = f"redis://127.0.0.1:{self._server.port}/0"
-        self.asked: list[list[str]] = []
 
     def _forward(self, peer: Peer) -> None:
         with socket.create_connection(("127.0.0.1", self.target.port), PATIENCE) as upstream:
@@ -93,7 +92,6 @@ class Forwarder:
             with contextlib.suppress(EOFError, OSError):
                 while True:
                     words, raw = read_request(peer)
-                    self.asked.append(words)
                     own = self._answer(words)
                     if own is None:
                         upstream.sendall(raw)
@@ -276,6 +274,34 @@ def test_while_redis_refuses_for_a_time_senders_wait_and_lose_nothing(
         assert hear(ada)["message"] == hear_said(bob)["message"] == "meanwhile"
         eventually(lambda: len(lines_with(server, BACK)) == len(lines_with(server, AWAY)))
         assert redis.ask("XLEN", "chat") == ":2"
+
+
+SCRIPT_OF_6 = "Error running script (call to f_1): @user_script:9: @user_script: 9: "
+
+
+@pytest.mark.parametrize(
+    ("refusal", "passing"),
+    [
+        ("READONLY You can't write against a read only replica.", True),
+        (f"{SCRIPT_OF_6}-READONLY You can't write against a read only replica.", True),
+        ("NOREPLICAS Not enough good replicas to write.", True),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL.", True),
+        ("Protocol error: unauthenticated multibulk length", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),
+        (f"{SCRIPT_OF_6}-OOM command not allowed when used memory > 'maxmemory'.", False),
+        ("MISCONF Redis is configured to save RDB snapshots, but it's unable to", False),
+        ("NOPERM this user has no permissions to run the 'eval' command", False),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+    ],
+)
+def test_refusal_that_passes_by_itself_is_told_from_one_that_the_sender_has_to_know(
+    refusal: str, passing: bool
+) -> None:
+    import redis as package
+
+    from chat_redis import passes
+
+    assert passes(package.ResponseError(refusal)) == passing
 
 
 def test_sender_is_told_that_redis_has_no_disk_and_only_then_is_a_disk_spoken_of(
