@@ -1,118 +1,324 @@
 """The numbered log on a Redis stream, so that chat servers on many machines share one chat.
 
-Ids are the stream's. What one server appends comes back to all of them, itself too, by `follow`.
-Where Redis is away, whoever calls waits until it is back: a sender's thread, and through TCP its
-client; nobody's connection ends. Left out: Redis Cluster, whose keys would have to share a slot.
+Ids are the stream's. What one server appends all of them hear of, by `follow`, and read. Where
+Redis is away, whoever calls waits until it is back: a sender's thread, and through TCP its client;
+nobody's connection ends. It takes Redis 5 or later, as no newer command or option is used. Left
+out: Redis Cluster, whose keys would have to share a slot.
 """
 
 import contextlib
 import logging
+import re
+import secrets
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
-from chat_entry import KEPT, MOST, Entry, Fields, LogFailed
+from chat_entry import (
+    KEPT,
+    KEPT_BYTES,
+    Entry,
+    Fields,
+    LogFailed,
+    Logged,
+    Page,
+    entry_of,
+    order,
+)
 
 log = logging.getLogger("chat")
 
 STREAM = "chat"
-LEAST_KEPT = 10_000  # messages; what is trimmed before a slow server has read it is lost for it
+STATE = "chat:state"  # `trimmed`: the stream has lost its beginning; `unmeasured`: see _APPEND
+# What is trimmed before a slow server has read it is lost for it.
+LEAST_KEPT = 10_000  # messages
+LEAST_BYTES = 1_000_000  # a batch of one server is at most half of it
 KEY_KEPT = 86400  # seconds for which a message's key is known; resending takes seconds
-_RETRY, _WAIT = 0.2, 5.0  # seconds between two attempts to reach Redis, and for it to answer
-# One call for a batch, and nothing in it twice: an answer that got lost is asked for again.
-_APPEND = """
-for i = 2, #ARGV, 5 do
-  local key = KEYS[1] .. ':key:' .. ARGV[i]
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', KEPT, '*', 'email', ARGV[i+1],
-               'username', ARGV[i+2], 'message', ARGV[i+3], 'key', ARGV[i+4])
-    redis.call('SET', key, '', 'EX', ARGV[1])
+PAGE = 100  # messages; Redis can't count the bytes of an answer
+_RETRY = 0.2  # seconds between two attempts to reach Redis
+_WAIT = 5.0  # seconds for Redis to answer
+_BLOCK = 1000  # milliseconds that Redis waits for news, so that it is heard from now and then
+_SLOW_RETRY = 5.0  # seconds until the follower tries again after what does not pass by itself
+# What this module depends on, whatever the URL asks for.
+_OPTIONS = {
+    "decode_responses": True,
+    "encoding": "utf-8",
+    "encoding_errors": "replace",  # others may write to the stream, too
+    "protocol": 2,
+    "socket_timeout": _WAIT,
+    "socket_connect_timeout": _WAIT,
+    "max_connections": 64,  # a thread that needs another waits for one of them
+    "timeout": 60.0,  # seconds for that wait; each that has one has it for _WAIT at most
+    "retry": Retry(NoBackoff(), 0),  # ours waits for as long as it takes
+    "retry_on_error": [],
+    "retry_on_timeout": False,
+}
+# Errors that pass by themselves, as after a failover: whoever waits loses nothing. The others (OOM,
+# MISCONF, NOPERM, WRONGTYPE) are told to the sender. redis-py makes a class for some, without the
+# word, and finds it only at the start, where a script's error has it somewhere within.
+_PASSING_ERRORS = (
+    redis.ConnectionError,  # LOADING and a refused password, too
+    redis.TimeoutError,
+    redis.ReadOnlyError,
+    redis.exceptions.ClusterDownError,  # MASTERDOWN, too
+    redis.exceptions.TryAgainError,
+)
+_PASSING_WORDS = re.compile(
+    r"(?:^|[- :])(?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|BUSY) "
+    r"|Protocol error: unauthenticated "  # to a long command, where a short one gets NOAUTH
+)
+# One call for a batch. An answer that got lost is asked for again under the same token, and then
+# is the first one, so that nothing is logged twice; the next batch's call forgets it. The memory
+# that the stream takes is looked at each time another hundredth of it was written.
+_APPEND = r"""
+local stream, state, answered, forgotten = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ttl, kept, kept_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local answer = redis.call('GET', answered)
+if answer then return answer end
+local lines, size = {}, 0
+for i = 4, #ARGV, 4 do
+  local key = stream .. ':key:client:' .. ARGV[i+3]
+  local id = ARGV[i+3] ~= '' and redis.call('GET', key)
+  if id then
+    lines[#lines+1] = 'known ' .. id
+  else
+    id = redis.call('XADD', stream, '*', 'email', ARGV[i], 'username', ARGV[i+1],
+                    'message', ARGV[i+2], 'key', ARGV[i+3])
+    if ARGV[i+3] ~= '' then redis.call('SET', key, id, 'EX', ttl) end
+    lines[#lines+1] = 'new ' .. id
+    size = size + #ARGV[i] + #ARGV[i+1] + #ARGV[i+2] + #ARGV[i+3] + 50
   end
 end
+local length, trimmed = redis.call('XLEN', stream), 0
+if length > kept + kept / 100 then
+  trimmed = redis.call('XTRIM', stream, 'MAXLEN', '~', kept)
+end
+if redis.call('HINCRBY', state, 'unmeasured', size) > kept_bytes / 100 then
+  redis.call('HSET', state, 'unmeasured', 0)
+  length = redis.call('XLEN', stream)
+  while length > 1 and redis.call('MEMORY', 'USAGE', stream, 'SAMPLES', 0) > kept_bytes do
+    length = length - math.ceil(length / 100)
+    trimmed = trimmed + redis.call('XTRIM', stream, 'MAXLEN', length)
+  end
+end
+if trimmed > 0 then redis.call('HSET', state, 'trimmed', 1) end
+answer = table.concat(lines, '\n')
+redis.call('SET', answered, answer, 'EX', ttl)
+redis.call('DEL', forgotten)
+return answer
 """
+# The id behind which only the newest follow, without sending what is in them.
+_BEFORE_NEWEST = """
+local found = redis.call('XREVRANGE', KEYS[1], '+', ARGV[1], 'COUNT', ARGV[2])
+return #found == tonumber(ARGV[2]) and found[#found][1] or ''
+"""
+
+Client = Any  # redis.Redis, whose own types say of each answer that it may be awaited
 
 
 class RedisLog:
-    """Does for many servers what ChatLog does for one. Any thread may call."""
+    """Does for many servers what ChatLog does for one. Any thread may call.
 
-    def __init__(self, url: str, kept: int = KEPT) -> None:
-        """Raises LogFailed where Redis can't be reached, or is none."""
-        kept = max(kept, LEAST_KEPT)
-        try:
-            self._redis = redis.Redis.from_url(
-                url,
-                decode_responses=True,
-                encoding_errors="replace",  # others may write to the stream, too
-                socket_timeout=_WAIT,
-                socket_connect_timeout=_WAIT,
-                retry=Retry(NoBackoff(), 0),  # ours waits for as long as it takes
-            )
-            self._append = self._redis.register_script(_APPEND.replace("KEPT", str(kept)))
-            newest: Any = self._redis.xrevrange(STREAM, count=1)
-        except (redis.RedisError, ValueError) as error:
-            raise LogFailed(f"{url}: {error}") from error
-        self.start = self._followed = newest[0][0] if newest else "0-0"
+    A key is known for a day; so long its message's id is kept, though the message may be trimmed.
+    """
+
+    def __init__(self, url: str, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
+        """Raises LogFailed where Redis can't be reached, is none, or may not be written to."""
+        self._limits = [KEY_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, LEAST_BYTES)]
+        self._answered = f"{STREAM}:answered:none"  # of the last batch whose answer came
+        self._appending = threading.Lock()
         self._away = threading.Lock()  # held from the log line to the next
+        try:
+            self._options = parse_url(_checked(url)) | _OPTIONS  # type: ignore[no-untyped-call]
+            self._client = self._connect()
+            newest = self._client.xrevrange(STREAM, count=1)
+            self._run_append(self._client, f"{STREAM}:answered:{secrets.token_hex(8)}", [])
+        # What is no such URL, a port for one, comes as one of the last three.
+        except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
+            raise LogFailed(f"{_public(url)}: {error}") from None  # a trace would show the password
+        self.start = str(newest[0][0]) if newest else "0-0"
 
-    def append(self, messages: Sequence[Fields]) -> list[Entry]:
-        """Put the messages on the stream, unless their key is known; they come back by `follow`."""
-        if messages:
-            arguments: list[str | int] = [KEY_KEPT]
-            for email, username, message, key in messages:
-                token = uuid.uuid4().hex if key is None else f"client:{key}"
-                arguments += [token, email, username, message, key or ""]
-            self._patiently(self._append, [STREAM], arguments)
-        return []
+    def _connect(self) -> Client:
+        pool = redis.BlockingConnectionPool(**self._options)  # type: ignore[no-untyped-call]
+        return redis.Redis(connection_pool=pool)
 
-    def since(self, message_id: str, limit: int = MOST) -> tuple[list[Entry], bool]:
-        """The newest `limit` messages after an id, oldest first, and whether there were more."""
-        asked = (STREAM, "+", f"({message_id}", limit + 1)
-        found = self._patiently(self._redis.xrevrange, *asked)
-        return [_entry(*each) for each in reversed(found[:limit])], len(found) > limit
+    # Writing
+
+    def append(self, messages: Sequence[Fields]) -> list[Logged]:
+        """Put those on the stream whose key is not known; tell of each where it is."""
+        if not messages:
+            return []
+        arguments = [part or "" for message in messages for part in message]
+        with self._appending:
+            token = f"{STREAM}:answered:{secrets.token_hex(8)}"
+            answer = self._ask(lambda client: self._run_append(client, token, arguments))
+            self._answered = token
+        lines = [line.partition(" ") for line in str(answer).split("\n")]
+        return [Logged(_known_id(found), state == "known") for state, _, found in lines]
+
+    def _run_append(self, client: Client, token: str, arguments: list[str]) -> str:
+        keys = [STREAM, STATE, token, self._answered]
+        return str(client.eval(_APPEND, len(keys), *keys, *self._limits, *arguments))
+
+    # Reading
+
+    def since(self, position: str) -> Page:
+        """The first page of what follows upon this id. Raises ValueError, LogFailed.
+
+        It is asked for with the id itself, which shows at once that nothing is missing between; and
+        Redis before 6.2 has no ranges without their beginning.
+        """
+        place = order(position)
+        begin = "{}-{}".format(*place)
+        found = self._ask(lambda client: client.xrange(STREAM, begin, "+", PAGE + 1))
+        entries = [_entry(*each) for each in found]
+        more = len(found) > PAGE
+        if entries and order(entries[0][0]) == place:
+            return Page(entries[1:], gap=False, more=more)
+        if entries:
+            return Page(entries, self._is_missing_before(begin), more)
+        if place > self._last_given():
+            return self.since("0-0")  # the stream was deleted, and began anew
+        return Page([], gap=False, more=False)
+
+    def _is_missing_before(self, position: str) -> bool:
+        """Whether what comes after an id, which is not on the stream, may have been trimmed.
+
+        It may be that just the message with this id was the last to go: then too much is told.
+        """
+        if self._ask(lambda client: client.xrevrange(STREAM, position, "-", 1)):
+            return False
+        info = self._info()
+        if "entries-added" in info:  # since Redis 7, which counts for us
+            return bool(info["entries-added"] > info["length"])
+        return bool(self._ask(lambda client: client.hget(STATE, "trimmed")))
+
+    def _last_given(self) -> tuple[int, int]:
+        return order(str(self._info().get("last-generated-id", "0-0")))
+
+    def _info(self) -> dict[str, Any]:
+        """What Redis knows of the stream; nothing where there is none."""
+        if not self._ask(lambda client: client.exists(STREAM)):
+            return {}
+        return dict(self._ask(lambda client: client.xinfo_stream(STREAM)))
+
+    def entry(self, message_id: str) -> Entry | None:
+        """What is under this id; None where it was trimmed."""
+        found = self._ask(lambda client: client.xrange(STREAM, message_id, message_id, 1))
+        return _entry(*found[0]) if found else None
+
+    def before_newest(self, position: str, count: int) -> str:
+        """The id behind which only the newest `count` follow; this one, if there are fewer."""
+        begin = "{}-{}".format(*order(position))
+        found = self._ask(lambda client: client.eval(_BEFORE_NEWEST, 1, STREAM, begin, count + 1))
+        return str(found or position)
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""
-        found = self._patiently(self._redis.xrevrange, STREAM, "+", "-", 1)
+        found = self._ask(lambda client: client.xrevrange(STREAM, count=1))
         return str(found[0][0]) if found else "0-0"
 
-    def follow(self, deliver: Callable[[Entry], None]) -> None:
-        """Hand over everything that any server appends, in order; never returns."""
+    def follow(self, look_for_news: Callable[[], None]) -> None:
+        """Have the news looked for whenever any server has appended some; never returns."""
+        heard = self.start
         while True:
             try:
-                found = self._patiently(self._redis.xread, {STREAM: self._followed}, 1000, 1000)
+                heard = self._await_news(heard)
+                look_for_news()
             except LogFailed as error:
                 log.error("nothing is heard of other servers: %s", error)
-                time.sleep(_WAIT)
-                continue
-            for each in found[0][1] if found else ():
-                deliver(_entry(*each))
-                self._followed = each[0]
+                time.sleep(_SLOW_RETRY)
+            except Exception:
+                log.exception("nothing is heard of other servers")
+                time.sleep(_SLOW_RETRY)
 
-    def _patiently(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        """Ask until Redis answers; a log line when it goes, and one when it comes."""
+    def _await_news(self, heard: str) -> str:
+        """Wait until there is something behind an id; the id of the newest."""
         while True:
-            try:
-                answer = ask(*arguments)
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                if self._away.acquire(blocking=False):  # of all threads that meet it, one says so
-                    log.warning("Redis is away, senders wait until it is back: %s", error)
-                time.sleep(_RETRY)
-            except redis.RedisError as error:
-                raise LogFailed(f"Redis: {error}") from error
-            else:
-                if self._away.locked():
-                    with contextlib.suppress(RuntimeError):  # another thread was faster
-                        self._away.release()
+            found = self._ask(lambda client: client.xread({STREAM: heard}, 1, _BLOCK))
+            newest = self.newest()
+            if found or order(newest) < order(heard):  # the stream may have begun anew
+                return newest
+
+    # Patience
+
+    def _ask(self, question: Callable[[Client], Any]) -> Any:
+        """Ask until Redis answers; a log line when it goes, and one when it comes."""
+        complained = False
+        try:
+            while True:
+                client = self._client
+                try:
+                    answer = question(client)
+                except redis.RedisError as error:
+                    if not passes(error):
+                        raise LogFailed(f"Redis: {error}") from error
+                    if not complained and self._away.acquire(blocking=False):
+                        complained = True  # of all threads that meet it, one says so
+                        log.warning("Redis is away, senders wait until it is back: %s", error)
+                    self._leave(client, error)
+                    time.sleep(_RETRY)
+                else:
+                    if complained:
                         log.warning("Redis is back")
-                return answer
+                    return answer
+        finally:
+            if complained:
+                self._away.release()
+
+    def _leave(self, client: Client, error: Exception) -> None:
+        """Connect anew: behind the same address another server may be in charge by now."""
+        if client is self._client and not isinstance(error, redis.TimeoutError):
+            self._client = self._connect()
+            with contextlib.suppress(redis.RedisError, OSError):
+                client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _entry(message_id: str, fields: dict[str, str]) -> Entry:
-    email, username, message = (fields.get(name, "") for name in ("email", "username", "message"))
-    return message_id, (email, username, message, fields.get("key") or None)
+def passes(error: redis.RedisError) -> bool:
+    """Whether an error passes by itself, so that whoever waits loses nothing."""
+    return isinstance(error, _PASSING_ERRORS) or bool(_PASSING_WORDS.search(str(error)))
+
+
+def _entry(message_id: Any, fields: Any) -> Entry:
+    """An entry as others may have written it; what is no message is shown as an empty one."""
+    if not isinstance(fields, dict):
+        log.error("what Redis has under %.50r is no message: %.100r", message_id, fields)
+        fields = {}
+    names = ("email", "username", "message", "key")
+    return entry_of(str(message_id), *(fields.get(name, "") for name in names))
+
+
+def _known_id(text: str) -> str:
+    """What is under a key of ours; `0-0` for what another program has put there."""
+    try:
+        order(text)
+    except ValueError:
+        return "0-0"
+    return text
+
+
+def _checked(url: str) -> str:
+    """Refuse a URL of which nobody can say where its password ends. Raises ValueError."""
+    if "@" in _after_authority(url):
+        raise ValueError("percent-encode the / ? and # of the user's name and the password")
+    return url
+
+
+def _after_authority(url: str) -> str:
+    rest = url.partition("://")[2]
+    return rest[len(re.split("[/?#]", rest)[0]) :]
+
+
+def _public(url: str) -> str:
+    """The URL as it may be logged: without the user's name, the password, and options."""
+    scheme, separator, rest = url.partition("://")
+    if "@" in _after_authority(url):
+        return f"{scheme}{separator}***"  # where the password ends is not known
+    address = rest.rpartition("@")[2].partition("?")[0]
+    return f"{scheme}{separator}{'***@' if '@' in rest else ''}{address}"

@@ -3,24 +3,30 @@
 A client that connects to `/ws?since=ID` gets in three steps what it missed, each message once and
 in order: `catch_up` sends the past at the client's own pace, in its thread; `admit`, in the thread
 of `handle_messages`, posts what was said meanwhile; from then on it is one of `clients`. Between
-two steps nothing can slip in, as `handle_messages` alone decides what comes after what.
+two steps nothing can slip in, as `handle_messages` alone decides what comes after what. What it
+can't get any more is told by the event `gap`, at the place where it was.
 """
 
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from chat_entry import Entry, Log, LogFailed, order
+from chat_entry import Entry, Log, order, pages
 from chat_json import encode_json
 from rfc6455 import ConnectionClosed, InvalidHandshake, Opening, Prepared, WebSocket
 
 RESUMED = 500  # messages at most that a client gets of those it missed
-MAX_NAME = 64  # characters of a name that are told
 NAMES_TOLD = 50  # at most, of those who are here
 PRESENCE_INTERVAL = 1.0  # seconds at least from one `online` event to the next
+GAP = encode_json({"event": "gap"})
+
+Show = Callable[[Iterable[Entry]], list[str]]  # makes JSON of messages
+
+log = logging.getLogger("chat")
 
 
 def check_since(opening: Opening) -> None:
@@ -36,22 +42,26 @@ def since_of(query: str) -> str | None:
     return parse_qs(query, keep_blank_values=True).get("since", [None])[-1]
 
 
-def catch_up(websocket: WebSocket, since: str, log: Log, show: Callable[[Entry], str]) -> str:
+def catch_up(websocket: WebSocket, since: str, history: Log, show: Show) -> str:
     """Send what was said after `since`, and return the id of the last of it.
 
-    Raises ConnectionClosed, LogFailed.
+    However slowly the client reads, no more than a page is held for it. Raises ConnectionClosed,
+    LogFailed.
     """
-    if order(since) > order(newest := log.newest()):
+    newest = history.newest()
+    if order(since) > order(newest):
         since = newest  # of another log, or a clock set back: no reason to hold back what comes
-    missed, more = log.since(since, RESUMED)
-    if more:
-        websocket.send(encode_json({"event": "gap"}))
-    while missed:
-        for entry in missed:
-            websocket.send(show(entry))
-        since = missed[-1][0]
-        missed, _ = log.since(since)
-    return since
+    position = history.before_newest(since, RESUMED)
+    gap = position != since
+    for page in pages(history, position):
+        if gap or page.gap:
+            websocket.send(GAP)
+            gap = False
+        for text in show(page.entries):
+            websocket.send(text)
+        if page.entries:
+            position = page.entries[-1][0]
+    return position
 
 
 class Joined(NamedTuple):
@@ -68,7 +78,6 @@ class Resumers:
         self._clients = clients
         self._lock = clients_lock
         self._names: dict[WebSocket, str] = {}
-        self._joining: list[Joined] = []
         self._changed = threading.Event()
 
     def __contains__(self, websocket: WebSocket) -> bool:
@@ -85,43 +94,57 @@ class Resumers:
             self._names.pop(websocket, None)
         self._changed.set()
 
-    def admit(
-        self, joined: list[Joined], position: str, log: Log, show: Callable[[Entry], str]
-    ) -> None:
+    def admit(self, joined: list[Joined], position: str, history: Log, show: Show) -> None:
         """Bring clients up to `position`, which all others have got, and make them `clients`.
 
-        One that is ahead, because it came from a server that Redis told sooner, waits its turn.
+        Raises LogFailed.
         """
-        self._joining += joined
-        joining, self._joining = self._joining, []
-        for websocket, since in joining:
-            if order(since) > order(position):
-                self._joining.append(Joined(websocket, since))
-                continue
-            try:
-                missed, _ = log.since(since)
-                missed = [entry for entry in missed if order(entry[0]) <= order(position)]
-                websocket.post(Prepared(map(show, missed)))
-            except (ConnectionClosed, LogFailed) as error:
-                websocket.drop(str(error))
-                continue
-            with self._lock:
-                if websocket in self._names:  # else it has left meanwhile
-                    self._clients.add(websocket)
-            self._changed.set()
+        for client in joined:
+            with contextlib.suppress(ConnectionClosed):  # its own thread learns it, too
+                post_missed(client, position, history, show)
+                with self._lock:
+                    if client.websocket in self._names:  # else it has left meanwhile
+                        self._clients.add(client.websocket)
+                self._changed.set()
+
+    def tell(self, event: str) -> None:
+        """Post an event, as JSON, to those of `clients` that can resume."""
+        with self._lock:
+            receivers = [client for client in self._clients if client in self._names]
+        prepared = Prepared([event])
+        for client in receivers:
+            with contextlib.suppress(ConnectionClosed):
+                client.post(prepared)
 
     def tell_presence(self) -> None:
         """Tell who is here, at most once a second, however many come and go; never returns."""
         while True:
             self._changed.wait()
             self._changed.clear()
-            with self._lock:
-                receivers = [client for client in self._clients if client in self._names]
-                names = sorted({name[:MAX_NAME] for name in self._names.values() if name})
-                count = len(self._clients)
-            event = {"event": "online", "count": count, "usernames": names[:NAMES_TOLD]}
-            prepared = Prepared([encode_json(event)])
-            for client in receivers:
-                with contextlib.suppress(ConnectionClosed):
-                    client.post(prepared)
+            try:
+                self.tell(encode_json(self._online()))
+            except Exception:  # the next time may be better
+                log.exception("who is here could not be told")
             time.sleep(PRESENCE_INTERVAL)
+
+    def _online(self) -> dict[str, Any]:
+        with self._lock:
+            names = sorted({name for name in self._names.values() if name})
+            count = len(self._clients)
+        return {"event": "online", "count": count, "usernames": names[:NAMES_TOLD]}
+
+
+def post_missed(joined: Joined, position: str, history: Log, show: Show) -> None:
+    """Post what was said after the id that a client has, up to `position`.
+
+    A client that missed more than its backlog may hold is dropped, and comes back. Raises
+    ConnectionClosed, LogFailed.
+    """
+    for page in pages(history, joined.since):
+        missed = [entry for entry in page.entries if order(entry[0]) <= order(position)]
+        if page.gap:
+            joined.websocket.post(GAP)
+        if missed:
+            joined.websocket.post(Prepared(show(missed)))
+        if len(missed) < len(page.entries):
+            return  # the rest it gets with all others

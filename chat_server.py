@@ -12,16 +12,42 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from chat_entry import Entry, Log, LogFailed
-from chat_json import avatar_of, decode_object, encode_json, without_surrogates
+from chat_entry import (
+    MAX_EMAIL,
+    MAX_KEY,
+    MAX_USERNAME,
+    PAGE_CHARACTERS,
+    Entry,
+    Log,
+    LogFailed,
+    pages,
+    size_of,
+)
+from chat_json import (
+    Pairs,
+    avatar_of,
+    decode_object,
+    encode_json,
+    fold,
+    without_surrogates,
+)
 from chat_options import open_log, read_options
-from chat_resume import Joined, Resumers, catch_up, check_since, since_of
+from chat_resume import GAP, Joined, Resumers, catch_up, check_since, since_of
 from command_line import advise
 from console import log_to_stderr
-from rfc6455 import CloseCode, ConnectionClosed, Deflate, Prepared, WebSocket, WebSocketServer
+from rfc6455 import (
+    Close,
+    CloseCode,
+    ConnectionClosed,
+    Deflate,
+    Prepared,
+    WebSocket,
+    WebSocketServer,
+)
 
 PUBLIC = Path(__file__).parent / "public" / "chat"
 PAGE_POLICY = (
@@ -29,9 +55,11 @@ PAGE_POLICY = (
     "img-src 'self' https://www.gravatar.com; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-MAX_KEY = 64  # characters
+LIMITS = {"email": MAX_EMAIL, "username": MAX_USERNAME, "key": MAX_KEY}  # characters
+PONG = encode_json({"event": "pong"})
 BURST = 3.0  # seconds' worth of messages that a client may send at once
-BATCH = 128 * 1024  # characters that are sent at once; more would overrun clients that are not slow
+BATCH = 128 * 1024  # characters that are logged in one transaction
+RETRY = 1.0  # seconds after which a log that could not be read is read again
 DRAIN_TIME = 1.0  # seconds at shutdown for what is queued; the whole exit has five
 
 clients: set[WebSocket] = set()
@@ -41,6 +69,7 @@ resumers = Resumers(clients, clients_lock)
 broadcast: "queue.Queue[Item]" = queue.Queue(maxsize=1000)
 options = argparse.Namespace()
 chat_log: Log
+position = "0-0"  # everything up to this id was shown; handle_messages alone moves it
 log = logging.getLogger("chat")
 
 
@@ -53,19 +82,31 @@ class Message(NamedTuple):
     key: str | None = None  # differs from Go: one that was logged is not logged again
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "Message":
-        """Raises ValueError, in words."""
+    def from_pairs(cls, pairs: Pairs) -> "Message":
+        """Names in any case, and the last of several, as in Go. Raises Close, in words."""
         known: dict[str, str] = {}
-        for name in cls._fields:
-            value = fields.get(name)
-            if isinstance(value, str):
-                known[name] = without_surrogates(value)
-            elif value is not None:  # as in Go, null leaves a field empty
-                raise ValueError(f"{name} is not a string")
+        for pair_name, value in pairs:
+            name = field_of(pair_name)
+            if name is None or value is None:  # as in Go, null changes nothing
+                continue
+            if not isinstance(value, str):
+                raise Close(CloseCode.POLICY_VIOLATION, f"{name} is not a string")
+            known[name] = without_surrogates(value)
+        for name, limit in LIMITS.items():  # differs from Go, which has no limits
+            if len(known.get(name, "")) > limit:
+                what = "the key" if name == "key" else name
+                reason = f"{what} has more than {limit} characters"
+                raise Close(CloseCode.POLICY_VIOLATION, reason)
         message = cls(**known)
-        if len(message.key or "") > MAX_KEY:
-            raise ValueError(f"the key has more than {MAX_KEY} characters")
         return message if message.key else message._replace(key=None)
+
+
+def field_of(name: str) -> str | None:
+    """The field that a name in JSON stands for, if any. `key` is not Go's, and has one spelling."""
+    if name in Message._fields:
+        return name
+    folded = fold(name)
+    return folded if folded in Message._fields and folded != "key" else None
 
 
 def show(entry: Entry) -> str:
@@ -76,6 +117,17 @@ def show(entry: Entry) -> str:
     return encode_json(fields | {"key": key} if key else fields)
 
 
+def show_each(entries: Iterable[Entry]) -> list[str]:
+    """The same for many. One of which no JSON can be made is left out, and holds up nobody."""
+    texts = []
+    for entry in entries:
+        try:
+            texts.append(show(entry))
+        except Exception:
+            log.exception("the message %s can't be shown", entry[0])
+    return texts
+
+
 class Said(NamedTuple):
     """On its way from handle_connections to handle_messages."""
 
@@ -83,16 +135,16 @@ class Said(NamedTuple):
     websocket: WebSocket
 
 
-NOT_LOGGED = (Said, Joined, threading.Event)
-Item = Said | Joined | Entry | threading.Event
+Item = Said | Joined | threading.Event  # an event is set when all before it was handled
 
 
 def main() -> None:
-    global chat_log
+    global chat_log, position
     read_options(options)
     log_to_stderr()
     try:
-        chat_log = open_log(options, broadcast.put)
+        chat_log = open_log(options, look_for_news)
+        position = chat_log.start
         server = WebSocketServer(
             (options.host, options.port),
             {"/ws": handle_connections},
@@ -122,7 +174,7 @@ def main() -> None:
 
 
 def handle_connections(websocket: WebSocket) -> None:
-    """One client, in its thread: what it sends goes to `broadcast`."""
+    """One client, in its thread: what it sends goes to `broadcast`. Raises Close."""
     since = since_of(websocket.query)
     try:
         if since is None:
@@ -130,7 +182,7 @@ def handle_connections(websocket: WebSocket) -> None:
                 clients.add(websocket)
         else:  # differs from Go: it gets what it missed, and then joins the others
             resumers.name(websocket, "")
-            broadcast.put(Joined(websocket, catch_up(websocket, since, chat_log, show)))
+            broadcast.put(Joined(websocket, catch_up(websocket, since, chat_log, show_each)))
         pace = 0.0  # differs from Go: a client that sends faster than --rate is slowed
         for text in websocket:
             hear(websocket, text)
@@ -138,73 +190,126 @@ def handle_connections(websocket: WebSocket) -> None:
                 now = time.monotonic()
                 pace = max(pace, now - BURST) + 1 / options.rate
                 time.sleep(max(0.0, pace - now))
-    except TypeError as error:
-        websocket.close(CloseCode.UNSUPPORTED_DATA, str(error))
-    except ValueError as error:
-        websocket.close(CloseCode.POLICY_VIOLATION, str(error))
     except LogFailed as error:
-        refuse(websocket, error)
+        log.error("%s is sent away, as the log can't be read: %s", websocket.peer, error)
+        raise Close(CloseCode.INTERNAL_ERROR, "the history could not be read") from None
     finally:
+        resumers.remove(websocket)  # first, so that nobody can admit it from now on
         with clients_lock:
             clients.discard(websocket)
-        resumers.remove(websocket)
 
 
 def hear(websocket: WebSocket, text: str | bytes) -> None:
-    """Take one message from a client. Raises TypeError or ValueError, in words."""
+    """Take one message from a client. Raises Close, in words, and ConnectionClosed."""
     if isinstance(text, bytes):
-        raise TypeError("the chat is text")
-    message = Message.from_fields(fields := decode_object(text))
-    if websocket in resumers and fields.get("event") == "join":
+        raise Close(CloseCode.UNSUPPORTED_DATA, "the chat is text")
+    pairs = decode_object(text)
+    message = Message.from_pairs(pairs)
+    event = dict(pairs).get("event") if websocket in resumers else None
+    if event == "ping":
+        websocket.post(PONG)
+    elif event == "join":
         resumers.name(websocket, message.username)
     else:
         broadcast.put(Said(message, websocket))
 
 
+def look_for_news() -> None:
+    """Make handle_messages look for what other servers have logged; returns when it has."""
+    looked = threading.Event()
+    broadcast.put(looked)
+    looked.wait()
+
+
 def handle_messages() -> None:
-    """Everything that is said, in one thread: logged, and then sent to every client."""
-    position = chat_log.start
+    """Everything that is said, in one thread: logged, and then shown to every client.
+
+    Whatever fails, it goes on: what is in the log and was not shown is read again.
+    """
+    failed = False
     while True:
-        items = take_what_waits()
-        said = [item for item in items if isinstance(item, Said)]
-        joined = [item for item in items if isinstance(item, Joined)]
-        # With Redis, append gives nothing back: what any server logged comes through `broadcast`.
-        logged: list[Entry] = [item for item in items if not isinstance(item, NOT_LOGGED)]
+        items: list[Item] = []
         try:
-            logged += chat_log.append([each.message for each in said])
+            items = take_what_waits(RETRY if failed else None)
+            handle(items)
+            failed = False
         except LogFailed as error:
-            for each in said:
-                refuse(each.websocket, error)
-        if logged:
-            deliver(logged)
-            position = logged[-1][0]
-        resumers.admit(joined, position, chat_log, show)
+            if items or not failed:  # else it was said already
+                log.error("the log can't be read, nothing is shown until it can: %s", error)
+            send_away(items)
+            failed = True
+        except Exception:
+            log.exception("what was said could not be handled")
+            send_away(items)
+            failed = True
         for item in items:
-            if isinstance(item, threading.Event):  # main waits for what was queued before it
+            if isinstance(item, threading.Event):
                 item.set()
 
 
-def take_what_waits() -> list[Item]:
+def handle(items: list[Item]) -> None:
+    """Log and show what was said, let in who has come, and tell who said something again."""
+    said = [item for item in items if isinstance(item, Said)]
+    joined = [item for item in items if isinstance(item, Joined)]
+    try:
+        logged = chat_log.append([each.message for each in said])
+    except LogFailed as error:
+        for each in said:
+            refuse(each.websocket, error)
+        said, logged = [], []
+    show_news()
+    resumers.admit(joined, position, chat_log, show_each)
+    for each, (message_id, known) in zip(said, logged, strict=True):
+        if known:
+            acknowledge(each, message_id)
+
+
+def take_what_waits(timeout: float | None) -> list[Item]:
     """Wait for an item; then take all that is there, so that a busy chat writes large pieces."""
-    items = [broadcast.get()]
+    try:
+        items = [broadcast.get(timeout=timeout)]
+    except queue.Empty:
+        return []
     size = 0
     with broadcast.mutex:  # once for all: get_nowait would take it for each
         while broadcast.queue and size < BATCH:
-            items.append(broadcast.queue.popleft())
-            size += sum(map(len, fields_of(items[-1])))
+            item = broadcast.queue.popleft()
+            items.append(item)
+            if isinstance(item, Said):
+                size += sum(map(len, item.message[:3]))
         broadcast.not_full.notify_all()
     return items
 
 
-def fields_of(item: Item) -> tuple[str, ...]:
-    if isinstance(item, Said):
-        return item.message[:3]
-    return () if isinstance(item, NOT_LOGGED) else item[1][:3]
+def show_news() -> None:
+    """Show everyone what is in the log and was not shown yet, whoever has logged it."""
+    global position
+    for page in pages(chat_log, position):
+        if page.gap:
+            resumers.tell(GAP)
+        for entries in pieces(page.entries):
+            deliver(entries)
+            position = entries[-1][0]
 
 
-def deliver(logged: list[Entry]) -> None:
+def pieces(entries: list[Entry]) -> Iterable[list[Entry]]:
+    """Cut what Redis gives as one page: it counts messages, not characters."""
+    piece: list[Entry] = []
+    size = 0
+    for entry in entries:
+        piece.append(entry)
+        size += size_of(entry)
+        if size >= PAGE_CHARACTERS:
+            yield piece
+            piece = []
+            size = 0
+    if piece:
+        yield piece
+
+
+def deliver(entries: list[Entry]) -> None:
     """Post to every client; differs from Go: it waits for none, and one too slow is dropped."""
-    prepared = Prepared(map(show, logged))
+    prepared = Prepared(show_each(entries))
     with clients_lock:
         receivers = list(clients)
     for client in receivers:
@@ -212,11 +317,29 @@ def deliver(logged: list[Entry]) -> None:
             client.post(prepared)
         except ConnectionClosed:
             pass  # its own thread removes it
+        except Exception:
+            log.exception("%s: dropped, as nothing could be sent to it", client.peer)
+            client.drop("internal error")
+
+
+def acknowledge(said: Said, message_id: str) -> None:
+    """Send the copy of what was logged before to who said it again, and to nobody else."""
+    # Where the copy was trimmed already, what it says now stands for what it said then.
+    entry = chat_log.entry(message_id) or (message_id, said.message)
+    with contextlib.suppress(ConnectionClosed):
+        said.websocket.post(show(entry))
 
 
 def refuse(websocket: WebSocket, error: LogFailed) -> None:
-    log.error("%s is sent away, as the log failed: %s; is the disk full?", websocket.peer, error)
+    log.error("%s is sent away, as the log failed: %s", websocket.peer, error)
     websocket.close(CloseCode.INTERNAL_ERROR, "the message could not be logged", wait=False)
+
+
+def send_away(items: list[Item]) -> None:
+    """What they wanted could not be done: they learn of it, and may come and say it again."""
+    for item in items:
+        if not isinstance(item, threading.Event):
+            item.websocket.close(CloseCode.INTERNAL_ERROR, "internal error", wait=False)
 
 
 if __name__ == "__main__":

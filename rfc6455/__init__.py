@@ -7,13 +7,14 @@ TCP or TLS below.
 from .client import connect
 from .connection import Opening, Prepared, State, WebSocket
 from .deflate import Deflate
-from .errors import ConnectionClosed, InvalidHandshake, ProtocolError, Refused
+from .errors import Close, ConnectionClosed, InvalidHandshake, ProtocolError, Refused
 from .frames import CloseCode, Opcode
 from .handshake import printable
 from .server import WebSocketServer
 from .stream import Timeouts
 
 __all__ = [
+    "Close",
     "CloseCode",
     "ConnectionClosed",
     "Deflate",

@@ -1,7 +1,20 @@
-"""The three ways a WebSocket can go wrong. A class exists only where a caller catches it."""
+"""The ways a WebSocket can go wrong, and which close codes may say so (RFC 6455, 7.4).
+
+A class exists only where a caller catches it.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+MAX_REASON = 123  # bytes; with the two of the code they fill a control frame (5.5)
+# 7.4.1, and the registry of 11.7 for 1012-1014, which came after the RFC.
+_DEFINED_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+_MISSING_EXTENSION = 1010
+
+
+def is_sendable(code: int) -> bool:
+    """Whether the code may stand in a Close frame: defined, or of a free range (7.4.1, 7.4.2)."""
+    return code in _DEFINED_CODES or 3000 <= code <= 4999
 
 
 class ProtocolError(Exception):
@@ -62,6 +75,22 @@ class ConnectionClosed(Exception):
     """
 
     def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class Close(Exception):
+    """A server's handler raises it to close its connection with this code and reason.
+
+    A reason of more than 123 bytes, which often quotes what a peer has sent, is cut at a character.
+    Raises ValueError for a code that a server may not send (RFC 6455, 7.4).
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        if not is_sendable(code) or code == _MISSING_EXTENSION:  # 7.4.1: 1010 is for clients
+            raise ValueError(f"a server may not close with {code}")
+        reason = reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
         super().__init__(f"{code} {reason}".rstrip())
         self.code = code
         self.reason = reason

@@ -9,7 +9,7 @@ import os
 from enum import IntEnum
 from typing import NamedTuple
 
-from .errors import ProtocolError
+from .errors import ProtocolError, is_sendable
 
 
 class Opcode(IntEnum):
@@ -45,8 +45,6 @@ _LONG_LENGTHS = {126: (2, 126), 127: (8, 65536)}
 _KNOWN_OPCODES = frozenset(int(opcode) for opcode in Opcode)
 _DATA_OPCODES = frozenset({1, 2})
 _FIRST_CONTROL = int(Opcode.CLOSE)
-# 7.4.1, and the registry of 11.7 for 1012-1014, which came after the RFC.
-_DEFINED_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 _PIECE = 4096  # bytes; a big integer is the fastest XOR in pure Python while it fits the cache
 
 
@@ -299,8 +297,3 @@ def build_close(code: int | None, reason: str = "") -> bytes:
     if len(payload) > MAX_CONTROL:
         raise ValueError("a close reason has at most 123 bytes")
     return payload
-
-
-def is_sendable(code: int) -> bool:
-    """Whether the code may stand in a Close frame: defined, or of a free range (7.4.1, 7.4.2)."""
-    return code in _DEFINED_CODES or 3000 <= code <= 4999

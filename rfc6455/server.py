@@ -27,7 +27,7 @@ from typing import Any
 from . import handshake
 from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
-from .errors import ConnectionClosed, InvalidHandshake, Refused
+from .errors import Close, ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
 from .stream import SLOWEST_PEER, TLS, Stream, Timeouts
 
@@ -106,8 +106,10 @@ class _Signalled(Exception):
 class WebSocketServer(http.server.ThreadingHTTPServer):
     """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
 
-    When the handler returns, the connection is closed with 1000; when it raises, with 1011. On a
-    loopback address only loopback Host names, that address and `allowed_hosts` are answered.
+    When the handler returns, the connection is closed with 1000; when it raises Close, with what
+    that says; after any other exception, which is logged with its trace, with 1011.
+
+    On a loopback address only loopback Host names, that address and `allowed_hosts` are answered.
     Besides the server's own pages those of `allowed_origins` are let in, and all with "*".
     `advise` adds to a refusal, in the answer and in the log, how to allow what was refused.
     `max_message` is in bytes. `headers` go with every answer. `check` may raise InvalidHandshake
@@ -210,7 +212,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         with self._changed:
             self._connections.add(websocket)
             late = self._shutting_down
-        code, reason = CloseCode.NORMAL, ""
+        code: int = CloseCode.NORMAL
+        reason = ""
         try:
             if late:
                 code = CloseCode.GOING_AWAY
@@ -218,6 +221,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
                 handler(websocket)
         except ConnectionClosed:
             pass
+        except Close as close:
+            code, reason = close.code, close.reason
         except Exception:
             log.exception("%s: the handler failed", websocket.peer)
             code, reason = CloseCode.INTERNAL_ERROR, "internal error"

@@ -1,7 +1,8 @@
 """Kills servers while people talk: `python3 tests/kills.py [--redis] [--kills 20]`.
 
 Four senders give each message a key and say again what has not come back; they and a watcher
-resume with `since` after each loss. At the end the log must have every message once, with ids
+resume with `since` after each loss. What was logged already comes once more, to who said it again,
+and to nobody else. At the end the log must have every message once, with ids
 that rise, and each of the five must have seen exactly the log, in its order. With `--redis` there
 are two servers on one Redis, of which any may be killed, and Redis too. Exit status 1 if not.
 """
@@ -22,14 +23,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from chat_log import ChatLog  # noqa: E402  # not installed
+from chat_entry import order, pages  # noqa: E402  # not installed
+from chat_log import ChatLog  # noqa: E402
 from peers import PATIENCE, eventually  # noqa: E402
 from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect  # noqa: E402
 
@@ -196,7 +198,8 @@ class OnFile(Scene):
 
     def log(self) -> list[Heard]:
         with contextlib.closing(ChatLog(str(self.file))) as log:
-            return [(message_id, fields[3] or "") for message_id, fields in log.since("0")[0]]
+            entries = [entry for page in pages(log, "0") for entry in page.entries]
+        return [(message_id, fields[3] or "") for message_id, fields in entries]
 
 
 class OnRedis(Scene):
@@ -246,6 +249,8 @@ class Person:
     to_say: Iterator[int] = field(default_factory=lambda: iter(()))
     under_way: dict[str, None] = field(default_factory=dict)  # keys, in the order of saying
     heard: list[Heard] = field(default_factory=list)
+    again: Counter[str] = field(default_factory=Counter)  # keys said again on this connection
+    copies: list[Heard] = field(default_factory=list)  # of what was logged when it was said again
     lost: int = 0  # connections
     said_again: int = 0  # messages
 
@@ -261,6 +266,7 @@ class Person:
                 self.trial.stopped.wait(RESTLESS)
 
     def talk(self, websocket: WebSocket) -> None:
+        self.again = Counter(self.under_way.keys())
         for key in self.under_way:
             self.say(websocket, key)
             self.said_again += 1
@@ -285,8 +291,13 @@ class Person:
         if "event" in message:
             assert message["event"] != "gap", f"{self.name} was told of a gap"
             return
-        self.heard.append((message["id"], message["key"]))
-        self.under_way.pop(message["key"], None)
+        heard = (message["id"], message["key"])
+        if self.heard and order(heard[0]) <= order(self.heard[-1][0]) and self.again[heard[1]]:
+            self.again[heard[1]] -= 1  # it was logged before: this is for the one who said it again
+            self.copies.append(heard)
+        else:
+            self.heard.append(heard)
+        self.under_way.pop(heard[1], None)
         self.trial.note()
 
 
@@ -409,6 +420,7 @@ class Trial:
             if numbers != sorted(numbers):
                 self.faults.append(f"{name}: not in the order of saying")
         for person in self.people:
+            self._count(f"copies for {person.name} of no message", set(person.copies) - set(log))
             if person.heard != log:
                 pairs = zip(person.heard, log, strict=False)
                 where = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
@@ -418,7 +430,7 @@ class Trial:
                     f" {person.heard[where : where + 3]}, {log[where : where + 3]}"
                 )
 
-    def _count(self, what: str, found: "Sequence[object] | set[str]") -> None:
+    def _count(self, what: str, found: "Sequence[object] | Set[object]") -> None:
         if found:
             some = ", ".join(map(str, itertools.islice(found, 5)))
             self.faults.append(f"{len(found)} {what}: {some}")

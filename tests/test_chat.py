@@ -20,6 +20,7 @@ from typing import Any, cast
 import pytest
 
 import chat_server
+from chat_entry import Entry
 from peers import PATIENCE, Peer, eventually, masked, request
 from programs import (
     EXIT_TIME,
@@ -37,6 +38,7 @@ from programs import (
     run,
     say,
 )
+from rfc6455 import Close
 from rfc6455.stream import MAX_BACKLOG
 
 ID = re.compile(r"[0-9]{13}-[0-9]+")
@@ -89,15 +91,29 @@ def test_key_comes_back_last_and_unchanged(key: str) -> None:
     assert message["key"] == key
 
 
-def test_message_whose_key_was_logged_is_not_sent_again(server: Program) -> None:
-    with server.join() as ada:
+def test_message_whose_key_was_logged_comes_once_more_to_who_says_it_again_and_to_nobody_else(
+    server: Program,
+) -> None:
+    with server.join() as ada, server.join() as bob:
         say(ada, "once", key="twice-sent")
-        say(ada, "once", key="twice-sent")
+        copy = ada.read_frame()
+        for _ in range(2):
+            say(ada, "or something else", key="twice-sent")
+            assert ada.read_frame() == copy
+        say(bob, "by another", key="twice-sent")
         say(ada, "after")
-        assert hear_texts(ada, 2) == ["once", "after"]
-        say(ada, "once", key="twice-sent")
-        say(ada, "at last")
-        assert hear_texts(ada, 1) == ["at last"]
+        assert hear_texts(ada, 1) == ["after"]
+        assert bob.read_frame() == copy
+        assert sorted(hear_texts(bob, 2)) == ["after", "once"]
+
+
+def test_key_that_comes_many_times_in_one_piece_is_answered_as_often(server: Program) -> None:
+    with server.join() as ada:
+        ada.send(text_frame('{"message": "the one", "key": "in one piece"}') * 20)
+        copies = [hear(ada) for _ in range(20)]
+        assert all(copy == copies[0] for copy in copies)
+        say(ada, "next")
+        assert hear_texts(ada, 1) == ["next"]
 
 
 def test_empty_key_is_none(server: Program) -> None:
@@ -158,6 +174,17 @@ EMPTY = {"email": "", "username": "", "message": ""}
          EMPTY | {"message": "m"}),
         ('{"message": "last", "username": "first", "email": "middle"}',
          {"email": "middle", "username": "first", "message": "last"}),
+        ('{"Message": "m", "USERNAME": "u", "eMail": "e"}',
+         {"email": "e", "username": "u", "message": "m"}),
+        ('{"message": "a", "MESSAGE": "b"}', EMPTY | {"message": "b"}),
+        ('{"MESSAGE": "a", "message": "b"}', EMPTY | {"message": "b"}),
+        ('{"message": "a", "message": "b"}', EMPTY | {"message": "b"}),
+        ('{"message": "a", "message": null, "Message": null}', EMPTY | {"message": "a"}),
+        ('{"me\u017f\u017fage": "long s"}', EMPTY | {"message": "long s"}),
+        ('{"me\\u017fsage": "escaped"}', EMPTY | {"message": "escaped"}),
+        ('{"me\u00dfage": "sharp s", "message ": "blank", "\u0130": "dot"}', EMPTY),
+        ('{"message": "m", "x": %s}' % ("7" * 5000), EMPTY | {"message": "m"}),
+        ('{"message": "m", "x": -1e999, "y": [[{"message": 5}]]}', EMPTY | {"message": "m"}),
     ],
 )  # fmt: skip
 def test_missing_fields_are_empty_and_unknown_ones_dropped(
@@ -168,9 +195,43 @@ def test_missing_fields_are_empty_and_unknown_ones_dropped(
         message = hear(ada)
     assert list(message) == ["email", "username", "message", "id", "avatar"]
     assert {name: message[name] for name in fields} == fields
+    assert "key" not in message
     assert ID.fullmatch(message["id"])
     if not fields["email"]:
         assert message["avatar"] == AVATAR_OF_NOBODY
+
+
+@pytest.mark.parametrize("name", ["Key", "KEY", "\u212aey", "kEy"])
+def test_key_is_no_field_of_the_original_and_has_one_spelling(server: Program, name: str) -> None:
+    with server.join() as ada:
+        say(ada, "no key", **{name: "spelled differently"})
+        assert "key" not in hear(ada)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("email", 254), ("username", 64)])
+@pytest.mark.parametrize("character", ["x", "好", "🤖"])
+def test_field_as_long_as_it_may_be_comes_back_whole(
+    server: Program, name: str, limit: int, character: str
+) -> None:
+    with server.join() as ada:
+        say(ada, "long", **{name: character * limit})
+        assert hear(ada)[name] == character * limit
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("email", "email has more than 254 characters"),
+        ("username", "username has more than 64 characters"),
+        ("Username", "username has more than 64 characters"),
+    ],
+)
+def test_field_with_one_character_too_many_is_named_in_the_reason(
+    server: Program, name: str, reason: str
+) -> None:
+    with server.join() as ada:
+        say(ada, "too long", **{name: "好" * (255 if name == "email" else 65)})
+        assert answer_close(ada) == (1008, reason)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +343,9 @@ BAD_MESSAGES = {
     "nested deep": "[" * 60000,
     "nested deep within": '{"x":' * 10000 + "1" + "}" * 10000,
     "a number for a message": '{"message": 1}',
+    "a number for a message in any case": '{"MESSAGE": 1}',
+    "a number for a message that is a text then": '{"message": 1, "message": "a"}',
+    "a number with a zero before it": '{"message": "a", "x": 01}',
     "a list for a message": '{"message": ["a"]}',
     "an object for a username": '{"username": {"a": 1}}',
     "a boolean for an email": '{"email": false}',
@@ -626,6 +690,13 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--host", "a..b"],
         ["--host", "::1::"],
         ["--allow-origin"],
+        ["--history", ""],
+        ["--redis", ""],
+        ["--keep", "0"],
+        ["--max-message", "16777217"],
+        ["--keep-bytes", "0"],
+        ["--keep-bytes", "9" * 20],
+        ["--max-clients", "9" * 20],
     ],
 )
 def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
@@ -729,25 +800,24 @@ def test_client_that_has_left_is_forgotten(
     texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_server, "options", argparse.Namespace(rate=0))
-    chat_server.handle_connections(cast(Any, Talker(texts)))
+    with contextlib.suppress(Close):
+        chat_server.handle_connections(cast(Any, Talker(texts)))
     assert not chat_server.clients
 
 
-@pytest.mark.parametrize("field", ["message", "username", "email"])
+@pytest.mark.parametrize("page_size", [3, 1000])
 @pytest.mark.parametrize("character", ["x", "好", "\u0001"])
 def test_what_is_written_at_once_never_overruns_a_client_that_reads(
-    field: str, character: str, monkeypatch: pytest.MonkeyPatch
+    character: str, page_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch above the backlog's limit would drop everyone, the fastest reader too."""
-    monkeypatch.setattr(chat_server, "options", argparse.Namespace(rate=0))
+    """A piece above the backlog's limit would drop everyone, the fastest reader too."""
     size = 60_000 // len(json.dumps(character, ensure_ascii=False)[1:-1].encode())
-    text = json.dumps({field: character * size}, ensure_ascii=False)
-    chat_server.handle_connections(cast(Any, Talker([text] * 100)))
-    taken: list[int] = []
-    while sum(taken) < 100:
-        taken.append(len(chat_server.take_what_waits()))
-    assert chat_server.broadcast.empty()
-    assert max(taken) * 60_000 < MAX_BACKLOG
+    entries: list[Entry] = [
+        (f"1-{number}", ("", "", character * size, None)) for number in range(page_size)
+    ]
+    pieces = list(chat_server.pieces(entries))
+    assert [entry for piece in pieces for entry in piece] == entries
+    assert max(map(len, pieces)) * 60_000 < MAX_BACKLOG
 
 
 def test_clients_that_do_not_read_do_not_hold_up_one_that_joins() -> None:

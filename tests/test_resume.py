@@ -21,7 +21,7 @@ from typing import Any, cast
 import pytest
 
 import kills
-from chat_entry import order
+from chat_entry import order, pages
 from chat_log import ChatLog
 from chat_resume import Joined, Resumers
 from conftest import require
@@ -360,6 +360,30 @@ def test_client_that_catches_up_slowly_holds_nobody_up_and_gets_everything_in_or
     assert_rising(ids(heard))
 
 
+def test_client_that_catches_up_too_slowly_is_told_of_the_gap_where_it_is(
+    long_history: Path,
+) -> None:
+    options = ("--history", str(long_history), "--keep", "500")
+    with chat(*options) as server, slowly_catching_up(server) as slow:
+        heard = [hear_said(slow)]
+        told = tell(server, 490, size=20_000, start=500)
+        while heard[-1].get("id") != told[-1]["id"]:
+            heard.append(hear_said(slow))
+        assert_here(slow)
+    assert {"event": "gap"} in heard
+    expected = 0
+    after_gap = False
+    for each in heard:
+        if each == {"event": "gap"}:
+            after_gap = True
+            continue
+        number = int(each["message"].rstrip("."))
+        assert (number > expected) if after_gap else (number == expected)
+        expected = number + 1
+        after_gap = False
+    assert heard[-490:] == told
+
+
 def test_client_that_leaves_while_it_catches_up_is_gone(long_history: Path) -> None:
     with chat("--history", str(long_history)) as server:
         with slowly_catching_up(server) as slow:
@@ -381,14 +405,16 @@ def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
         for websocket in (gone, here):
             resumers.name(websocket, "")
         resumers.remove(gone)
-        resumers.admit([Joined(gone, "0"), Joined(here, "0")], "0-0", log, lambda entry: "")
+        resumers.admit([Joined(gone, "0"), Joined(here, "0")], "0-0", log, lambda entries: [])
     assert clients == {here}
 
 
 # Keys
 
 
-def test_message_that_is_resent_is_shown_once_and_its_key_comes_back(server: Program) -> None:
+def test_message_that_is_resent_is_shown_once_and_its_copy_comes_back_to_its_sender(
+    server: Program,
+) -> None:
     with server.join() as ada, server.join() as bob:
         say(ada, "once", key="k")
         copy = hear(ada)
@@ -396,9 +422,11 @@ def test_message_that_is_resent_is_shown_once_and_its_key_comes_back(server: Pro
         assert hear(bob) == copy
     with resume(server, copy["id"]) as ada, server.join() as bob:
         say(ada, "once", key="k")
+        assert hear_said(ada) == copy
         say(ada, "next", key="l")
         assert hear_said(ada)["message"] == hear(bob)["message"] == "next"
         say(bob, "once more, by another", key="k")
+        assert hear(bob) == copy
         say(bob, "last")
         assert hear_said(ada)["message"] == hear(bob)["message"] == "last"
 
@@ -413,9 +441,23 @@ def test_sender_that_lost_its_copy_finds_it_when_it_resumes_and_may_resend(
             copy = hear(bob)
         with resume(server, since) as ada:
             say(ada, "is it there?", key="lost copy")
+            assert [hear_said(ada) for _ in range(2)] == [copy] * 2
             say(ada, "next")
-            assert hear_said(ada) == copy
             assert hear_said(ada)["message"] == hear(bob)["message"] == "next"
+
+
+def test_sender_whose_copy_lies_in_a_gap_gets_it_all_the_same() -> None:
+    with chat() as server:
+        with server.join() as ada:
+            say(ada, "long ago", key="in the gap")
+            copy = hear(ada)
+        told = tell(server, RESUMED + 1)
+        with resume(server, "0") as ada:
+            assert hear_said(ada) == {"event": "gap"}
+            assert hear_all_said(ada, RESUMED) == told[1:]
+            say(ada, "long ago", key="in the gap")
+            assert hear_said(ada) == copy
+            assert_here(ada)
 
 
 def test_key_that_comes_many_times_at_once_from_many_is_shown_once(server: Program) -> None:
@@ -424,11 +466,28 @@ def test_key_that_comes_many_times_at_once_from_many_is_shown_once(server: Progr
         message = json.dumps({"message": "the one", "key": "many times"}).encode()
         for peer in peers:
             peer.send(masked(0x81, message) * 50)
-        assert [hear(peer)["message"] for peer in peers] == ["the one"] * 5
+        heard = [[hear(peer) for _ in range(50)] for peer in peers]
+        copies = {json.dumps(message) for each in heard for message in each}
+        assert len(copies) == 1
+        total = 5 * 50 - 1 + 5  # one for each that said it again, and one for all who are here
+        more = total - 5 * 50
         for peer in peers:
             say(peer, "next")
-        for peer in peers:
-            assert [hear(peer)["message"] for _ in peers] == ["next"] * 5
+        rest = [hear_until_next(peer, len(peers)) for peer in peers]
+        assert sum(map(len, rest)) == more
+        assert all(message["message"] == "the one" for each in rest for message in each)
+
+
+def hear_until_next(peer: Peer, times: int) -> list[dict[str, Any]]:
+    """What is heard besides so many "next"."""
+    others = []
+    while times:
+        heard = hear(peer)
+        if heard["message"] == "next":
+            times -= 1
+        else:
+            others.append(heard)
+    return others
 
 
 @pytest.mark.parametrize("target", ["/ws", "/ws?since=9999999999999"])
@@ -497,11 +556,60 @@ def test_at_most_50_names_are_told() -> None:
         assert event["usernames"] == [f"guest {number:02}" for number in range(50)]
 
 
-def test_long_name_is_told_cut(server: Program) -> None:
+def test_name_as_long_as_it_may_be_is_told_whole(server: Program) -> None:
     with resume(server, "9999999999999") as ada:
-        join(ada, "n" * 30_000)
+        join(ada, "好" * 64)
         event = hear_online(ada, lambda event: event["usernames"])
-        assert event["usernames"] == ["n" * 64]
+        assert event["usernames"] == ["好" * 64]
+
+
+@pytest.mark.parametrize("event", ["join", "ping", "message"])
+def test_name_with_one_character_too_many_is_closed_with_1008(server: Program, event: str) -> None:
+    with resume(server, "9999999999999") as ada:
+        ada.send(masked(0x81, json.dumps({"event": event, "username": "n" * 65}).encode()))
+        while (frame := ada.read_frame())[0] == 0x81:
+            pass
+        assert frame == (0x88, b"\x03\xf0username has more than 64 characters")
+
+
+# Whether the server is there
+
+
+def test_ping_is_answered_at_once_to_who_sent_it_and_to_nobody_else() -> None:
+    with chat("--rate", "1") as server, server.join() as plain, resume(server) as bob:
+        with resume(server) as ada:
+            hear_online(ada, lambda event: event["count"] == 3)
+            hear_online(bob, lambda event: event["count"] == 3)
+            for _ in range(3):
+                ada.send(masked(0x81, b'{"event": "ping"}'))
+                assert ada.read_frame() == (0x81, b'{"event":"pong"}')
+            assert_here(bob)
+            say(plain, "hello")
+            assert hear(plain)["message"] == hear_said(bob)["message"] == "hello"
+            assert hear_said(ada)["message"] == "hello"
+
+
+def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Program) -> None:
+    with server.join() as ada:
+        ada.send(masked(0x81, b'{"event": "ping"}'))
+        assert hear(ada)["message"] == ""
+
+
+def test_event_is_none_of_the_original_and_has_one_spelling(server: Program) -> None:
+    with resume(server, "9999999999999") as ada:
+        ada.send(masked(0x81, b'{"Event": "ping", "message": "a message"}'))
+        assert hear_said(ada)["message"] == "a message"
+
+
+def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
+    with chat("--rate", "20") as server, resume(server) as ada:
+        for number in range(70):
+            ada.send(masked(0x81, b'{"event": "ping"}'))
+            say(ada, str(number))
+        heard = [hear_said(ada) for _ in range(140)]
+        said = [each["message"] for each in heard if "message" in each]
+        assert said == list(map(str, range(70)))
+        assert heard.count({"event": "pong"}) == 70
 
 
 def test_name_that_is_no_text_is_closed_with_1008(server: Program) -> None:
@@ -564,8 +672,8 @@ def test_key_is_known_after_a_restart(tmp_path: Path) -> None:
         with chat("--history", str(tmp_path / "history")) as server, server.join() as ada:
             say(ada, "once", key="k")
             say(ada, f"{start} end")
-            expected = "once" if start == "first" else "second end"
-            assert hear(ada)["message"] == expected
+            assert {hear(ada)["message"], hear(ada)["message"]} == {f"{start} end", "once"}
+            assert_here(ada)
 
 
 def test_nothing_that_was_heard_is_gone_after_a_kill(tmp_path: Path) -> None:
@@ -744,7 +852,8 @@ def test_all_that_was_acknowledged_before_the_end_is_in_the_file(tmp_path: Path)
         assert server.wait() == 0
         assert "Traceback" not in server.log
     with contextlib.closing(ChatLog(str(path))) as log:
-        logged = [(message_id, fields[3]) for message_id, fields in log.since("0")[0]]
+        entries = [entry for page in pages(log, "0") for entry in page.entries]
+    logged = [(message_id, fields[3]) for message_id, fields in entries]
     acknowledged = [(message["id"], message["key"]) for message in heard]
     assert acknowledged == logged[: len(acknowledged)]
     assert [key for _, key in logged] == [str(number) for number in range(len(logged))]
@@ -761,4 +870,4 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed_again_and_again(
         trial.run(scene)
     assert not trial.faults, trial.summary()
     assert trial.struck["server"] == 3
-    assert order(trial.people[0].heard[0][0]) > 0
+    assert order(trial.people[0].heard[0][0]) > (0, 0)

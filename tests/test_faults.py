@@ -1,0 +1,234 @@
+"""What nobody foresaw, in a chat that runs: it is in the log, who is concerned learns of it, and
+the chat goes on.
+
+The fault is put into the real program by a few lines that run before its `main`; what a client
+says calls it forth.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peers import Peer, eventually, masked
+from programs import ROOT, Program, answer_close, hear, name_of, say
+
+START = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import chat_log
+import chat_resume
+import chat_server
+from chat_entry import LogFailed
+from chat_log import ChatLog
+
+broken = []  # exceptions to be raised, each once
+
+def fail_first(owner, name):
+    whole = getattr(owner, name)
+    def failing(*arguments, **options):
+        if broken:
+            raise broken.pop()
+        return whole(*arguments, **options)
+    setattr(owner, name, failing)
+
+def on_hearing(text, do):
+    whole = chat_server.hear
+    def hear(websocket, message):
+        if text in str(message):
+            do()
+        whole(websocket, message)
+    chat_server.hear = hear
+"""
+END = "\nchat_server.main()\n"
+BREAK_ON_HEARING = 'on_hearing("break it", lambda: broken.append(RuntimeError("unforeseen")))'
+
+Start = Callable[[str], Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the chat with a fault in it. Not `chat()`: that wants a log without traces."""
+    with contextlib.ExitStack() as stack:
+
+        def start(fault: str) -> Program:
+            (tmp_path / "faulty.py").write_text(START + fault + END, encoding="utf-8")
+            program = Program("faulty.py", "--rate", "0", root=tmp_path)
+            stack.callback(program.discard)
+            return program
+
+        yield start
+
+
+def resume(server: Program, since: str = "0") -> Peer:
+    return server.join(f"/ws?since={since}")
+
+
+def hear_said(peer: Peer) -> dict[str, Any]:
+    while (heard := hear(peer)).get("event") == "online":
+        pass
+    return heard
+
+
+def sent_away(peer: Peer) -> tuple[int, str]:
+    """How the server closes this connection; who is here is left out."""
+    while (frame := peer.read_frame())[0] == 0x81:
+        assert json.loads(frame[1]).get("event") == "online"
+    peer.send(masked(*frame))
+    assert peer.read_to_eof() == b""
+    return int.from_bytes(frame[1][:2], "big"), frame[1][2:].decode()
+
+
+def assert_goes_on(server: Program, *peers: Peer) -> None:
+    """Who was here is here, and hears what is said; who comes hears it, too."""
+    with server.join() as eve:
+        say(eve, "the chat goes on")
+        for peer in (eve, *peers):
+            assert hear_said(peer)["message"] == "the chat goes on"
+    with resume(server) as late:
+        while hear_said(late)["message"] != "the chat goes on":
+            pass
+
+
+def assert_noted(server: Program, text: str, times: int = 1) -> None:
+    eventually(lambda: server.log.count("Traceback") >= times)
+    assert server.log.count("Traceback") == times
+    assert text in server.log
+
+
+def test_message_whose_logging_fails_costs_its_sender_the_connection_and_nobody_else(
+    start: Start,
+) -> None:
+    server = start(f"{BREAK_ON_HEARING}\nfail_first(ChatLog, 'append')")
+    with server.join() as ada, server.join() as bob, resume(server) as eve:
+        say(ada, "break it", key="k")
+        assert answer_close(ada) == (1011, "internal error")
+        assert_noted(server, "RuntimeError: unforeseen")
+        with server.join() as again:
+            say(again, "it was not logged", key="k")
+            for peer in (again, bob, eve):
+                assert hear_said(peer)["message"] == "it was not logged"
+        assert_goes_on(server, bob, eve)
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "LogFailed('a bad block')"])
+def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
+    start: Start, error: str
+) -> None:
+    broken = f"broken.extend([{error}, {error}])"
+    server = start(f"on_hearing('break it', lambda: {broken})\nfail_first(ChatLog, 'since')")
+    with server.join() as ada, server.join() as bob, resume(server) as eve:
+        say(ada, "break it", key="k")
+        assert answer_close(ada) == (1011, "internal error")
+        copy = hear(bob)
+        assert (copy["message"], copy["key"]) == ("break it", "k")
+        assert hear_said(eve) == copy
+        if "LogFailed" in error:
+            assert "Traceback" not in server.log
+            assert server.log.count("can't be read") == 1
+        else:
+            assert_noted(server, "RuntimeError: unforeseen", times=2)
+        with server.join() as again:
+            say(again, "once more", key="k")
+            assert hear(again) == copy
+        assert_goes_on(server, bob, eve)
+
+
+def test_who_joins_and_can_not_be_let_in_does_not_wait_for_ever(start: Start) -> None:
+    server = start(
+        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat_resume, 'post_missed')"
+    )
+    with resume(server) as ada:
+        assert sent_away(ada) == (1011, "internal error")
+        assert_noted(server, "RuntimeError: unforeseen")
+    with resume(server) as ada:
+        assert_goes_on(server, ada)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "traces"),
+    [
+        ("RuntimeError('unforeseen')", "internal error", 1),
+        ("ValueError('unforeseen')", "internal error", 1),
+        ("LogFailed('a bad block')", "the history could not be read", 0),
+    ],
+)
+def test_who_comes_when_the_past_can_not_be_read_learns_it_and_may_come_again(
+    start: Start, error: str, reason: str, traces: int
+) -> None:
+    server = start(f"broken.append({error})\nfail_first(ChatLog, 'before_newest')")
+    with resume(server) as ada:
+        assert sent_away(ada) == (1011, reason)
+        assert error.partition("'")[2].partition("'")[0] in server.log
+        assert server.log.count("Traceback") == traces
+    with resume(server) as ada:
+        assert_goes_on(server, ada)
+
+
+@pytest.mark.parametrize("error", ["TypeError", "ValueError", "KeyError", "OSError"])
+def test_mistake_of_ours_never_looks_like_one_of_the_peers(start: Start, error: str) -> None:
+    server = start(
+        f"on_hearing('break it', lambda: broken.append({error}('unforeseen')))\n"
+        "fail_first(chat_server.Message, 'from_pairs')"
+    )
+    with server.join() as ada, server.join() as bob:
+        name = name_of(ada)
+        say(ada, "break it")
+        assert answer_close(ada) == (1011, "internal error")
+        assert_noted(server, f"{error}: ")
+        assert any("the handler failed" in line for line in server.log_lines_about(name))
+        assert_goes_on(server, bob)
+
+
+def test_message_of_which_no_json_can_be_made_is_left_out_and_holds_up_nobody(
+    start: Start,
+) -> None:
+    server = start(
+        "show = chat_server.show\n"
+        "def fail(entry):\n"
+        "    if entry[1][2] == 'bad':\n"
+        "        raise RuntimeError('unforeseen')\n"
+        "    return show(entry)\n"
+        "chat_server.show = fail"
+    )
+    with server.join() as ada, resume(server) as bob:
+        for text in ("before", "bad", "after"):
+            say(ada, text)
+        for peer in (ada, bob):
+            assert [hear_said(peer)["message"] for _ in range(2)] == ["before", "after"]
+        with resume(server) as eve:
+            assert [hear_said(eve)["message"] for _ in range(2)] == ["before", "after"]
+    assert "can't be shown" in server.log
+
+
+def test_client_that_can_not_be_sent_to_is_dropped_and_the_others_hear_on(start: Start) -> None:
+    server = start(
+        "from rfc6455 import WebSocket\n"
+        "post = WebSocket.post\n"
+        "def fail(self, message):\n"
+        "    if self.query == 'bad':\n"
+        "        raise RuntimeError('unforeseen')\n"
+        "    post(self, message)\n"
+        "WebSocket.post = fail"
+    )
+    with server.join() as ada, server.join("/ws?bad") as bad, server.join() as bob:
+        say(ada, "to all")
+        for peer in (ada, bob):
+            assert hear(peer)["message"] == "to all"
+        assert bad.read_to_eof() == b""
+        assert_noted(server, "RuntimeError: unforeseen")
+        assert_goes_on(server, ada, bob)
+
+
+def test_who_is_here_is_told_again_after_it_could_not_be_told(start: Start) -> None:
+    server = start(
+        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat_resume.Resumers, '_online')"
+    )
+    with resume(server) as ada:
+        assert_noted(server, "who is here could not be told")
+        with resume(server):
+            while (heard := json.loads(ada.read_frame()[1]))["count"] != 2:
+                assert heard["event"] == "online"

@@ -1,0 +1,602 @@
+"""Redis as it may be: old, replaced by another, refusing, asked for oddly, and shared with others.
+
+Servers and Redis are processes; the clients are bare sockets.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_entry import LogFailed, order, pages
+from conftest import find_redis_server, require
+from kills import Redis
+from peers import PATIENCE, Peer, RawServer, eventually
+from programs import Program, answer_close, chat, hear, run, say
+
+pytestmark = pytest.mark.redis
+
+AWAY, BACK = "Redis is away", "Redis is back"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needed() -> None:
+    require(find_redis_server(), "redis-server", "apt install redis-server")
+    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    process = Redis(tmp_path / "redis")
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def other_redis(tmp_path: Path) -> Iterator[Redis]:
+    process = Redis(tmp_path / "other redis")
+    yield process
+    process.kill()
+
+
+def resume(server: Program, since: str = "0") -> Peer:
+    return server.join(f"/ws?since={since}")
+
+
+def hear_said(peer: Peer) -> dict[str, Any]:
+    while (heard := hear(peer)).get("event") == "online":
+        pass
+    return heard
+
+
+def lines_with(server: Program, text: str) -> list[str]:
+    return [line for line in server.log.splitlines() if text in line]
+
+
+def put(redis: Redis, message: str, message_id: str = "*") -> str:
+    """An entry that another program puts on the stream; its id."""
+    with contextlib.closing(connected(redis)) as client:
+        return str(client.xadd("chat", {"message": message}, id=message_id))
+
+
+def connected(redis: Redis, **options: Any) -> Any:
+    import redis as package
+
+    return package.Redis(port=redis.port, decode_responses=True, **options)
+
+
+class Forwarder:
+    """A TCP port behind which now this server is, now that; open connections stay where they are.
+
+    `answer` may answer a request of a client itself.
+    """
+
+    def __init__(self, target: Redis, answer: Callable[[list[str]], bytes | None]) -> None:
+        self.target = target
+        self._answer = answer
+        self._server = RawServer(self._forward)
+        self.url = f"redis://127.0.0.1:{self._server.port}/0"
+
+    def _forward(self, peer: Peer) -> None:
+        with socket.create_connection(("127.0.0.1", self.target.port), PATIENCE) as upstream:
+            back = threading.Thread(target=pump, args=(upstream, peer.sock))
+            back.start()
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    words, raw = read_request(peer)
+                    own = self._answer(words)
+                    if own is None:
+                        upstream.sendall(raw)
+                    else:
+                        peer.send(own)
+            with contextlib.suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def __enter__(self) -> "Forwarder":
+        self._server.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._server.__exit__(*exception)
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
+
+
+def read_request(peer: Peer) -> tuple[list[str], bytes]:
+    """A command as RESP has it: an array of strings; and its bytes."""
+    peer.sock.settimeout(None)
+
+    def line() -> bytes:
+        data = b""
+        while not data.endswith(b"\r\n"):
+            data += peer.read(1)
+        return data
+
+    raw = line()
+    words = []
+    for _ in range(int(raw[1:])):
+        size = line()
+        word = peer.read(int(size[1:]) + 2)
+        raw += size + word
+        words.append(word[:-2].decode())
+    return words, raw
+
+
+def pass_all(words: list[str]) -> None:
+    """Answers nothing itself."""
+
+
+# Redis before 6.2
+
+
+def answer_as_6_0(words: list[str]) -> bytes | None:
+    """What Redis 6.0 refuses, in its words; the commands of 5.0 and 6.0 go through."""
+    name = words[0].upper()
+    if name in ("XRANGE", "XREVRANGE") and any(word.startswith("(") for word in words):
+        return b"-ERR Invalid stream ID specified as stream command argument\r\n"
+    known = "EVAL EVALSHA SCRIPT XRANGE XREVRANGE XREAD XINFO EXISTS HGET SELECT PING AUTH"
+    if name not in known.split():
+        return b"-ERR unknown command\r\n"
+    return None
+
+
+def test_chat_on_a_redis_before_6_2_is_heard_and_resumed(redis: Redis) -> None:
+    with Forwarder(redis, answer_as_6_0) as old, chat("--redis", old.url) as server:
+        with resume(server) as ada, server.join() as bob:
+            say(ada, "one", key="k")
+            one = hear(bob)
+            assert hear_said(ada) == one
+            say(bob, "two")
+            assert hear_said(ada)["message"] == hear(bob)["message"] == "two"
+            say(bob, "once more", key="k")
+            assert hear(bob) == one
+        with resume(server, one["id"]) as eve:
+            assert hear_said(eve)["message"] == "two"
+        assert not any(AWAY in line for line in server.log.splitlines())
+
+
+def test_server_of_before_streams_ends_it_with_one_clear_line(redis: Redis) -> None:
+    def answer_as_4(words: list[str]) -> bytes | None:
+        return b"-ERR unknown command `X`\r\n" if words[0][0] in "Xx" else None
+
+    with Forwarder(redis, answer_as_4) as old:
+        assert "unknown command" in refusal(old.url)
+
+
+def refusal(url: str) -> str:
+    """The one line with which the chat ends at its start."""
+    ended = run("chat_server.py", "--port", "0", "--redis", url)
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    (line,) = ended.stderr.decode().splitlines()
+    assert "cannot keep the log" in line
+    return line
+
+
+# Another server behind the same address
+
+
+def test_after_a_failover_the_chat_goes_on_with_the_server_in_charge(
+    redis: Redis, other_redis: Redis
+) -> None:
+    with (
+        Forwarder(redis, pass_all) as address,
+        chat("--redis", address.url) as one,
+        chat("--redis", address.url) as two,
+        one.join() as ada,
+        resume(two) as bob,
+    ):
+        other_redis.ask("REPLICAOF", "127.0.0.1", str(redis.port))
+        say(ada, "before")
+        assert hear(ada) == hear_said(bob)
+        eventually(lambda: redis.ask("WAIT", "1", "100") == ":1")
+        address.target = other_redis
+        other_redis.ask("REPLICAOF", "NO", "ONE")
+        redis.ask("REPLICAOF", "127.0.0.1", str(other_redis.port))
+        for number, (peer, other) in enumerate([(ada, bob), (bob, ada), (ada, bob)]):
+            say(peer, f"after {number}", key=f"k{number}")
+            assert hear_said(other)["message"] == f"after {number}"
+            assert hear_said(peer)["message"] == f"after {number}"
+        assert other_redis.ask("XLEN", "chat") == ":4"
+        for server in (one, two):
+            assert len(lines_with(server, AWAY)) == len(lines_with(server, BACK)) <= 1
+        assert "READONLY" in one.log or "read only replica" in one.log
+
+
+def test_start_on_a_server_that_is_not_in_charge_is_refused(
+    redis: Redis, other_redis: Redis
+) -> None:
+    redis.ask("REPLICAOF", "127.0.0.1", str(other_redis.port))
+    assert "read only replica" in refusal(redis.url)
+
+
+# What passes by itself, and what does not
+
+
+def make_busy(redis: Redis) -> Callable[[], None]:
+    redis.ask("CONFIG", "SET", "busy-reply-threshold", "10")
+    looping = threading.Thread(target=redis.ask, args=("EVAL", "while true do end", "0"))
+    looping.start()
+    eventually(lambda: redis.ask("PING").startswith("-BUSY"))
+
+    def end() -> None:
+        redis.ask("SCRIPT", "KILL")
+        looping.join(PATIENCE)
+
+    return end
+
+
+def take_replicas(redis: Redis) -> Callable[[], None]:
+    redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    return lambda: (redis.ask("CONFIG", "SET", "min-replicas-to-write", "0"), None)[1]
+
+
+def change_password(redis: Redis) -> Callable[[], None]:
+    with contextlib.closing(connected(redis)) as client:
+        client.config_set("requirepass", "changed")
+        client.auth("changed")
+        client.client_kill_filter(_type="normal", skipme=True)
+
+    def change_back() -> None:
+        with contextlib.closing(connected(redis, password="changed")) as client:
+            client.config_set("requirepass", "")
+
+    return change_back
+
+
+@pytest.mark.parametrize("trouble", [make_busy, take_replicas, change_password])
+def test_while_redis_refuses_for_a_time_senders_wait_and_lose_nothing(
+    redis: Redis, trouble: Callable[[Redis], Callable[[], None]]
+) -> None:
+    with chat("--redis", redis.url) as server, server.join() as ada, resume(server) as bob:
+        say(ada, "before")
+        assert hear(ada) == hear_said(bob)
+        end = trouble(redis)
+        try:
+            say(ada, "meanwhile")
+            eventually(lambda: lines_with(server, AWAY))
+        finally:
+            end()
+        assert hear(ada)["message"] == hear_said(bob)["message"] == "meanwhile"
+        eventually(lambda: len(lines_with(server, BACK)) == len(lines_with(server, AWAY)))
+        assert redis.ask("XLEN", "chat") == ":2"
+
+
+SCRIPT_OF_6 = "Error running script (call to f_1): @user_script:9: @user_script: 9: "
+
+
+@pytest.mark.parametrize(
+    ("refusal", "passing"),
+    [
+        ("READONLY You can't write against a read only replica.", True),
+        (f"{SCRIPT_OF_6}-READONLY You can't write against a read only replica.", True),
+        ("NOREPLICAS Not enough good replicas to write.", True),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL.", True),
+        ("Protocol error: unauthenticated multibulk length", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),
+        (f"{SCRIPT_OF_6}-OOM command not allowed when used memory > 'maxmemory'.", False),
+        ("MISCONF Redis is configured to save RDB snapshots, but it's unable to", False),
+        ("NOPERM this user has no permissions to run the 'eval' command", False),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+    ],
+)
+def test_refusal_that_passes_by_itself_is_told_from_one_that_the_sender_has_to_know(
+    refusal: str, passing: bool
+) -> None:
+    import redis as package
+
+    from chat_redis import passes
+
+    assert passes(package.ResponseError(refusal)) == passing
+
+
+def test_sender_is_told_that_redis_has_no_disk_and_only_then_is_a_disk_spoken_of(
+    redis: Redis, tmp_path: Path
+) -> None:
+    with chat("--redis", redis.url) as server:
+        redis.ask("CONFIG", "SET", "save", "3600 1")
+        shutil.rmtree(tmp_path / "redis")
+        redis.ask("BGSAVE")
+        eventually(lambda: redis.ask("SET", "x", "y").startswith("-MISCONF"))
+        with server.join() as ada:
+            say(ada, "no disk")
+            assert answer_close(ada) == (1011, "the message could not be logged")
+        assert "MISCONF" in lines_with(server, "log failed")[0]
+
+
+def test_nothing_is_guessed_of_a_disk_where_the_error_has_nothing_to_do_with_it(
+    redis: Redis,
+) -> None:
+    with chat("--redis", redis.url) as server, server.join() as ada:
+        redis.ask("SET", "chat", "no stream")
+        say(ada, "refused")
+        assert answer_close(ada)[0] == 1011
+        (line,) = lines_with(server, "log failed")
+        assert "WRONGTYPE" in line
+        assert "disk" not in server.log
+
+
+# What the URL asks for
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "decode_responses=False",
+        "decode_responses=",
+        "protocol=3",
+        "protocol=3&legacy_responses=no",
+        "encoding=utf-16&encoding_errors=strict",
+        "socket_timeout=0.1",
+        "max_connections=1",
+        "client_name=chat&health_check_interval=1",
+        "retry_on_timeout=yes&retry_on_error=x",
+        "db=0",
+    ],
+)
+def test_whatever_the_url_asks_for_other_servers_are_heard(redis: Redis, options: str) -> None:
+    with chat("--redis", f"{redis.url}?{options}") as server, resume(server) as ada:
+        say(ada, "你好")
+        own = hear_said(ada)
+        assert own["message"] == "你好"
+        for text in ("from elsewhere", "and again"):
+            put(redis, text)
+            assert hear_said(ada)["message"] == text
+        with resume(server, own["id"]) as bob:
+            assert [hear_said(bob)["message"] for _ in range(2)] == ["from elsewhere", "and again"]
+        assert not lines_with(server, AWAY)
+
+
+def test_option_that_is_none_of_redis_ends_it_with_one_clear_line(redis: Redis) -> None:
+    assert "nonsense" in refusal(f"{redis.url}?nonsense=1")
+
+
+def test_hundreds_who_come_at_once_do_not_make_redis_look_away(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, contextlib.ExitStack() as stack:
+        for number in range(200):
+            put(redis, str(number))
+        peers = []
+        for _ in range(150):
+            peer = stack.enter_context(server.tcp())
+            peer.send(
+                b"GET /ws?since=0 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n"
+            )
+            peers.append(peer)
+        for peer in peers:
+            assert peer.read_head().startswith("HTTP/1.1 101 ")
+            assert [hear_said(peer)["message"] for _ in range(200)] == list(map(str, range(200)))
+        assert not lines_with(server, AWAY)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@127.0.0.1:1/0",
+        "redis://somebody:secret@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?password=secret",
+        "redis://127.0.0.1:1/0?password=se@cret",
+        "redis://:sec/ret@127.0.0.1:1/0",
+        "redis://:1/secret@127.0.0.1:1/0",
+        "redis://:sec?ret@127.0.0.1:1/0",
+        "redis://:sec#ret@127.0.0.1:1/0",
+        "redis://:sec@ret@127.0.0.1:1/0",
+        "redis://:secret@127.0.0.1:port/0",
+        "http://somebody:secret@127.0.0.1:1/0",
+    ],
+)
+def test_password_stands_in_no_error(url: str) -> None:
+    line = refusal(url)
+    for part in ("secret", "somebody", "sec", "cret"):
+        assert part not in line
+
+
+def test_wrong_password_stands_in_no_error(redis: Redis) -> None:
+    redis.ask("CONFIG", "SET", "requirepass", "right")
+    line = refusal(redis.url.replace("//", "//:wrong@"))
+    assert "wrong" not in line
+    assert f"redis://***@127.0.0.1:{redis.port}/0" in line
+
+
+# Ids that others have put on the stream
+
+
+def test_ids_of_any_size_hurt_neither_who_is_here_nor_who_resumes(redis: Redis) -> None:
+    longest = 18446744073709551615
+    given = ["5-1048575", "5-1048576", f"5-{longest}", f"9999999999999999-{longest}"]
+    with chat("--redis", redis.url) as server, resume(server) as ada:
+        for message_id in given:
+            put(redis, message_id, message_id)
+            assert hear_said(ada)["message"] == message_id
+        say(ada, "own")
+        own = hear_said(ada)
+        assert order(own["id"]) > order(given[-1])
+        for place, message_id in enumerate(given):
+            with resume(server, message_id) as bob:
+                rest = [hear_said(bob)["message"] for _ in range(len(given) - place)]
+                assert rest == [*given[place + 1 :], "own"]
+        put(redis, "the last of all", f"{longest}-{longest}")
+        assert hear_said(ada)["message"] == "the last of all"
+        with resume(server, f"{longest}-{longest}") as bob, server.join() as eve:
+            say(eve, "no id is left")
+            assert answer_close(eve) == (1011, "the message could not be logged")
+            redis.ask("DEL", "chat")
+            say(bob, "a new beginning")
+            assert hear_said(bob)["message"] == "a new beginning"
+            assert hear_said(ada)["message"] == "a new beginning"
+            put(redis, "heard of others")
+            assert hear_said(bob)["message"] == hear_said(ada)["message"] == "heard of others"
+
+
+def test_stream_that_began_anew_elsewhere_with_lower_ids_is_heard(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, resume(server) as ada:
+        put(redis, "high", "9999999999999999-0")
+        assert hear_said(ada)["message"] == "high"
+        redis.ask("DEL", "chat")
+        put(redis, "low")
+        assert hear_said(ada)["message"] == "low"
+
+
+def test_message_that_somebody_deleted_is_neither_missed_nor_shown_again(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, resume(server) as ada:
+        one = put(redis, "one")
+        two = put(redis, "two")
+        assert [hear_said(ada)["message"] for _ in range(2)] == ["one", "two"]
+        redis.ask("XDEL", "chat", two)
+        say(ada, "three")
+        assert hear_said(ada)["message"] == "three"
+        with resume(server, one) as bob, resume(server, two) as eve:
+            assert hear_said(bob)["message"] == hear_said(eve)["message"] == "three"
+
+
+# What can't be had any more
+
+
+def test_server_that_trimming_overtakes_tells_of_the_gap_where_it_is(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, resume(server) as ada, server.join() as plain:
+        say(ada, "before")
+        assert hear_said(ada) == hear(plain)
+        server.signal(signal.SIGSTOP)
+        for number in range(10):
+            put(redis, str(number))
+        redis.ask("XTRIM", "chat", "MAXLEN", "3")
+        server.signal(signal.SIGCONT)
+        assert hear_said(ada) == {"event": "gap"}
+        for peer in (ada, plain):
+            assert [hear_said(peer)["message"] for _ in range(3)] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["Redis 7", "Redis 6"])
+def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
+    redis: Redis, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chat_redis import RedisLog
+
+    log = RedisLog(redis.url, kept_bytes=2_000_000)
+    info = log._info
+    if not counted:
+        hidden = ("entries-added", "max-deleted-entry-id", "recorded-first-entry-id")
+        monkeypatch.setattr(
+            log, "_info", lambda: {k: v for k, v in info().items() if k not in hidden}
+        )
+    log.append([("", "", str(number), None) for number in range(300)])
+    reading = pages(log, "0")
+    first = next(reading)
+    assert not first.gap
+    assert len(first.entries) == 101
+    log.append([("", "", "x" * 60_000, None) for number in range(40)])
+    second = next(reading)
+    assert second.gap
+    assert not any(page.gap for page in reading)
+    assert next(pages(log, "0")).gap
+
+
+def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
+    limit = 2_000_000
+    with chat("--redis", redis.url, "--keep-bytes", str(limit)) as server, server.join() as ada:
+        for number in range(100):
+            say(ada, f"{number}".ljust(60_000))
+            hear(ada)
+        assert memory(redis) < limit + 200_000
+        with resume(server) as bob:
+            assert hear_said(bob) == {"event": "gap"}
+            first = int(hear_said(bob)["message"])
+            assert 50 < first < 75
+
+
+def memory(redis: Redis) -> int:
+    with contextlib.closing(connected(redis)) as client:
+        return int(client.memory_usage("chat", samples=0))
+
+
+def test_sender_whose_message_was_trimmed_gets_what_he_said_under_its_id(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server, resume(server) as ada:
+        say(ada, "once", key="k")
+        copy = hear_said(ada)
+        redis.ask("XTRIM", "chat", "MAXLEN", "0")
+        say(ada, "once", key="k")
+        assert hear_said(ada) == copy
+
+
+def test_batch_whose_answer_got_lost_is_logged_once_and_known_by_nobody(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chat_redis import RedisLog
+
+    log = RedisLog(redis.url)
+    ask = log._run_append
+    lost = [ConnectionError]
+
+    def lose_first(*arguments: Any) -> str:
+        answer = ask(*arguments)
+        if lost:
+            import redis as package
+
+            lost.clear()
+            raise package.ConnectionError("the answer got lost")
+        return answer
+
+    monkeypatch.setattr(log, "_run_append", lose_first)
+    logged = log.append([("", "", "keyless", None), ("", "", "keyed", "k")])
+    assert [each.known for each in logged] == [False, False]
+    assert redis.ask("XLEN", "chat") == ":2"
+    again = log.append([("", "", "keyed", "k")])
+    assert [tuple(each) for each in again] == [(logged[1].message_id, True)]
+
+
+def test_value_that_others_put_under_a_key_of_ours_is_not_trusted(redis: Redis) -> None:
+    redis.ask("SET", "chat:key:client:k", "no id")
+    with chat("--redis", redis.url) as server, server.join() as ada:
+        say(ada, "once", key="k")
+        copy = hear(ada)
+        assert (copy["message"], copy["id"]) == ("once", "0-0")
+
+
+# The follower
+
+
+def test_follower_goes_on_whatever_it_meets(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import chat_redis
+
+    class Enough(BaseException):
+        """Ends the follower, which nothing else does."""
+
+    monkeypatch.setattr(chat_redis, "_SLOW_RETRY", 0.01)
+    log = chat_redis.RedisLog(redis.url)
+    await_news = log._await_news
+    troubles = iter([ValueError("unforeseen"), LogFailed("WRONGTYPE"), UnicodeError("unforeseen")])
+    looks = itertools.count()
+
+    def fail_first(heard: str) -> str:
+        for trouble in troubles:
+            raise trouble
+        return await_news(heard)
+
+    def look() -> None:
+        if next(looks):
+            raise Enough
+        put(redis, "second")
+
+    monkeypatch.setattr(log, "_await_news", fail_first)
+    put(redis, "first")
+    with pytest.raises(Enough):
+        log.follow(look)
+    assert len(caplog.records) == 3
+    assert all("nothing is heard of other servers" in each.message for each in caplog.records)
