@@ -477,6 +477,7 @@ def assert_sent_away(server: Program, text: str, **fields: str) -> None:
         code, reason = answer_close(ada)
     assert code == 1011
     assert "logged" in reason
+    eventually(lambda: any(name in line for line in lines_with(server, "log failed")))
     assert len([line for line in lines_with(server, "log failed") if name in line]) == 1
 
 
