@@ -154,6 +154,8 @@ def hear(websocket: WebSocket, text: str | bytes) -> None:
     message = Message.from_fields(fields := decode_object(text))
     if websocket in resumers and fields.get("event") == "join":
         resumers.name(websocket, message.username)
+    elif websocket in resumers and fields.get("event") == "ping":
+        websocket.send('{"event":"pong"}')
     else:
         broadcast.put(Said(message, websocket))
 

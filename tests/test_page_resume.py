@@ -10,69 +10,23 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from chat_log import ChatLog
 from kills import Place
-from peers import PATIENCE, eventually
-from programs import Program, chat, chromium, hear, say
+from pages import SOCKETS, expect, join, pending, sees, type_and_send
+from peers import eventually
+from programs import Program, chat, hear, say
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page, WebSocketRoute
+    from playwright.sync_api import BrowserContext, Page, WebSocketRoute
 
 pytestmark = pytest.mark.browser
 
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0  # seconds; between them each wait is longer than the one before
 STABLE = 60  # seconds for which a connection must have lived, for the waits to start small again
-
-# Sockets that open, or fail, at once, as `accepting` says; `attempts` are when they were made.
-SOCKETS = """
-    window.accepting = true;
-    window.attempts = [];
-    window.sockets = [];
-    window.WebSocket = class extends EventTarget {
-        static CONNECTING = 0; static OPEN = 1; static CLOSING = 2; static CLOSED = 3;
-        readyState = 0;
-        constructor(url) {
-            super();
-            this.url = url;
-            attempts.push(performance.now() / 1000);
-            sockets.push(this);
-            const open = () => this.happen(1, new Event('open'));
-            Promise.resolve().then(accepting ? open : () => this.lose());
-        }
-        lose() { this.happen(3, new CloseEvent('close', { code: 1006 })); }
-        happen(state, event) {
-            this.readyState = state;
-            this['on' + event.type]?.(event);
-            this.dispatchEvent(event);
-        }
-        send() {}
-        close() {}
-    };
-"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def context(browser: "Browser") -> Iterator["BrowserContext"]:
-    context = browser.new_context()
-    context.set_default_timeout(2 * PATIENCE * 1000)  # ms
-    context.route("https://www.gravatar.com/**", lambda route: route.abort())
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: "BrowserContext") -> "Page":
-    return context.new_page()
 
 
 @pytest.fixture
@@ -81,37 +35,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place("--history", str(tmp_path / "history"))
     yield place
     place.discard()
-
-
-def expect(locator: "Locator") -> Any:
-    from playwright.sync_api import expect as playwright_expect
-
-    playwright_expect.set_options(timeout=2 * PATIENCE * 1000)  # ms
-    return playwright_expect(locator)
-
-
-def join(page: "Page", url: str) -> None:
-    page.goto(url)
-    page.fill("#email", "ada@example.org")
-    page.fill("#username", "Ada")
-    page.click("#join-button")
-    expect(page.locator("#status")).to_have_text("connected")
-
-
-def type_and_send(page: "Page", *texts: str) -> None:
-    for text in texts:
-        page.fill("#message", text)
-        page.press("#message", "Enter")
-
-
-def pending(page: "Page") -> "Locator":
-    return page.locator("#messages li.message.pending .text")
-
-
-def sees(page: "Page", *texts: str) -> None:
-    """These, in this order, and nothing else, each of them numbered by the server."""
-    expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
-    expect(page.locator("#messages li.message.pending")).to_have_count(0)
 
 
 def logged(server: Program, *texts: str) -> None:

@@ -1,13 +1,14 @@
 // The smallest page that talks to echo_server.py.
 
-const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
+const address = new URL('echo', document.baseURI); // beside the page, wherever a proxy has put it
+address.protocol = address.protocol === 'https:' ? 'wss:' : 'ws:';
 const message = document.getElementById('message');
 const status = document.getElementById('status');
 const answers = document.getElementById('answers');
 let socket = connect();
 
 function connect() {
-  const opening = new WebSocket(`${scheme}//${location.host}/echo`);
+  const opening = new WebSocket(address);
   status.textContent = 'connecting…';
   opening.addEventListener('open', () => {
     status.textContent = 'connected';

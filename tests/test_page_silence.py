@@ -1,0 +1,181 @@
+"""The page on a connection that died without a word, and over a message that breaks each socket.
+
+The connections are real ones, through a forwarder that swallows everything; the minutes pass by a
+clock that the test turns.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pages import expect, join, pending, type_and_send
+from peers import Peer, eventually
+from programs import Program, chat, hear_texts, say
+from proxy import Forwarder
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+MINUTE = 60  # seconds within which a page finds out by itself
+COUNT_SOCKETS = """
+    window.sockets = [];
+    window.WebSocket = class extends WebSocket {
+        constructor(url) { super(url); sockets.push(this); }
+    };
+"""
+LOOKED_AT = 6  # seconds within which one that somebody looks at does
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Program]:
+    with chat() as program:
+        yield program
+
+
+@pytest.fixture
+def forwarder(server: Program) -> Iterator[Forwarder]:
+    with Forwarder(server.server_port) as forwarder:
+        yield forwarder
+
+
+@pytest.fixture
+def ada(page: "Page", forwarder: Forwarder) -> "Page":
+    """A page that has joined through the forwarder, and whose time stands still."""
+    page.add_init_script(COUNT_SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join(page, forwarder.url)
+    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+    return page
+
+
+def wait(page: "Page", seconds: float) -> None:
+    page.clock.run_for(round(seconds * 1000))
+
+
+def after(page: "Page", seconds: float) -> "Page":
+    wait(page, seconds)
+    return page
+
+
+def opened(page: "Page") -> int:
+    """How many sockets the page has made."""
+    count = page.evaluate("sockets.length")
+    assert isinstance(count, int)
+    return count
+
+
+def seconds_until_it_tries_anew(page: "Page") -> float:
+    """By the page's clock."""
+    before = opened(page)
+    waited = 0
+    while opened(page) == before:
+        assert waited < 5 * MINUTE, "it takes a dead connection for a living one"
+        wait(page, 1)
+        waited += 1
+    return waited
+
+
+def hears(page: "Page", peer: Peer, text: str) -> None:
+    say(peer, text)
+    assert hear_texts(peer, 1) == [text]
+    eventually(lambda: after(page, 0.1).get_by_text(text, exact=True).count() == 1)
+
+
+def test_page_finds_out_by_itself_that_its_connection_is_dead_and_hears_what_it_missed(
+    ada: "Page", forwarder: Forwarder, server: Program
+) -> None:
+    with server.join() as peer:
+        hears(ada, peer, "heard at once")
+        forwarder.go_deaf()
+        say(peer, "missed")
+        assert hear_texts(peer, 1) == ["missed"]
+        assert seconds_until_it_tries_anew(ada) <= MINUTE
+        expect(ada.locator("#status")).to_have_text("connected")
+        hears(ada, peer, "heard again")
+        expect(ada.locator("#messages .text").last).to_have_text("heard again")
+        expect(ada.get_by_text("missed", exact=True)).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "dispatchEvent(new Event('online'))",
+        "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))",
+        "document.dispatchEvent(new Event('visibilitychange'))",
+        "document.dispatchEvent(new Event('resume'))",
+    ],
+    ids=["the network is back", "the page was left", "somebody looks", "the page was frozen"],
+)
+def test_page_that_somebody_looks_at_finds_out_within_seconds(
+    ada: "Page", forwarder: Forwarder, event: str
+) -> None:
+    forwarder.go_deaf()
+    wait(ada, 3)
+    ada.evaluate(f"{event}; null")
+    assert seconds_until_it_tries_anew(ada) <= LOOKED_AT + 2
+    expect(ada.locator("#status")).to_have_text("connected")
+
+
+def test_message_to_a_dead_connection_is_sent_once_on_the_next(
+    ada: "Page", forwarder: Forwarder, server: Program
+) -> None:
+    with server.join() as peer:
+        forwarder.go_deaf()
+        type_and_send(ada, "into the void")
+        wait(ada, 1)
+        expect(pending(ada)).to_have_text(["into the void"])
+        assert seconds_until_it_tries_anew(ada) <= MINUTE
+        assert hear_texts(peer, 1) == ["into the void"]
+        eventually(lambda: pending(after(ada, 0.1)).count() == 0)
+        expect(ada.get_by_text("into the void", exact=True)).to_have_count(1)
+        say(peer, "and nothing else")
+        assert hear_texts(peer, 1) == ["and nothing else"]
+
+
+def test_page_whose_timers_are_held_back_finds_out_by_its_worker(
+    page: "Page", forwarder: Forwarder
+) -> None:
+    """Browsers run the timers of a page that nobody looks at once a minute, or not at all."""
+    page.add_init_script(COUNT_SOCKETS)
+    page.add_init_script(
+        """
+        window.slept = 0;
+        window.setInterval = () => 0;
+        performance.now = ((now) => () => now.call(performance) + slept)(performance.now);
+        WebSocket.prototype.send = ((send) => function (text) {
+            send.call(this, text);
+            if (text.includes('ping')) queueMicrotask(() => { slept += 15_000; });
+        })(WebSocket.prototype.send);
+        """
+    )
+    join(page, forwarder.url)
+    forwarder.go_deaf()
+    page.evaluate("window.setTimeout = () => 0; slept = 25_000")
+    eventually(lambda: opened(page) == 2)
+    expect(page.locator("#status")).to_have_text("connected")
+
+
+def test_quiet_connection_that_answers_is_left_alone(ada: "Page", server: Program) -> None:
+    ada.evaluate(
+        """() => {
+            window.asked = window.answered = 0;
+            const [socket] = sockets;
+            socket.addEventListener('message', (event) => {
+                answered += event.data.includes('pong');
+            });
+            socket.send = (text) => {
+                asked += text.includes('ping');
+                WebSocket.prototype.send.call(socket, text);
+            };
+        }"""
+    )
+    with server.join() as peer:
+        while ada.evaluate("asked") < 3:
+            wait(ada, 5)
+            eventually(lambda: ada.evaluate("asked === answered"))
+        assert opened(ada) == 1
+        say(peer, "pings are no messages")
+        assert hear_texts(peer, 1) == ["pings are no messages"]
