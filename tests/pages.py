@@ -3,6 +3,7 @@
 Gravatar is never asked: each visitor's browser is told how it answers.
 """
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ SOCKETS = """
     window.accepting = true;
     window.attempts = [];
     window.sockets = [];
+    window.sent = [];
     window.WebSocket = class extends EventTarget {
         static CONNECTING = 0; static OPEN = 1; static CLOSING = 2; static CLOSED = 3;
         readyState = 0;
@@ -41,6 +43,7 @@ SOCKETS = """
             this.dispatchEvent(event);
         }
         send(text) {
+            sent.push(text);
             if (text !== '{"event":"ping"}' || this.deaf) return;
             const data = '{"event":"pong"}';
             Promise.resolve().then(() => this.happen(1, new MessageEvent('message', { data })));
@@ -181,3 +184,20 @@ def sees(page: "Page", *texts: str) -> None:
     """These, in this order, and nothing else, each of them numbered by the server."""
     expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
     expect(page.locator("#messages li.message.pending")).to_have_count(0)
+
+
+def come_in(page: "Page", message_id: str, text: str, **changes: Any) -> None:
+    """A message from the server, where the page has the SOCKETS of a test."""
+    fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
+    come_in_raw(page, json.dumps(fields | changes))
+
+
+def come_in_raw(page: "Page", *frames: str) -> None:
+    """Whatever a server may send, all of it between two frames of the page."""
+    page.evaluate(
+        """frames => {
+            for (const data of frames)
+                sockets.at(-1).happen(1, new MessageEvent('message', { data }));
+        }""",
+        frames,
+    )

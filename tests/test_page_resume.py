@@ -5,7 +5,7 @@ The waits are looked at under a clock that the test turns, with sockets that the
 
 import contextlib
 import itertools
-import json
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import pytest
 
 from chat_log import ChatLog
 from kills import Place
-from pages import SOCKETS, expect, join, pending, sees, type_and_send
+from pages import SOCKETS, come_in, expect, join, pending, sees, type_and_send
 from peers import eventually
 from programs import Program, chat, hear, say
 
@@ -89,6 +89,7 @@ def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
     type_and_send(page, "before")
     sees(page, "before")
     place.program.signal(signal.SIGSTOP)
+    os.waitpid(place.program.process.pid, os.WUNTRACED)  # until all of its threads stand still
     type_and_send(page, "one", "two")
     expect(page.locator("#status")).to_have_text("connected")
     expect(pending(page)).to_have_text(["one", "two"])
@@ -291,12 +292,6 @@ def test_page_reconnects_at_once_where_there_is_reason_to_hope(
     clocked.evaluate(f"{reason}; null")
     wait(clocked, 2 * LAST_WAIT)
     assert len(attempts(clocked)) == before + 1
-
-
-def come_in(page: "Page", message_id: str, text: str) -> None:
-    fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
-    data = json.dumps(fields)
-    page.evaluate("data => sockets.at(-1).happen(1, new MessageEvent('message', { data }))", data)
 
 
 def test_each_attempt_asks_for_what_came_after_the_last_id(clocked: "Page") -> None:
