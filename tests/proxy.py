@@ -119,9 +119,15 @@ class Forwarder:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads[0].start()
 
-    def go_deaf(self) -> None:
+    def go_deaf(self, *, to_servers_only: bool = False) -> None:
         """Swallow what comes on the connections that there are, from both sides; close none."""
-        self._swallowed = set(self._sockets)
+        self._swallowed = set(self._sockets[1::2] if to_servers_only else self._sockets)
+
+    def hang_up(self) -> None:
+        """End the connections that there are."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):  # it has ended already
+                each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the listener was shut
@@ -147,9 +153,10 @@ class Forwarder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(PATIENCE)
+        self.hang_up()
         for thread in self._threads:
             thread.join(PATIENCE)
         for each in (self._listener, *self._sockets):

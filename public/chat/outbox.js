@@ -21,21 +21,13 @@ export class Outbox {
 
   constructor(person) {
     this.#person = person;
-    const records = deviceStorage.names(RECORD).map((name) => [name, deviceStorage.get(name)]);
-    for (const [name, message] of records) {
-      if (!isMessage(message) || Date.now() - message.said > FORGOTTEN) deviceStorage.delete(name);
-    }
-    records
-      .map(([, message]) => message)
-      .filter((message) => isMessage(message) && message.email === person.email && message.username === person.username)
-      .sort((one, other) => one.said - other.said)
-      .slice(-MOST_MESSAGES)
-      .forEach((message) => this.#take({ ...message, kept: true }));
+    const own = recorded().filter((each) => each.email === person.email && each.username === person.username);
+    for (const message of own.slice(-MOST_MESSAGES)) this.#take(message);
   }
 
   #take(message) {
     const fresh = Date.now() - message.said <= FRESH;
-    (fresh ? this.#waiting : this.#givenUp).set(message.key, { ...message, losses: 0 });
+    (fresh ? this.#waiting : this.#givenUp).set(message.key, { ...message, kept: true, losses: 0 });
     this.#said = Math.max(this.#said, message.said);
   }
 
@@ -90,6 +82,17 @@ export class Outbox {
     this.#waiting.set(key, { ...message, losses: 0 });
     return message;
   }
+}
+
+// All that is on the device, the oldest first; what is of no use there is deleted.
+function recorded() {
+  const messages = [];
+  for (const name of deviceStorage.names(RECORD)) {
+    const message = deviceStorage.get(name);
+    if (isMessage(message) && Date.now() - message.said <= FORGOTTEN) messages.push(message);
+    else deviceStorage.delete(name);
+  }
+  return messages.sort((one, other) => one.said - other.said);
 }
 
 function isMessage(record) {
