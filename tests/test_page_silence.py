@@ -4,12 +4,13 @@ The connections are real ones, through a forwarder that swallows everything; the
 clock that the test turns.
 """
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pages import expect, join, pending, type_and_send
+from pages import SOCKETS, come_in, expect, join, pending, type_and_send
 from peers import Peer, eventually
 from programs import Program, chat, hear_texts, say
 from proxy import Forwarder
@@ -179,3 +180,94 @@ def test_quiet_connection_that_answers_is_left_alone(ada: "Page", server: Progra
         assert opened(ada) == 1
         say(peer, "pings are no messages")
         assert hear_texts(peer, 1) == ["pings are no messages"]
+
+
+# A message that breaks each socket
+
+
+def test_message_that_is_too_big_is_marked_and_not_sent_again(page: "Page") -> None:
+    with chat("--max-message", "1000") as server, server.join() as peer:
+        join(page, server.url)
+        type_and_send(page, "first", "too big " * 200, "last")
+        assert hear_texts(peer, 2) == ["first", "last"]
+        expect(page.locator("#messages .failed .time")).to_contain_text("not sent: ")
+        expect(page.locator("#messages .failed .text")).to_have_text("too big " * 199 + "too big")
+        expect(page.locator("#messages .pending")).to_have_count(0)
+        expect(page.locator("#status")).to_have_text("connected")
+        page.reload()
+        type_and_send(page, "after a reload")
+        assert hear_texts(peer, 1) == ["after a reload"]
+        expect(page.locator("#messages .text")).to_have_text(["first", "last", "after a reload"])
+
+
+# As behind a proxy that loses the Close; what does no harm comes back.
+BREAKS = """
+    let id = 17;
+    WebSocket.prototype.send = function (text) {
+        sent.push(text);
+        const { event, message, key } = JSON.parse(text);
+        if (event === 'join') return;
+        const data = event ? '{"event":"pong"}' : text.replace('{', `{"id": "${id++}-0", `);
+        Promise.resolve().then(() => {
+            if (message === 'harmful') this.lose();
+            else if (this.readyState === 1) this.happen(1, new MessageEvent('message', { data }));
+        });
+    };
+"""
+
+
+def test_message_over_which_each_socket_breaks_is_given_up_and_holds_up_no_other(
+    page: "Page", server: Program
+) -> None:
+    page.add_init_script(SOCKETS + BREAKS)
+    page.clock.install(time=1_700_000_000)
+    join(page, server.url)
+    type_and_send(page, "before", "harmful", "after", "after that")
+    page.clock.run_for("05:00")
+    shown = page.locator("#messages li .text")
+    expect(shown).to_have_text(["before", "harmful", "after", "after that"])
+    expect(page.locator("#messages .pending")).to_have_count(0)
+    failed = page.locator("#messages .failed")
+    expect(failed.locator(".text")).to_have_text("harmful")
+    expect(failed.locator(".time")).to_contain_text(
+        "not sent: the connection broke each of 5 times"
+    )
+    expect(page.locator("#status")).to_have_text("connected")
+    said = [json.loads(text).get("message") for text in page.evaluate("sent")]
+    assert said.count("harmful") == 5
+    page.evaluate("sent.length = 0")
+    page.clock.run_for("05:00")
+    assert "harmful" not in "".join(page.evaluate("sent"))
+    page.get_by_role("button", name="Send again").click()
+    page.clock.run_for("00:01")
+    assert "harmful" in "".join(page.evaluate("sent"))
+    page.clock.run_for("05:00")
+    expect(failed.locator(".text")).to_have_text("harmful")
+
+
+def test_restarting_server_is_no_reason_to_give_a_message_up(page: "Page", server: Program) -> None:
+    page.add_init_script(SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join(page, server.url)
+    type_and_send(page, "patience")
+    for _ in range(10):
+        page.evaluate("sockets.at(-1).happen(3, new CloseEvent('close', { code: 1001 }))")
+        page.evaluate("dispatchEvent(new Event('online')); null")
+        expect(page.locator("#status")).to_have_text("connected")
+    page.clock.run_for(1_000)
+    expect(pending(page)).to_have_text(["patience"])
+
+
+def test_message_that_is_never_acknowledged_is_sent_on_another_socket(
+    page: "Page", server: Program
+) -> None:
+    page.add_init_script(SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join(page, server.url)
+    type_and_send(page, "no copy comes of this")
+    for number in range(7):  # the connection itself is well
+        come_in(page, f"17-{number}", f"message {number}")
+        page.clock.run_for("00:10")
+    said = [text for text in page.evaluate("sent") if "no copy" in text]
+    assert len(said) == 2 and said[0] == said[1]
+    assert len(page.evaluate("sockets")) == 2

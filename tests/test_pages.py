@@ -49,6 +49,30 @@ def test_who_leaves_a_field_empty_is_told_which_and_does_not_join(
     expect(ada.page.locator("#join")).to_be_hidden()
 
 
+def test_email_and_name_have_the_length_that_the_server_takes(
+    server: Program, visit: Visit
+) -> None:
+    ada = visit(server)
+    for field, most in (("email", 254), ("username", 64)):
+        ada.page.fill("#email", "ada@example.org")
+        ada.page.fill("#username", "Ada")
+        ada.page.fill(f"#{field}", "")
+        ada.page.locator(f"#{field}").focus()
+        ada.page.keyboard.insert_text("x" * (most + 10))
+        expect(ada.page.locator(f"#{field}")).to_have_value("x" * most)
+        # A script, such as a password manager's, gets past `maxlength`.
+        ada.page.evaluate(
+            "([id, value]) => { document.getElementById(id).value = value; }",
+            [field, "🤖" * (most + 1)],
+        )
+        ada.page.click("#join-button")
+        expect(ada.page.get_by_role("alert").first).to_have_text(
+            f"The {field} has more than {most} characters"
+        )
+        expect(ada.page.locator(f"#{field}")).to_be_focused()
+    ada.join("a" * 254, "x" * 64)
+
+
 def test_enter_joins_and_the_message_field_has_the_focus(server: Program, visit: Visit) -> None:
     ada = visit(server)
     ada.page.fill("#email", "anything will do")
