@@ -190,7 +190,7 @@ def test_constructor_of_sockets_that_throws_is_asked_again(
     assert complaints == []
 
 
-@pytest.mark.parametrize("table", ["no JSON", "null", "17", "[]", '{"robot": null}'])
+@pytest.mark.parametrize("table", ["no JSON", "null", '{"robot": null}'])
 def test_table_of_emoji_that_is_none_costs_the_emoji_only(
     page: "Page",
     context: "BrowserContext",
