@@ -5,6 +5,7 @@ The waits are looked at under a clock that the test turns, with sockets that the
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -308,3 +309,18 @@ def test_message_that_comes_twice_is_shown_once(clocked: "Page") -> None:
         come_in(clocked, message_id, text)
     wait(clocked, 1)
     sees(clocked, "one", "two", "three")
+
+
+def test_copy_from_long_ago_acknowledges_and_moves_nothing_back(clocked: "Page") -> None:
+    """A message that is said again may be in the log far before what the page has seen."""
+    type_and_send(clocked, "said again")
+    key = json.loads(clocked.evaluate("sent.at(-1)"))["key"]
+    come_in(clocked, "17-99999999999999999", "news")
+    come_in(clocked, "17-99999999999999998", "said again", key=key)
+    wait(clocked, 1)
+    expect(pending(clocked)).to_have_count(0)
+    come_in(clocked, "17-99999999999999998", "said again", key=key)
+    wait(clocked, 1)
+    sees(clocked, "news", "said again")
+    waits_after_loss(clocked, 2)
+    assert clocked.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")

@@ -41,7 +41,7 @@ export class Connection {
   #written = new Set(); // keys of messages that this socket was given, and that have no copy yet
   #owedAt = Infinity; // since when the server owes the next of their copies
   #attempts = 0;
-  #retry = null;
+  #retryTimer = null;
   #retryAt = Infinity;
   #lastId = '0';
   #seen = new Set();
@@ -54,7 +54,7 @@ export class Connection {
   }
 
   connect() {
-    clearTimeout(this.#retry);
+    clearTimeout(this.#retryTimer);
     this.#retryAt = this.#openedAt = this.#due = this.#owedAt = Infinity;
     this.#awaited = false;
     this.#buffered = 0;
@@ -219,7 +219,7 @@ export class Connection {
   #reconnect(step, reason) {
     const wait = (step / 2) * (1 + Math.random()); // scattered: a thousand pages lose a server at once
     this.#retryAt = performance.now() + wait;
-    this.#retry = setTimeout(() => this.connect(), wait);
+    this.#retryTimer = setTimeout(() => this.connect(), wait);
     this.#tell('state', 'waiting', { reason, until: Date.now() + wait });
   }
 
@@ -265,6 +265,7 @@ function asText(value) {
 
 // Whether an id comes after another; the parts are too long for numbers.
 function isLater(id, other) {
-  const [[time, sequence], [otherTime, otherSequence]] = [id, other].map((each) => each.split('-').map(BigInt));
-  return time === otherTime ? (sequence ?? 0n) > (otherSequence ?? 0n) : time > otherTime;
+  const [time, sequence = 0n] = id.split('-').map(BigInt);
+  const [otherTime, otherSequence = 0n] = other.split('-').map(BigInt);
+  return time === otherTime ? sequence > otherSequence : time > otherTime;
 }

@@ -50,7 +50,8 @@ export class MessageList {
     if (today === this.#today) return;
     this.#today = today;
     this.#draw(() => {
-      for (const time of this.#list.querySelectorAll('time[datetime]')) showTime(time, new Date(time.dateTime));
+      const times = this.#list.querySelectorAll('time[datetime]');
+      for (const time of times) showTime(time, new Date(time.dateTime));
     });
   }
 
