@@ -12,7 +12,7 @@ import pytest
 
 from pages import SOCKETS, come_in, expect, join, pending, type_and_send
 from peers import PATIENCE, Peer, eventually
-from programs import Program, chat, hear_texts, say
+from programs import Program, chat, echo, hear_texts, say
 from proxy import Forwarder
 
 if TYPE_CHECKING:
@@ -186,6 +186,25 @@ def test_quiet_connection_that_answers_is_left_alone(ada: "Page", server: Progra
         assert opened(ada) == 1
         say(peer, "pings are no messages")
         assert hear_texts(peer, 1) == ["pings are no messages"]
+
+
+def test_echo_page_whose_connection_is_dead_says_so_and_opens_a_new_one(page: "Page") -> None:
+    page.clock.install()
+    with echo() as server, Forwarder(server.server_port) as forwarder:
+        page.goto(forwarder.url)
+        expect(page.locator("#status")).to_have_text("connected")
+        go_deaf(forwarder, page)
+        page.fill("#message", "lost")
+        page.click("#send-button")
+        page.clock.run_for("00:11")
+        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        page.fill("#message", "answered")
+        page.click("#send-button")
+        expect(page.locator("#answers li")).to_have_text(["[answered]"])
+        expect(page.locator("#status")).to_have_text("connected")
+        page.clock.run_for("00:11")
+        expect(page.locator("#status")).to_have_text("connected")
+        page.goto("about:blank")
 
 
 # A message that breaks each socket
