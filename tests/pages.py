@@ -19,7 +19,8 @@ COLLECT_VIOLATIONS = """
         violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
 
-# Sockets that open, or fail, at once, as `accepting` says; `attempts` are when they were made.
+# Sockets that open, or fail, at once, as `accepting` says; where that is null, they do neither.
+# `attempts` are when they were made, and `sent` is what the page sent on any of them.
 SOCKETS = """
     window.accepting = true;
     window.attempts = [];
@@ -28,13 +29,14 @@ SOCKETS = """
     window.WebSocket = class extends EventTarget {
         static CONNECTING = 0; static OPEN = 1; static CLOSING = 2; static CLOSED = 3;
         readyState = 0;
+        bufferedAmount = 0;
         constructor(url) {
             super();
             this.url = url;
             attempts.push(performance.now() / 1000);
             sockets.push(this);
             const open = () => this.happen(1, new Event('open'));
-            Promise.resolve().then(accepting ? open : () => this.lose());
+            if (accepting !== null) Promise.resolve().then(accepting ? open : () => this.lose());
         }
         lose() { this.happen(3, new CloseEvent('close', { code: 1006 })); }
         happen(state, event) {

@@ -188,6 +188,46 @@ def test_quiet_connection_that_answers_is_left_alone(ada: "Page", server: Progra
         assert hear_texts(peer, 1) == ["pings are no messages"]
 
 
+@pytest.fixture
+def alone(page: "Page", server: Program) -> "Page":
+    """A page whose sockets are the test's own, and whose time stands still."""
+    page.add_init_script(SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join(page, server.url)
+    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+    return page
+
+
+def test_socket_that_closed_while_the_page_was_frozen_is_replaced_at_once(alone: "Page") -> None:
+    alone.evaluate("sockets[0].readyState = 3")
+    alone.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); null")
+    wait(alone, 1)
+    assert opened(alone) == 2
+    expect(alone.locator("#status")).to_have_text("connected")
+
+
+def test_socket_that_does_not_open_is_given_up(alone: "Page") -> None:
+    alone.evaluate("accepting = null; sockets[0].lose()")
+    wait(alone, 2)
+    assert opened(alone) == 2
+    wait(alone, 10)
+    assert opened(alone) == 2
+    assert seconds_until_it_tries_anew(alone) <= MINUTE
+    wait(alone, 1)
+    alone.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
+    assert seconds_until_it_tries_anew(alone) <= LOOKED_AT + 4  # the wait after it grows
+    expect(alone.locator("#status")).to_have_text("connected")
+
+
+def test_slow_connection_that_takes_what_is_sent_is_no_dead_one(alone: "Page") -> None:
+    type_and_send(alone, "a long message")
+    for left in range(20, 0, -1):
+        alone.evaluate("left => { sockets[0].bufferedAmount = left * 1_000; }", left)
+        wait(alone, 5)
+    assert opened(alone) == 1
+    assert seconds_until_it_tries_anew(alone) <= MINUTE  # now it takes no more
+
+
 def test_echo_page_whose_connection_is_dead_says_so_and_opens_a_new_one(page: "Page") -> None:
     page.clock.install()
     with echo() as server, Forwarder(server.server_port) as forwarder:

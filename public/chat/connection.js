@@ -77,7 +77,10 @@ export class Connection {
     const now = performance.now();
     if (now >= this.#retryAt) return this.connect();
     if (this.#socket === null) return;
-    if (this.#socket.bufferedAmount < this.#buffered) this.#heard(); // it takes what we send: alive, but slow
+    if (this.#socket.bufferedAmount < this.#buffered) { // it takes what we send: alive, but slow
+      this.#heard();
+      this.#owedAt = this.#written.size > 0 ? now : Infinity;
+    }
     this.#buffered = this.#socket.bufferedAmount;
     if (now >= Math.min(this.#due, this.#owedAt + ACKNOWLEDGED_WITHIN)) return this.#drop('no answer');
     if (this.#isOpen && now >= this.#heardAt + QUIET && this.#due === Infinity) this.#ask(PONG_WITHIN);
