@@ -201,7 +201,6 @@ def alone(page: "Page", server: Program) -> "Page":
 def test_socket_that_closed_while_the_page_was_frozen_is_replaced_at_once(alone: "Page") -> None:
     alone.evaluate("sockets[0].readyState = 3")
     alone.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); null")
-    wait(alone, 1)
     assert opened(alone) == 2
     expect(alone.locator("#status")).to_have_text("connected")
 
@@ -215,7 +214,7 @@ def test_socket_that_does_not_open_is_given_up(alone: "Page") -> None:
     assert seconds_until_it_tries_anew(alone) <= MINUTE
     wait(alone, 1)
     alone.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
-    assert seconds_until_it_tries_anew(alone) <= LOOKED_AT + 4  # the wait after it grows
+    assert seconds_until_it_tries_anew(alone) <= LOOKED_AT + 2
     expect(alone.locator("#status")).to_have_text("connected")
 
 

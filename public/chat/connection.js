@@ -90,10 +90,10 @@ export class Connection {
   wake() {
     if (this.#retryAt < Infinity) return this.connect();
     if (this.#socket === null) return;
-    if (this.#socket.readyState > WebSocket.OPEN) return this.#drop(''); // closed while the page was frozen
     if (this.#awaited) return;
     this.#awaited = true;
-    if (this.#isOpen) this.#ask(PONG_AWAITED);
+    if (this.#socket.readyState > WebSocket.OPEN) this.#drop(''); // closed while the page was frozen
+    else if (this.#isOpen) this.#ask(PONG_AWAITED);
     else this.#expect(PONG_AWAITED);
   }
 
@@ -206,7 +206,7 @@ export class Connection {
     const isAwaited = this.#awaited;
     const wasOpen = this.#openedAt < Infinity;
     this.#lost(1006, reason, wasOpen ? FIRST_STEP : LAST_STEP);
-    if (isAwaited && wasOpen && this.#retryAt < Infinity) this.connect();
+    if (isAwaited && this.#retryAt < Infinity) this.connect();
   }
 
   #lost(code, reason, longest = LAST_STEP) {
