@@ -227,6 +227,19 @@ def test_slow_connection_that_takes_what_is_sent_is_no_dead_one(alone: "Page") -
     assert seconds_until_it_tries_anew(alone) <= MINUTE  # now it takes no more
 
 
+def test_question_that_goes_out_slowly_is_no_answer(alone: "Page") -> None:
+    """The system takes a few bytes also where nobody is at the other end."""
+    alone.evaluate(
+        """() => {
+            sockets[0].send = function () {
+                this.bufferedAmount += 17;
+                setTimeout(() => { this.bufferedAmount -= 17; }, 3_000);
+            };
+        }"""
+    )
+    assert seconds_until_it_tries_anew(alone) <= MINUTE
+
+
 def test_echo_page_whose_connection_is_dead_says_so_and_opens_a_new_one(page: "Page") -> None:
     page.clock.install()
     with echo() as server, Forwarder(server.server_port) as forwarder:

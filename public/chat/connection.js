@@ -77,11 +77,14 @@ export class Connection {
     const now = performance.now();
     if (now >= this.#retryAt) return this.connect();
     if (this.#socket === null) return;
-    if (this.#socket.bufferedAmount < this.#buffered) { // it takes what we send: alive, but slow
+    // A long message that goes out bit by bit is a sign of life. Its last bytes are none, and no question
+    // is: the system takes those also where nobody is at the other end.
+    const buffered = this.#socket.bufferedAmount;
+    if (buffered > 0 && buffered < this.#buffered) {
       this.#heard();
       this.#owedAt = this.#written.size > 0 ? now : Infinity;
     }
-    this.#buffered = this.#socket.bufferedAmount;
+    this.#buffered = buffered;
     if (now >= Math.min(this.#due, this.#owedAt + ACKNOWLEDGED_WITHIN)) return this.#drop('no answer');
     if (this.#isOpen && now >= this.#heardAt + QUIET && this.#due === Infinity) this.#ask(PONG_WITHIN);
   }
