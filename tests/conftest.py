@@ -19,6 +19,11 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+    from pages import Visit, Visitor
+    from programs import Program
+    from proxy import Proxy
     from tls import Certificate
 
 # No test measures speed, and a busy machine is no fault of the code.
@@ -128,3 +133,54 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> "Certificate":
     from tls import make_certificate  # imports this module
 
     return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+# Chromium. What is imported here imports this module.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from programs import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator["Visit"]:
+    """Makes visitors; in the end none may have had anything to complain of."""
+    from pages import Visitor
+
+    visitors: list[Visitor] = []
+
+    def make(
+        program: "Program | Proxy",
+        *,
+        path: str = "",
+        width: int = 1280,
+        picture: bytes | None = None,
+    ) -> "Visitor":
+        visitors.append(Visitor(browser, program.url, path, width, picture))
+        return visitors[-1]
+
+    yield make
+    complaints = [visitor.leave() for visitor in visitors]
+    assert not any(complaints), complaints
+
+
+@pytest.fixture
+def context(browser: "Browser") -> Iterator["BrowserContext"]:
+    """A browser's profile, for a test that looks at nothing but what it tests."""
+    from pages import GRAVATAR
+    from peers import PATIENCE
+
+    context = browser.new_context()
+    context.set_default_timeout(2 * PATIENCE * 1000)  # ms
+    context.route(f"{GRAVATAR}**", lambda route: route.abort())
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: "BrowserContext") -> "Page":
+    return context.new_page()

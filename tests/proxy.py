@@ -1,10 +1,13 @@
-"""nginx in front of a server under test, as `apt install nginx-light` brings it."""
+"""What may stand in front of a server under test: nginx, as `apt install nginx-light` brings it,
+and a forwarder of TCP that can be told to swallow everything.
+"""
 
 import contextlib
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +102,62 @@ def _answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
+
+
+class Forwarder:
+    """Passes TCP connections on to a server, until it is told to go deaf.
+
+    Use it in a `with` statement; `url` has no slash at its end.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self._upstream = ("127.0.0.1", server_port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._swallowed: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads[0].start()
+
+    def go_deaf(self, *, to_servers_only: bool = False) -> None:
+        """Swallow what comes on the connections that there are, from both sides; close none."""
+        self._swallowed = set(self._sockets[1::2] if to_servers_only else self._sockets)
+
+    def hang_up(self) -> None:
+        """End the connections that there are."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):  # it has ended already
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was shut
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._upstream, PATIENCE)
+                far.settimeout(None)
+                self._sockets += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    thread = threading.Thread(target=self._pass_on, args=(source, target))
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source not in self._swallowed:
+                    target.sendall(data)
+            if source not in self._swallowed:
+                target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> "Forwarder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(PATIENCE)
+        self.hang_up()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        for each in (self._listener, *self._sockets):
+            each.close()

@@ -6,73 +6,28 @@ The waits are looked at under a clock that the test turns, with sockets that the
 import contextlib
 import itertools
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from chat_log import ChatLog
 from kills import Place
-from peers import PATIENCE, eventually
-from programs import Program, chat, chromium, hear, say
+from pages import SOCKETS, come_in, expect, join, pending, sees, type_and_send
+from peers import eventually
+from programs import Program, chat, hear, say
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page, WebSocketRoute
+    from playwright.sync_api import BrowserContext, Page, WebSocketRoute
 
 pytestmark = pytest.mark.browser
 
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0  # seconds; between them each wait is longer than the one before
 STABLE = 60  # seconds for which a connection must have lived, for the waits to start small again
-
-# Sockets that open, or fail, at once, as `accepting` says; `attempts` are when they were made.
-SOCKETS = """
-    window.accepting = true;
-    window.attempts = [];
-    window.sockets = [];
-    window.WebSocket = class extends EventTarget {
-        static CONNECTING = 0; static OPEN = 1; static CLOSING = 2; static CLOSED = 3;
-        readyState = 0;
-        constructor(url) {
-            super();
-            this.url = url;
-            attempts.push(performance.now() / 1000);
-            sockets.push(this);
-            const open = () => this.happen(1, new Event('open'));
-            Promise.resolve().then(accepting ? open : () => this.lose());
-        }
-        lose() { this.happen(3, new CloseEvent('close', { code: 1006 })); }
-        happen(state, event) {
-            this.readyState = state;
-            this['on' + event.type]?.(event);
-            this.dispatchEvent(event);
-        }
-        send() {}
-        close() {}
-    };
-"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def context(browser: "Browser") -> Iterator["BrowserContext"]:
-    context = browser.new_context()
-    context.set_default_timeout(2 * PATIENCE * 1000)  # ms
-    context.route("https://www.gravatar.com/**", lambda route: route.abort())
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: "BrowserContext") -> "Page":
-    return context.new_page()
 
 
 @pytest.fixture
@@ -81,37 +36,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place("--history", str(tmp_path / "history"))
     yield place
     place.discard()
-
-
-def expect(locator: "Locator") -> Any:
-    from playwright.sync_api import expect as playwright_expect
-
-    playwright_expect.set_options(timeout=2 * PATIENCE * 1000)  # ms
-    return playwright_expect(locator)
-
-
-def join(page: "Page", url: str) -> None:
-    page.goto(url)
-    page.fill("#email", "ada@example.org")
-    page.fill("#username", "Ada")
-    page.click("#join-button")
-    expect(page.locator("#status")).to_have_text("connected")
-
-
-def type_and_send(page: "Page", *texts: str) -> None:
-    for text in texts:
-        page.fill("#message", text)
-        page.press("#message", "Enter")
-
-
-def pending(page: "Page") -> "Locator":
-    return page.locator("#messages li.message.pending .text")
-
-
-def sees(page: "Page", *texts: str) -> None:
-    """These, in this order, and nothing else, each of them numbered by the server."""
-    expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
-    expect(page.locator("#messages li.message.pending")).to_have_count(0)
 
 
 def logged(server: Program, *texts: str) -> None:
@@ -166,6 +90,7 @@ def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
     type_and_send(page, "before")
     sees(page, "before")
     place.program.signal(signal.SIGSTOP)
+    os.waitpid(place.program.process.pid, os.WUNTRACED)  # until all of its threads stand still
     type_and_send(page, "one", "two")
     expect(page.locator("#status")).to_have_text("connected")
     expect(pending(page)).to_have_text(["one", "two"])
@@ -370,12 +295,6 @@ def test_page_reconnects_at_once_where_there_is_reason_to_hope(
     assert len(attempts(clocked)) == before + 1
 
 
-def come_in(page: "Page", message_id: str, text: str) -> None:
-    fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
-    data = json.dumps(fields)
-    page.evaluate("data => sockets.at(-1).happen(1, new MessageEvent('message', { data }))", data)
-
-
 def test_each_attempt_asks_for_what_came_after_the_last_id(clocked: "Page") -> None:
     assert clocked.evaluate("sockets[0].url").endswith("/ws?since=0")
     come_in(clocked, "17-4", "hello")
@@ -390,3 +309,18 @@ def test_message_that_comes_twice_is_shown_once(clocked: "Page") -> None:
         come_in(clocked, message_id, text)
     wait(clocked, 1)
     sees(clocked, "one", "two", "three")
+
+
+def test_copy_from_long_ago_acknowledges_and_moves_nothing_back(clocked: "Page") -> None:
+    """A message that is said again may be in the log far before what the page has seen."""
+    type_and_send(clocked, "said again")
+    key = json.loads(clocked.evaluate("sent.at(-1)"))["key"]
+    come_in(clocked, "17-99999999999999999", "news")
+    come_in(clocked, "17-99999999999999998", "said again", key=key)
+    wait(clocked, 1)
+    expect(pending(clocked)).to_have_count(0)
+    come_in(clocked, "17-99999999999999998", "said again", key=key)
+    wait(clocked, 1)
+    sees(clocked, "news", "said again")
+    waits_after_loss(clocked, 2)
+    assert clocked.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")

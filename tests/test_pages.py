@@ -1,37 +1,19 @@
-"""The pages in a real browser: what a user does, sees, and must never see.
-
-Gravatar is never asked: each visitor's browser is told how it answers.
-"""
+"""The pages in a real browser: what a user does, sees, and must never see."""
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
 
 import pytest
 
-from peers import PATIENCE, Peer
-from programs import Program, answer_close, chat, chromium, echo, hear, hear_texts, say
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Request, Route
+from pages import GRAVATAR, Visit, Visitor, expect
+from peers import Peer
+from programs import Program, answer_close, chat, echo, hear, hear_texts, say
 
 pytestmark = pytest.mark.browser
 
-GRAVATAR = "https://www.gravatar.com/"
 PICTURE = b'<svg xmlns="http://www.w3.org/2000/svg" width="80" height="80"/>'
 WIDTHS = [360, 1280]  # px; a small telephone and a desk
-COLLECT_VIOLATIONS = """
-    window.violations = [];
-    addEventListener('securitypolicyviolation', (event) =>
-        violations.push(`${event.violatedDirective} ${event.blockedURI}`));
-"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -39,122 +21,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Program]:
     """The chat; it outlives the visitors, whose pages would else complain that it has gone."""
     with chat(*getattr(request, "param", [])) as program:
         yield program
-
-
-class Visitor:
-    """A person at a browser of her own."""
-
-    def __init__(self, browser: "Browser", url: str, width: int, picture: bytes | None) -> None:
-        self.url = url
-        self.picture = picture
-        self.pictures_asked_for: list[str] = []
-        self.complaints: list[str] = []
-        self.forgiven: str | None = None
-        self.context = browser.new_context(viewport={"width": width, "height": 640})
-        self.context.set_default_timeout(PATIENCE * 1000)  # ms
-        self.context.route(f"{GRAVATAR}**", self._answer_for_gravatar)
-        self.context.add_init_script(COLLECT_VIOLATIONS)
-        self.page = self.context.new_page()
-        self.page.on("request", self._look_at_request)
-        self.page.on("console", self._look_at_console)
-        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
-        self.page.on("dialog", self._look_at_dialog)
-        self.page.goto(url)
-
-    def _answer_for_gravatar(self, route: "Route") -> None:
-        self.pictures_asked_for.append(route.request.url)
-        if self.picture is None:
-            route.abort()
-        else:
-            route.fulfill(body=self.picture, content_type="image/svg+xml")
-
-    def _look_at_request(self, request: "Request") -> None:
-        if not request.url.startswith((self.url, GRAVATAR)):
-            self.complaints.append(f"asked for {request.url}")
-
-    def _look_at_console(self, message: "ConsoleMessage") -> None:
-        url = message.location.get("url", "")
-        if message.type in ("error", "warning") and not url.startswith(GRAVATAR):
-            self.complaints.append(f"{message.type} at {url}: {message.text}")
-
-    def _look_at_dialog(self, dialog: Any) -> None:
-        self.complaints.append(f"a dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def forgive(self, words: str) -> None:
-        self.forgiven = words
-
-    def leave(self) -> list[str]:
-        """What there was to complain of."""
-        violations = self.page.evaluate("window.violations ?? []")
-        broken = self.page.evaluate(
-            "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src)"
-        )
-        self.context.close()
-        complaints = [
-            complaint
-            for complaint in self.complaints
-            if self.forgiven is None or self.forgiven not in complaint
-        ]
-        return [*complaints, *violations, *(f"broken picture {each}" for each in broken)]
-
-    def join(self, email: str = "ada@example.org", username: str = "Ada") -> None:
-        self.page.fill("#email", email)
-        self.page.fill("#username", username)
-        self.page.click("#join-button")
-        expect(self.page.locator("#status")).to_have_text("connected")
-
-    def say(self, text: str) -> None:
-        self.page.fill("#message", text)
-        self.page.press("#message", "Enter")
-
-    @property
-    def messages(self) -> "Locator":
-        """Those that the server has numbered."""
-        return self.page.locator("#messages li.message:not(.pending)")
-
-    @property
-    def texts(self) -> "Locator":
-        return self.messages.locator(".text")
-
-    def sees(self, *texts: str) -> None:
-        expect(self.texts).to_have_text(list(texts))
-
-    def scrolled(self) -> dict[str, float]:
-        """How far the list is scrolled, and how far from its end that is; in px."""
-        answer = self.page.evaluate(
-            """() => {
-                const list = document.getElementById('messages');
-                const left = list.scrollHeight - list.clientHeight - list.scrollTop;
-                return { top: list.scrollTop, left };
-            }"""
-        )
-        assert isinstance(answer, dict)
-        return answer
-
-
-def expect(locator: "Locator") -> Any:
-    from playwright.sync_api import expect as playwright_expect
-
-    playwright_expect.set_options(timeout=PATIENCE * 1000)  # ms
-    return playwright_expect(locator)
-
-
-Visit = Callable[..., Visitor]
-
-
-@pytest.fixture
-def visit(browser: "Browser") -> Iterator[Visit]:
-    """Makes visitors; in the end none may have had anything to complain of."""
-    visitors: list[Visitor] = []
-
-    def make(program: Program, *, width: int = 1280, picture: bytes | None = None) -> Visitor:
-        visitors.append(Visitor(browser, program.url, width, picture))
-        return visitors[-1]
-
-    yield make
-    complaints = [visitor.leave() for visitor in visitors]
-    assert not any(complaints), complaints
 
 
 # Joining
@@ -181,6 +47,30 @@ def test_who_leaves_a_field_empty_is_told_which_and_does_not_join(
     ada.join()
     expect(ada.page.locator("#chat")).to_be_visible()
     expect(ada.page.locator("#join")).to_be_hidden()
+
+
+def test_email_and_name_have_the_length_that_the_server_takes(
+    server: Program, visit: Visit
+) -> None:
+    ada = visit(server)
+    for field, most in (("email", 254), ("username", 64)):
+        ada.page.fill("#email", "ada@example.org")
+        ada.page.fill("#username", "Ada")
+        ada.page.fill(f"#{field}", "")
+        ada.page.locator(f"#{field}").focus()
+        ada.page.keyboard.insert_text("x" * (most + 10))
+        expect(ada.page.locator(f"#{field}")).to_have_value("x" * most)
+        # A script, such as a password manager's, gets past `maxlength`.
+        ada.page.evaluate(
+            "([id, value]) => { document.getElementById(id).value = value; }",
+            [field, "🤖" * (most + 1)],
+        )
+        ada.page.click("#join-button")
+        expect(ada.page.get_by_role("alert").first).to_have_text(
+            f"The {field} has more than {most} characters"
+        )
+        expect(ada.page.locator(f"#{field}")).to_be_focused()
+    ada.join("a" * 254, "x" * 64)
 
 
 def test_enter_joins_and_the_message_field_has_the_focus(server: Program, visit: Visit) -> None:
@@ -469,6 +359,8 @@ def test_picture_replaces_the_initials_without_a_jump(server: Program, visit: Vi
         without, ada = visit(server), visit(server, picture=PICTURE)
         for visitor in (without, ada):
             visitor.join()
+        for visitor in (without, ada):
+            expect(visitor.page.locator("#online")).to_be_visible()  # it takes some of the width
         say(peer, "with a face", email="bob@example.org", username="Bob")
         picture = ada.messages.locator(".avatar img")
         expect(picture).to_be_visible()
@@ -577,6 +469,9 @@ def test_echo_page_says_that_the_server_has_gone_and_finds_it_again(visit: Visit
         ada = visit(server)
         expect(ada.page.locator("#status")).to_have_text("connected")
         server.signal()
+        ada.forgive(
+            "ERR_CONNECTION_REFUSED"
+        )  # a browser may ask for the page's icon as late as now
         expect(ada.page.locator("#status")).to_contain_text("connection lost")
         assert server.wait() == 0
     with echo("--port", str(port)) as server:

@@ -3,65 +3,113 @@
 import { Connection } from './connection.js';
 import { loadEmoji } from './emoji.js';
 import { MessageList, element } from './messages.js';
+import { Outbox } from './outbox.js';
+import { startPulse } from './pulse.js';
+import { tabStorage } from './storage.js';
 
 const EMOJI_PATIENCE = 2_000; // ms; what is drawn before the table is here keeps its short names
-const ADDRESS = `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}/ws`;
+const ADDRESS = new URL('ws', document.baseURI); // beside the page, wherever a proxy has put it
+ADDRESS.protocol = ADDRESS.protocol === 'https:' ? 'wss:' : 'ws:';
 
 const byId = (id) => document.getElementById(id);
 const [email, username, draft] = [byId('email'), byId('username'), byId('message')];
 const emoji = Promise.race([loadEmoji(), new Promise((done) => setTimeout(done, EMOJI_PATIENCE))]);
 let countdown = null;
 
-let memory = {};
-try {
-  memory = sessionStorage;
-} catch {} // forbidden here: the fields start empty
-
-email.value = memory.email ?? '';
-username.value = memory.username ?? '';
+// Joining
 
 byId('join').addEventListener('submit', (event) => {
   event.preventDefault();
   email.value = email.value.trim();
   username.value = username.value.trim();
-  const missing = [email, username].find((field) => field.value === '');
-  email.ariaInvalid = String(missing === email);
-  username.ariaInvalid = String(missing === username);
-  if (missing) {
-    byId('error').textContent =
-      missing === email ? 'You must enter an email' : 'You must choose a username';
-    missing.focus();
+  const wrong = [email, username].find((field) => fault(field));
+  for (const field of [email, username]) field.ariaInvalid = String(field === wrong);
+  if (wrong) {
+    byId('error').textContent = fault(wrong);
+    wrong.focus();
   } else {
     join({ email: email.value, username: username.value });
   }
 });
 
+// The attribute stops who types, and not what a script or a browser fills in; and it counts an emoji twice.
+function fault({ id, value, maxLength }) {
+  if (value === '') return id === 'email' ? 'You must enter an email' : 'You must choose a username';
+  return [...value].length > maxLength ? `The ${id} has more than ${maxLength} characters` : '';
+}
+
 async function join(person) {
-  Object.assign(memory, person);
+  tabStorage.set('person', person);
+  tabStorage.set('joined', true);
   byId('join').hidden = true;
   byId('chat').hidden = false;
   draft.focus();
 
+  const outbox = new Outbox(person);
   const messages = new MessageList();
-  const connection = new Connection(ADDRESS, person, {
+  const connection = new Connection(ADDRESS.href, person, outbox, {
     state(name, detail) {
       if (name === 'open') messages.loading();
+      if (name === 'closed') tabStorage.delete('joined'); // a reload is to bring the form
       showState(name, detail);
     },
     message: (message) => messages.add(message),
     gap: () => messages.addGap(),
     online: showOnline,
-    sent: (key) => messages.sent(key),
-    failed: (key, reason) => messages.failed(key, reason),
+    failed: (key, reason, again) => messages.failed(key, reason, again && retry),
   });
 
+  function retry(key) {
+    draft.focus(); // the button that was clicked is about to go
+    return connection.retry(key);
+  }
+
+  takeUp(outbox, messages, retry);
+  listenToDraft(connection, messages);
+  keepAwake(connection, messages);
+  addEventListener('beforeunload', (event) => {
+    if (outbox.isAtRisk) event.preventDefault();
+  });
+
+  await emoji;
+  connection.connect();
+}
+
+// What an earlier page of the same person left unsent.
+function takeUp(outbox, messages, retry) {
+  for (const message of outbox.givenUp) {
+    messages.addPending(message);
+    messages.failed(message.key, 'it waited for long', retry);
+  }
+  for (const message of outbox) messages.addPending(message);
+}
+
+function keepAwake(connection, messages) {
+  const wake = () => {
+    connection.wake();
+    messages.lookAtCalendar();
+  };
+  addEventListener('online', wake);
+  addEventListener('pageshow', wake); // also out of the browser's cache of pages that were left
+  document.addEventListener('resume', wake); // after a freeze
+  document.addEventListener('visibilitychange', () => document.hidden || wake());
+  startPulse(() => connection.beat());
+}
+
+// Saying
+
+function listenToDraft(connection, messages) {
   byId('send').addEventListener('submit', (event) => {
     event.preventDefault();
     const text = draft.value.trim();
     draft.focus();
     if (text === '') return;
-    messages.addPending(connection.send(text), { ...person, message: text });
+    const message = connection.send(text);
+    byId('send-error').textContent = message ? '' : 'Too much waits to be sent already. Try again later';
+    if (!message) return;
+    messages.addPending(message);
     draft.value = '';
+    tabStorage.delete('draft');
   });
   draft.addEventListener('keydown', (event) => {
     // The Enter that picks a word in an input method sends nothing; Safari tells it by 229 alone.
@@ -69,15 +117,9 @@ async function join(person) {
     event.preventDefault();
     byId('send').requestSubmit();
   });
-  addEventListener('online', () => connection.wake());
-  document.addEventListener('visibilitychange', () => document.hidden || connection.wake());
-  addEventListener('beforeunload', (event) => {
-    if (connection.unsent > 0) event.preventDefault();
-  });
-
-  await emoji;
-  connection.connect();
 }
+
+// What things are like
 
 function showState(name, { reason, until } = {}) {
   const because = reason ? `: ${reason}` : '';
@@ -109,3 +151,21 @@ function showOnline({ count, usernames }) {
   online.querySelector('h2').textContent = `${count} here`;
   online.querySelector('ul').replaceChildren(...names);
 }
+
+// Coming back
+
+// Who reloads the page of a chat wants to be back in it, and so does a browser that has put the page away
+// to save memory. Who opens the address anew gets the form, filled in, and may join as somebody else.
+function comesBack() {
+  const { type } = performance.getEntriesByType('navigation')[0] ?? {};
+  const isOldPage = type === 'reload' || type === 'back_forward' || document.wasDiscarded;
+  return isOldPage && tabStorage.get('joined') === true && [email, username].every((field) => !fault(field));
+}
+
+const asText = (value) => (typeof value === 'string' ? value : '');
+const remembered = tabStorage.get('person') ?? {};
+email.value = asText(remembered.email);
+username.value = asText(remembered.username);
+draft.value = asText(tabStorage.get('draft'));
+draft.addEventListener('input', () => tabStorage.set('draft', draft.value));
+if (comesBack()) join({ email: email.value, username: username.value });

@@ -1,155 +1,277 @@
 // The connection to the chat: numbered messages come in, keyed messages go out, and a new socket is
 // opened whenever one breaks.
 //
-// It asks each new socket for what came after the last id it has seen, and what it says stays in the
+// It asks each new socket for what came after the last id it has seen, and what is said stays in the
 // outbox until its own copy comes back, so a broken connection neither loses nor doubles a message.
+// A connection can also die without a word (a machine that slept, a proxy that swallows everything),
+// and scripts see no pings. So the page asks `{"event": "ping"}` where nothing came for a while.
 
 const FIRST_STEP = 1_000; // ms; a wait is half a step to a whole one, so half a second at least
 const LAST_STEP = 30_000; // ms
 const STABLE = 60_000; // ms a socket must have lived before the waits start small again
-const PATIENCE = 20_000; // ms of silence while an answer is due; scripts cannot ping: this finds dead peers
+const OPEN_WITHIN = 20_000; // ms
+const QUIET = 20_000; // ms without hearing anything, after which the page asks
+const PONG_WITHIN = 10_000; // ms until any answer; with QUIET and the waits a dead socket lasts half a minute
+const PONG_AWAITED = 5_000; // ms, where somebody looks
+const COPY_WITHIN = 20_000; // ms until anything comes after a message; above PONG_WITHIN, as it may be long
+const ACKNOWLEDGED_WITHIN = 60_000; // ms on a socket that is alive otherwise
+const MOST_LOSSES = 5; // sockets that may break over the same message
 const REMEMBERED = 2_000; // ids; more than the 500 messages a server replays
+
+const ID = /^\d{1,19}(-\d{1,19})?$/; // what a server takes back as `since`
 
 // Closes that say: what you sent is wrong. Sending it again would bring the same answer for ever.
 const REFUSALS = { 1003: 'not accepted', 1007: 'not valid text', 1008: 'not allowed', 1009: 'too big' };
+const FAREWELLS = [1001, 1012]; // the server goes away, and no message is to blame
 
-// The listener has: state(name, detail), message(message), gap(), online(event), sent(key) and
-// failed(key, reason). States: connecting, open, waiting {reason, until}, closed {reason}.
+// The listener has: state(name, detail), message(message), gap(), online({count, usernames}) and
+// failed(key, reason, again): where `again` is true, `retry(key)` may help. States: connecting, open,
+// waiting {reason, until}, closed {reason}.
 export class Connection {
   #url;
   #person;
+  #outbox;
   #listener;
   #socket = null;
-  #openedAt = Infinity;
+  #openedAt = Infinity; // this and all times below are performance.now()
+  #heardAt = 0;
+  #due = Infinity; // when something must have been heard, or the socket is dead
+  #awaited = false; // somebody looks, and is not to wait for a dead socket's successor
+  #buffered = 0; // bytes that the socket had still to send when last looked at
+  #written = new Set(); // keys of messages that this socket was given, and that have no copy yet
+  #owedAt = Infinity; // since when the server owes the next of their copies
   #attempts = 0;
-  #retry = null;
-  #watchdog = null;
-  #gap = false;
+  #retryTimer = null;
+  #retryAt = Infinity;
   #lastId = '0';
   #seen = new Set();
-  #outbox = new Map(); // key → text, in the order of saying
 
-  constructor(url, person, listener) {
+  constructor(url, person, outbox, listener) {
     this.#url = url;
     this.#person = person;
+    this.#outbox = outbox;
     this.#listener = listener;
   }
 
-  get unsent() {
-    return this.#outbox.size;
-  }
-
   connect() {
-    clearTimeout(this.#retry);
-    this.#retry = null;
-    this.#gap = false;
-    this.#openedAt = Infinity;
-    this.#socket = new WebSocket(`${this.#url}?since=${this.#lastId}`);
+    clearTimeout(this.#retryTimer);
+    this.#retryAt = this.#openedAt = this.#due = this.#owedAt = Infinity;
+    this.#awaited = false;
+    this.#buffered = 0;
+    this.#written.clear();
+    try {
+      this.#socket = new WebSocket(`${this.#url}?since=${this.#lastId}`);
+    } catch (error) {
+      console.error(error); // such as a policy that forbids it; it may be another one tomorrow
+      return this.#lost(1006, error.message);
+    }
     this.#socket.onopen = () => this.#opened();
-    this.#socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
+    this.#socket.onmessage = ({ data }) => this.#received(data);
     this.#socket.onclose = ({ code, reason }) => this.#lost(code, reason);
-    this.#watch();
-    this.#listener.state('connecting');
+    this.#expect(OPEN_WITHIN);
+    this.#tell('state', 'connecting');
   }
 
-  // There is reason to hope: the network is back, or somebody looks.
+  // Every few seconds; rarely or late where the browser saves power.
+  beat() {
+    const now = performance.now();
+    if (now >= this.#retryAt) return this.connect();
+    if (this.#socket === null) return;
+    // A long message that goes out bit by bit is a sign of life. Its last bytes are none, and no question
+    // is: the system takes those also where nobody is at the other end.
+    const buffered = this.#socket.bufferedAmount;
+    if (buffered > 0 && buffered < this.#buffered) {
+      this.#heard();
+      this.#owedAt = this.#written.size > 0 ? now : Infinity;
+    }
+    this.#buffered = buffered;
+    if (now >= Math.min(this.#due, this.#owedAt + ACKNOWLEDGED_WITHIN)) return this.#drop('no answer');
+    if (this.#isOpen && now >= this.#heardAt + QUIET && this.#due === Infinity) this.#ask(PONG_WITHIN);
+  }
+
+  // There is reason to hope, or to doubt: the network is back, or somebody looks.
   wake() {
-    if (this.#retry !== null) this.connect();
+    if (this.#retryAt < Infinity) return this.connect();
+    if (this.#socket === null) return;
+    if (this.#awaited) return;
+    this.#awaited = true;
+    if (this.#socket.readyState > WebSocket.OPEN) this.#drop(''); // closed while the page was frozen
+    else if (this.#isOpen) this.#ask(PONG_AWAITED);
+    else this.#expect(PONG_AWAITED);
   }
 
+  // The message that is on its way now, or null where too much waits already.
   send(text) {
-    const key = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join('-');
-    this.#outbox.set(key, text);
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#write(key, text);
-    return key;
+    const message = this.#outbox.add(text);
+    if (message && this.#isOpen) this.#writeWaiting();
+    return message;
   }
 
-  #write(key, text) {
-    this.#socket.send(JSON.stringify({ ...this.#person, message: text, key }));
-    if (this.#watchdog === null) this.#watch();
+  // Send what was given up.
+  retry(key) {
+    const message = this.#outbox.revive(key);
+    if (message && this.#isOpen) this.#writeWaiting();
+    return message;
+  }
+
+  get #isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN && this.#openedAt < Infinity;
   }
 
   #opened() {
-    this.#unwatch();
     this.#openedAt = performance.now();
-    this.#listener.state('open');
+    this.#heard();
     this.#socket.send(JSON.stringify({ event: 'join', ...this.#person }));
-    for (const [key, text] of this.#outbox) this.#write(key, text);
+    this.#writeWaiting();
+    this.#tell('state', 'open');
   }
 
-  #received(data) {
-    if (this.#watchdog !== null) this.#watch();
-    if (data.event === 'online') this.#listener.online(data);
-    if (data.event === 'gap') {
-      this.#gap = true;
-      this.#unwatch();
-      this.#listener.gap();
+  // All that waits; but a message over which a socket broke goes alone until it is through, so that it
+  // takes no other down with it.
+  #writeWaiting() {
+    for (const message of this.#outbox) {
+      if (!this.#written.has(message.key)) this.#write(message);
+      if (message.losses > 0) return;
     }
+  }
+
+  #write({ email, username, message, key }) {
+    this.#written.add(key);
+    this.#owedAt = Math.min(this.#owedAt, performance.now());
+    this.#socket.send(JSON.stringify({ email, username, message, key }));
+    this.#expect(COPY_WITHIN);
+  }
+
+  #ask(patience) {
+    this.#socket.send('{"event":"ping"}');
+    this.#expect(patience);
+  }
+
+  #expect(patience) {
+    this.#due = Math.min(this.#due, performance.now() + patience);
+  }
+
+  #heard() {
+    this.#heardAt = performance.now();
+    this.#due = Infinity;
+    this.#awaited = false;
+  }
+
+  // Whatever the server sends, it costs at most itself.
+  #received(text) {
+    this.#heard();
+    let data;
+    try {
+      data = JSON.parse(text);
+    } catch (error) {
+      return console.error('the server sent no JSON:', error);
+    }
+    if (typeof data !== 'object' || data === null) return console.error('the server sent no object:', data);
+    if (data.event === 'online') this.#online(data);
+    if (data.event === 'gap') this.#tell('gap');
     if (data.event) return;
-    this.#acknowledge(data.key);
-    // Compared as a whole and not as a number: after its server's clock was set back, a chat without
-    // history gives out lower ids, and they are new all the same.
-    if (this.#seen.has(data.id)) return;
-    this.#seen.add(data.id);
-    if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value);
-    this.#lastId = data.id;
-    this.#listener.message(data);
+    if ('message' in data) this.#heardMessage(data);
+    else console.error('the server sent what is no message:', data);
   }
 
-  // A server takes messages in the order of saying: those said before this one are in the log as well,
-  // though their copies may lie in a gap.
-  #acknowledge(key) {
-    if (!this.#outbox.has(key)) return;
-    for (const earlier of this.#outbox.keys()) {
-      this.#outbox.delete(earlier);
-      if (earlier === key) break;
-      this.#listener.sent(earlier);
+  #online({ count, usernames }) {
+    const names = Array.isArray(usernames) ? usernames.map(asText) : [];
+    this.#tell('online', { count: Number.isInteger(count) ? count : names.length, usernames: names });
+  }
+
+  #heardMessage({ id, key, email, username, message, avatar }) {
+    const isOwn = this.#acknowledge(key);
+    if (ID.test(id)) {
+      // Compared as a whole and not as a number: after its server's clock was set back, a chat without
+      // history gives out lower ids, and they are new all the same.
+      if (this.#seen.has(id)) return;
+      this.#seen.add(id);
+      if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value);
+      // But the copy of what was said again may be one from long ago.
+      if (!isOwn || isLater(id, this.#lastId)) this.#lastId = id;
     }
-    if (this.#outbox.size === 0) this.#unwatch();
+    const fields = Object.entries({ id, key, email, username, message, avatar });
+    this.#tell('message', Object.fromEntries(fields.map(([name, value]) => [name, asText(value)])));
   }
 
-  #lost(code, reason) {
-    this.#unwatch();
+  #acknowledge(key) {
+    const isOwn = this.#outbox.delete(key);
+    if (this.#written.delete(key)) this.#owedAt = this.#written.size > 0 ? performance.now() : Infinity;
+    if (isOwn && this.#isOpen) this.#writeWaiting();
+    return isOwn;
+  }
+
+  // Ends a socket that is dead; it may take minutes to notice that itself.
+  #drop(reason) {
+    const socket = this.#socket;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    const isAwaited = this.#awaited;
+    const wasOpen = this.#openedAt < Infinity;
+    this.#lost(1006, reason, wasOpen ? FIRST_STEP : LAST_STEP);
+    if (isAwaited && this.#retryAt < Infinity) this.connect();
+  }
+
+  #lost(code, reason, longest = LAST_STEP) {
     this.#socket = null;
+    this.#due = Infinity;
     if (performance.now() - this.#openedAt >= STABLE) this.#attempts = 0;
-    if (code in REFUSALS) return this.#refused(code, reason || REFUSALS[code]);
-    this.#reconnect(Math.min(LAST_STEP, FIRST_STEP * 2 ** this.#attempts), reason);
+    if (Object.hasOwn(REFUSALS, code)) return this.#refused(code, reason || REFUSALS[code]);
+    if (!FAREWELLS.includes(code)) this.#blame(reason);
+    this.#reconnect(Math.min(longest, FIRST_STEP * 2 ** this.#attempts), reason);
     this.#attempts += 1;
   }
 
   #reconnect(step, reason) {
     const wait = (step / 2) * (1 + Math.random()); // scattered: a thousand pages lose a server at once
-    this.#retry = setTimeout(() => this.connect(), wait);
-    this.#listener.state('waiting', { reason, until: Date.now() + wait });
+    this.#retryAt = performance.now() + wait;
+    this.#retryTimer = setTimeout(() => this.connect(), wait);
+    this.#tell('state', 'waiting', { reason, until: Date.now() + wait });
+  }
+
+  // A server takes messages in the order of saying, so if it was a message that broke the socket, it was
+  // the oldest without a copy. One over which socket after socket breaks would do so for ever: a proxy,
+  // for example, may lose the Close that says why.
+  #blame(reason) {
+    const suspect = this.#outbox.oldest;
+    if (!suspect || !this.#written.has(suspect.key)) return;
+    suspect.losses += 1;
+    if (suspect.losses < MOST_LOSSES) return;
+    this.#outbox.giveUp(suspect.key);
+    const because = reason ? `: ${reason}` : '';
+    this.#tell('failed', suspect.key, `the connection broke each of ${MOST_LOSSES} times${because}`, true);
   }
 
   // The server does not say which message it meant. The biggest was too big; else it was the oldest
   // without a copy, and should that one be innocent, its copy is only late and takes this back.
   #refused(code, reason) {
-    const size = (key) => (code === 1009 ? new TextEncoder().encode(this.#outbox.get(key)).length : 0);
-    const keys = [...this.#outbox.keys()];
-    const culprit = keys.reduce((worst, key) => (size(key) > size(worst) ? key : worst), keys[0]);
-    if (culprit === undefined) return this.#listener.state('closed', { reason });
-    this.#outbox.delete(culprit);
-    this.#listener.failed(culprit, reason);
+    const size = ({ message }) => (code === 1009 ? new TextEncoder().encode(message).length : 0);
+    const messages = [...this.#outbox].filter(({ key }) => this.#written.has(key));
+    const culprit = messages.reduce((worst, each) => (size(each) > size(worst) ? each : worst), messages[0]);
+    if (culprit === undefined) return this.#tell('state', 'closed', { reason });
+    this.#outbox.delete(culprit.key);
+    this.#tell('failed', culprit.key, reason, false);
     this.#reconnect(FIRST_STEP, reason); // the server is well, it only refused: no long waits
   }
 
-  // Ends a socket on which nothing comes while a handshake or an own copy is due. Not after a gap: the
-  // copy may be among what was left out, and the next acknowledged message speaks for it.
-  #watch() {
-    this.#unwatch();
-    if (this.#gap) return;
-    this.#watchdog = setTimeout(() => {
-      const socket = this.#socket;
-      socket.onopen = socket.onmessage = socket.onclose = null; // it may take minutes to notice its end
-      socket.close();
-      this.#lost(1006, 'no answer');
-    }, PATIENCE);
+  // A listener that fails must not take the connection down with it.
+  #tell(what, ...details) {
+    try {
+      this.#listener[what](...details);
+    } catch (error) {
+      console.error(error);
+    }
   }
+}
 
-  #unwatch() {
-    clearTimeout(this.#watchdog);
-    this.#watchdog = null;
-  }
+function asText(value) {
+  if (typeof value === 'string') return value;
+  return value === undefined || value === null ? '' : JSON.stringify(value);
+}
+
+// Whether an id comes after another; the parts are too long for numbers.
+function isLater(id, other) {
+  const [time, sequence = 0n] = id.split('-').map(BigInt);
+  const [otherTime, otherSequence = 0n] = other.split('-').map(BigInt);
+  return time === otherTime ? sequence > otherSequence : time > otherTime;
 }

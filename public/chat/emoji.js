@@ -5,7 +5,8 @@ let emoji = {};
 // Without the table short names stay as they were typed.
 export async function loadEmoji() {
   try {
-    emoji = await (await fetch('emoji.json')).json();
+    const table = await (await fetch('emoji.json')).json();
+    emoji = Object(table); // what is no table has no names
   } catch (error) {
     console.warn('no emoji:', error);
   }

@@ -8,6 +8,10 @@ const NEAR = 40; // px from the end that count as being there
 const LATEST = 100; // ms until what waits is drawn, frame or no frame
 const QUIET = 300; // ms without a message after which the past counts as loaded
 const PAST = 3_000; // ms after which it does even in a chat that is never quiet
+const LONGEST_NAME = 128; // characters; servers refuse names of half of it, but an old history has any
+const LONGEST_TITLE = 254;
+const LAST_TIME = Date.UTC(10_000); // ms; a time beyond is a fault of somebody's and shown as none
+const CALENDAR = 20_000; // ms between two looks at it: no timer is sure to fire at midnight
 
 const clock = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit' });
 const calendar = new Intl.DateTimeFormat([], { dateStyle: 'medium', timeStyle: 'short' });
@@ -27,6 +31,7 @@ export class MessageList {
   #waiting = []; // what to draw next, together
   #own = new Map(); // key → item whose copy has not come back
   #ownHash = '';
+  #today = new Date().toDateString();
   #quiet = null;
   #pastEnds = 0;
 
@@ -36,6 +41,18 @@ export class MessageList {
     });
     this.#follow.addEventListener('click', () => this.#toEnd());
     new ResizeObserver(() => this.#following() && this.#toEnd()).observe(this.#list);
+    setInterval(() => this.lookAtCalendar(), CALENDAR);
+  }
+
+  // After midnight a message of today is one of yesterday, and a bare time says no more which.
+  lookAtCalendar() {
+    const today = new Date().toDateString();
+    if (today === this.#today) return;
+    this.#today = today;
+    this.#draw(() => {
+      const times = this.#list.querySelectorAll('time[datetime]');
+      for (const time of times) showTime(time, new Date(time.dateTime));
+    });
   }
 
   // A connection opened, and the past comes in. Screen readers would read all of it aloud, so the log is
@@ -58,48 +75,70 @@ export class MessageList {
 
   add(message) {
     if (this.#quiet !== null) this.#awaitQuiet();
-    this.#draw((following) => {
-      const own = this.#own.get(message.key);
-      const item = own ?? this.#item(message);
-      if (!own) this.#follow.hidden = following;
-      // Where the log has it: after all that was said, before all that is still on its way. An item that
-      // is there already is not moved, or a screen reader would read it twice.
-      const place = this.#firstPending();
-      if (item !== place) this.#list.insertBefore(item, place);
-      item.classList.remove('pending', 'sent', 'failed');
-      this.#setTime(item, message.id);
-      if (!own) return;
-      this.#own.delete(message.key);
-      this.#ownHash = message.avatar;
-      drawAvatar(item.firstChild, message.username, message.avatar);
-    });
+    this.#draw(
+      (following) => this.#place(message, following),
+      () => this.#placePlainly(message),
+    );
   }
 
-  addPending(key, message) {
+  #place(message, following) {
+    const own = this.#own.get(message.key);
+    const item = own ?? makeItem(message);
+    showTime(item.querySelector('.time'), timeOf(message.id));
+    this.#insert(item);
+    item.classList.remove('pending', 'failed');
+    if (!own) {
+      this.#follow.hidden = following;
+      return;
+    }
+    this.#own.delete(message.key);
+    this.#ownHash = message.avatar;
+    drawAvatar(item.firstChild, message.username, message.avatar);
+  }
+
+  // Where the log has it: after all that was said, before all that is still on its way. An item that is
+  // there already is not moved, or a screen reader would read it twice.
+  #insert(item) {
+    const place = this.#firstPending();
+    if (item !== place) this.#list.insertBefore(item, place);
+  }
+
+  // For a message that can't be drawn as others are: what it says is worth more than how it looks.
+  #placePlainly({ key, username, message }) {
+    this.#own.get(key)?.remove();
+    this.#own.delete(key);
+    this.#insert(element('li', 'message plain', `${username}: ${message}`));
+  }
+
+  addPending(message) {
     this.#draw(() => {
-      const item = this.#item({ ...message, avatar: this.#ownHash });
-      item.classList.add('pending');
-      item.querySelector('.time').textContent = 'sending…';
-      this.#own.set(key, item);
-      this.#list.append(item);
+      const item = makeItem({ ...message, avatar: this.#ownHash });
+      this.#own.set(message.key, item);
+      this.#markPending(item);
     });
     this.#end = 0; // who speaks wants to see it
   }
 
-  // Logged, though its copy, and with it the time, was not among what the server replayed.
-  sent(key) {
-    this.#mark(key, 'sent', 'sent');
+  #markPending(item) {
+    item.classList.remove('failed');
+    item.classList.add('pending');
+    item.querySelector('.time').textContent = 'sending…';
+    this.#list.append(item);
   }
 
-  // Its copy may still come: see Connection.
-  failed(key, reason) {
-    this.#mark(key, 'failed', `not sent: ${reason}`);
-  }
-
-  #mark(key, state, words) {
+  // Its copy may still come: see Connection. Where there is a `retry`, a button offers it.
+  failed(key, reason, retry) {
     this.#draw(() => {
-      this.#own.get(key).classList.replace('pending', state);
-      this.#own.get(key).querySelector('.time').textContent = words;
+      const item = this.#own.get(key);
+      if (!item) return; // it could not be drawn
+      item.classList.replace('pending', 'failed');
+      const time = item.querySelector('.time');
+      time.textContent = `not sent: ${reason}`;
+      if (!retry) return;
+      const button = element('button', 'retry', 'Send again');
+      button.type = 'button';
+      button.addEventListener('click', () => this.#draw(() => retry(key) && this.#markPending(item)));
+      time.append(' ', button);
     });
   }
 
@@ -114,39 +153,21 @@ export class MessageList {
     return [...this.#own.values()].find((item) => item.matches('ol > .pending')) ?? null;
   }
 
-  #item({ username, email, message, avatar }) {
-    const item = element('li', 'message');
-    const portrait = element('span', 'avatar');
-    portrait.ariaHidden = 'true';
-    drawAvatar(portrait, username, avatar);
-    const name = element('span', 'name', username || '(no name)');
-    name.title = email;
-    const head = element('div', '');
-    head.append(name, ' ', element('time', 'time'));
-    item.append(portrait, head, element('div', 'text', withEmoji(message)));
-    return item;
-  }
-
-  #setTime(item, id) {
-    const date = new Date(parseInt(id, 10));
-    const time = item.querySelector('.time');
-    const today = date.toDateString() === new Date().toDateString();
-    time.dateTime = date.toISOString();
-    time.textContent = (today ? clock : calendar).format(date);
-  }
-
   // At the next frame, so that a flood costs one layout; but a page behind others gets few frames or none.
-  #draw(change) {
-    this.#waiting.push(change);
+  #draw(change, instead = () => {}) {
+    this.#waiting.push({ change, instead });
     if (this.#waiting.length > 1) return;
     requestAnimationFrame(() => this.#drawAll());
     setTimeout(() => this.#drawAll(), LATEST);
   }
 
+  // A change that fails costs none of the others.
   #drawAll() {
     if (this.#waiting.length === 0) return;
     const following = this.#following();
-    for (const change of this.#waiting.splice(0)) change(following);
+    for (const { change, instead } of this.#waiting.splice(0)) {
+      attempt(() => change(following)) || attempt(instead);
+    }
     while (this.#list.childElementCount > KEPT) this.#list.firstElementChild.remove();
     if (following) this.#toEnd();
   }
@@ -164,4 +185,51 @@ export class MessageList {
     this.#list.scrollTop = this.#list.scrollHeight;
     this.#end = this.#list.scrollTop;
   }
+}
+
+// Tells whether it went well.
+function attempt(action) {
+  try {
+    action();
+    return true;
+  } catch (error) {
+    console.error(error);
+    return false;
+  }
+}
+
+function makeItem({ username, email, message, avatar }) {
+  const item = element('li', 'message');
+  const portrait = element('span', 'avatar');
+  portrait.ariaHidden = 'true';
+  drawAvatar(portrait, username, avatar);
+  const name = element('span', 'name', shortened(username, LONGEST_NAME) || '(no name)');
+  name.title = shortened(email, LONGEST_TITLE);
+  const head = element('div', 'head');
+  head.append(name, ' ', element('time', 'time'));
+  item.append(portrait, head, element('div', 'text', withEmoji(message)));
+  return item;
+}
+
+// By code point, so that no emoji is cut in half.
+function shortened(text, most) {
+  const characters = text.length > most ? [...text] : [];
+  return characters.length > most ? `${characters.slice(0, most - 1).join('')}…` : text;
+}
+
+// An id begins with milliseconds since 1970, or says nothing that is a time: then null.
+function timeOf(id) {
+  const milliseconds = parseInt(id, 10);
+  return milliseconds >= 0 && milliseconds < LAST_TIME ? new Date(milliseconds) : null;
+}
+
+function showTime(time, date) {
+  if (date === null) {
+    time.removeAttribute('datetime');
+    time.textContent = '';
+    return;
+  }
+  const today = date.toDateString() === new Date().toDateString();
+  time.dateTime = date.toISOString();
+  time.textContent = (today ? clock : calendar).format(date);
 }

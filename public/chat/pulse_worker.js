@@ -1,0 +1,5 @@
+// See pulse.js.
+
+const EVERY = 2_500; // ms
+
+setInterval(() => postMessage('beat'), EVERY);
