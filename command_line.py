@@ -9,7 +9,12 @@ from rfc6455.handshake import Authority, Origin
 
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
     """Add --host, --port (with this default), --allow-origin and --allow-host to a parser."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--host",
+        type=_address,
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 is every one that this machine has (%(default)s)",
+    )
     parser.add_argument("--port", type=int, default=port, help="0 picks a free one (%(default)s)")
     parser.add_argument(
         "--allow-origin",
@@ -35,6 +40,12 @@ def advise(refused: Refused) -> str:
     """How to allow what the server has refused, for those who read its answer or its log."""
     # Quoted where a shell would take it apart: the brackets of an IPv6 address are a pattern.
     return f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
+
+
+def _address(text: str) -> str:
+    if not text:  # Python would take it for every address of the machine
+        raise argparse.ArgumentTypeError("it is empty; 0.0.0.0 is every address")
+    return text
 
 
 def _origin(text: str) -> str:

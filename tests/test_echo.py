@@ -452,6 +452,16 @@ def test_bad_option_ends_the_server_with_one_clear_line(options: list[str]) -> N
     assert options[0] in lines[0] or options[-1] in lines[0]
 
 
+@pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
+@pytest.mark.parametrize("option", ["--host", "--allow-origin", "--allow-host"])
+def test_empty_option_is_no_wish_and_ends_the_server_with_one_line(
+    script: str, option: str
+) -> None:
+    ended = run(script, "--port", "0", option, "")
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert f"argument {option}: " in ended.stderr.decode().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "options", [["--allow-origin", "foo"], ["--allow-host", "http://h"], ["--allow-host", "*"]]
 )
