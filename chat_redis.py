@@ -70,7 +70,8 @@ _PASSING_ERRORS = (
     redis.exceptions.TryAgainError,
 )
 _PASSING_WORDS = re.compile(
-    r"(?:^|[- :])(?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|BUSY) "
+    r"(?:^|[- :])(?:READONLY|UNBLOCKED|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS"
+    r"|TRYAGAIN|BUSY) "
     r"|Protocol error: unauthenticated "  # to a long command, where a short one gets NOAUTH
 )
 # One call for a batch. An answer that got lost is asked for again under the same token, and then

@@ -318,15 +318,18 @@ class WebSocket:
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection (7.1.7): say why, and process nothing more.
 
-        FIN follows once the peer has stopped sending; `_discard` waits for that.
+        FIN follows at once, or where the peer is still sending, once it has stopped.
         """
         log.info("%s: failed with %d %s", self.peer, error.code, ascii(error.reason))
         self._over = True
         self.close_reason = error.reason
         if not self._closing:
             self._send_close(build_close(error.code, error.reason))
-        self._discard_until = time.monotonic() + _DISCARD_TIME
-        self._set_closing_deadline(_DISCARD_TIME)
+        if not self._parser.ends_with_a_frame() or self._stream.has_unread():
+            self._discard_until = time.monotonic() + _DISCARD_TIME
+            self._set_closing_deadline(_DISCARD_TIME)
+        else:
+            self._stream.end()
 
     # Sending (6.1)
 

@@ -141,8 +141,8 @@ class FrameParser:
         kept = []
         kept_from = 0
         pings = []
-        while (header := self._measure(at)) is not None:
-            size, length = header
+        while (sizes := self._measure(at)) is not None and self._is_passable(at):
+            size, length = sizes
             end = at + size + length
             opcode = data[at] & 0x0F
             if opcode >= _FIRST_CONTROL:
@@ -163,25 +163,35 @@ class FrameParser:
             self._walked -= len(data) - len(self._data)
         return pings
 
+    def ends_with_a_frame(self) -> bool:
+        """Whether no frame of what was fed is cut off, whatever else is wrong with them."""
+        at = self._at + self.left if self._in_frame else self._at
+        while (sizes := self._measure(at)) is not None:
+            at += sum(sizes)
+        return at == len(self._data)
+
+    def _is_passable(self, at: int) -> bool:
+        """Whether the frame at this place is one of data, a Ping or a Pong, as it seems."""
+        first, second = self._data[at : at + 2]
+        if (second >= 0x80) != self._masked:
+            return False
+        if first & 0x0F < _FIRST_CONTROL:
+            return True
+        return first in (0x80 | Opcode.PING, 0x80 | Opcode.PONG) and second & 0x7F <= MAX_CONTROL
+
     def _measure(self, at: int) -> tuple[int, int] | None:
-        """Sizes of the header at this place and of its payload; None for no data, Ping or Pong."""
+        """Sizes of the header at this place and of its payload; None where they can't be told."""
         data = self._data
         if len(data) - at < 2:
             return None
-        first = data[at]
-        is_ping_or_pong = first in (0x80 | Opcode.PING, 0x80 | Opcode.PONG)
-        if not is_ping_or_pong and first & 0x0F >= _FIRST_CONTROL:
-            return None
         length = data[at + 1] & 0x7F
         size = 2
-        if (is_ping_or_pong and length > MAX_CONTROL) or (data[at + 1] >= 0x80) != self._masked:
-            return None
         if length > 125:
             size += _LONG_LENGTHS[length][0]
             if len(data) - at < size:
                 return None
             length = int.from_bytes(data[at + 2 : at + size], "big")
-        return size + (4 if self._masked else 0), length
+        return size + (4 if data[at + 1] >= 0x80 else 0), length
 
     def _parse_header(self) -> bool:
         """Take the next frame's header; False, and nothing taken, while it is incomplete."""

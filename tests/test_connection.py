@@ -977,6 +977,25 @@ def test_endpoint_does_not_process_what_comes_later_either(role: str) -> None:
 
 
 @both_roles
+@pytest.mark.parametrize("life", [listen, stand_by])
+@pytest.mark.requirement("7.1.7-3")
+def test_failed_connection_keeps_its_end_until_the_peer_has_stopped_sending(
+    role: str, life: Callable[[Meeting], None]
+) -> None:
+    with meeting(role, life, timeouts=BRISK, max_message=100) as met:
+        data = met.frame(0x81, b"not UTF-8: \xff") + met.frame(0x82, bytes(100))
+        met.peer.send(data[:-50])
+        if life is stand_by:
+            with pytest.raises(ConnectionClosed):
+                met.websocket.receive()
+        assert met.read_frame()[1][:2] == b"\x03\xef"
+        for _ in range(6):
+            met.peer.send(bytes(1000))
+            assert met.peer.is_silent(0.1)
+        assert met.peer.read_to_eof() == b""
+
+
+@both_roles
 @pytest.mark.requirement("7.1.7-1")
 def test_failed_connection_ends_though_the_peer_keeps_its_socket_open(role: str) -> None:
     with meeting(role, timeouts=CALM._replace(closing=0.4)) as met:

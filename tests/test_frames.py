@@ -541,3 +541,39 @@ def test_first_byte_tells_whether_a_control_frame_follows(data: str, follows: bo
     parser = FrameParser(masked=True, max_message=1 << 20)
     parser.feed(bytes.fromhex(data))
     assert parser.control_follows() is follows
+
+
+@pytest.mark.parametrize(
+    ("data", "ends"),
+    [
+        ("", True),
+        ("81", False),
+        ("81 02 68", False),
+        ("81 02 68 69", True),
+        ("81 02 68 69 82", False),
+        ("81 02 68 69 82 00", True),
+        ("82 7e 00", False),
+        ("82 7e 00 7e" + "00" * 125, False),
+        ("82 7e 00 7e" + "00" * 126, True),
+        ("83 01 00", True),  # a reserved opcode
+        ("c1 01 00", True),  # a reserved bit
+        ("81 81 00 00 00", False),  # masked, which a server's frame is not
+        ("81 81 00 00 00 00 00", True),
+        ("82 7f ff ff ff ff ff ff ff ff 00", False),
+    ],
+)
+def test_whether_a_frame_is_cut_off_is_known_also_of_bad_ones(data: str, ends: bool) -> None:
+    parser = FrameParser(masked=False, max_message=100)
+    parser.feed(bytes.fromhex(data))
+    assert parser.ends_with_a_frame() is ends
+
+
+def test_frame_that_is_being_parsed_is_cut_off_until_it_has_all_come() -> None:
+    parser = FrameParser(masked=False, max_message=100)
+    parser.feed(bytes.fromhex("82 03 00"))
+    assert parser.parse() is not None
+    assert not parser.ends_with_a_frame()
+    parser.feed(bytes.fromhex("00 00"))
+    assert parser.ends_with_a_frame()
+    parser.feed(bytes.fromhex("82"))
+    assert not parser.ends_with_a_frame()

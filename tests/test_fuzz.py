@@ -390,6 +390,9 @@ class Pipe(Stream):
     def look_within(self, seconds: float) -> None:
         pass
 
+    def has_unread(self) -> bool:
+        return bool(self._pieces)
+
 
 def by_websocket(item: Input, closing: bool = False) -> tuple[WebSocket, Pipe, list[str | bytes]]:
     """Our endpoint, from the first byte to the end of TCP, and what it received.
