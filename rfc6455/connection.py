@@ -27,7 +27,7 @@ from .frames import (
     build_frame,
     parse_close,
 )
-from .stream import Stream
+from .stream import SLOWEST_PEER, Stream
 
 log = logging.getLogger("rfc6455")
 
@@ -37,6 +37,7 @@ _READ_AT_MOST = 131072  # because an idle connection holds that much memory whil
 # Bytes that are read for a handler that is busy, to find the pings behind them. Beyond that the
 # peer has to wait, and its pings with it: memory is bounded first.
 READ_AHEAD = 256 * 1024
+_UNPROVEN = 64 * 1024  # bytes written from which on a Ping asks how far the peer has read
 _READS_IN_A_ROW = 4  # by the clock, for one connection: it has others to look after
 # A failed connection's Close is followed by FIN once the peer has sent nothing for so long: a
 # proxy that is told of the end while its client still sends throws the Close away.
@@ -191,17 +192,23 @@ class WebSocket:
         self._closed = False  # TCP has ended
         self._discard_until = 0.0  # of a failed connection, while the peer may still be sending
         self._discarded = 0  # bytes
-        self._pinged_at = self._pong_due = 0.0
-        # Seconds that a ping may have to wait while the handler is busy: a twentieth of the time
-        # that the peer itself has for its pong.
-        self._busy_look = self.timeouts.pong_within / 20
+        self._max_message = max_message
+        # Keepalive
+        self._pinged_at = -math.inf  # when the Ping went out that a Pong is awaited for
+        self._pinged_again_at = time.monotonic()  # when any Ping went out last
+        self._pong_due = math.inf
+        self._ping_position = 0  # what had been written before that Ping
+        self._read_to = 0  # up to here the peer has read for certain: its Pong says so
+        self._silent_since = -math.inf  # when the peer was last heard, as the last look found
+        # Seconds that a ping may have to wait while the handler is busy.
+        self._busy_look = min(1.0, self.timeouts.pong_within / 20)
         stream.set_deadline(math.inf, "")  # the opening handshake's is met
         stream.on_look = self._look
         stream.look_within(self._busy_look)
 
     @property
     def state(self) -> State:
-        if self._closed or self._stream.lost is not None:
+        if self._closed or self._stream.is_broken:
             return State.CLOSED
         return State.CLOSING if self._closing or self._over else State.OPEN
 
@@ -248,16 +255,19 @@ class WebSocket:
         """Add all messages at hand that stand before a control frame.
 
         That waits for the next call, as a Close is answered after what was said before it. So
-        does an error.
+        does an error, and what comes when it is as much as the largest message: deflated, much
+        may be at hand.
         """
+        size = 0
         try:
-            while not self._over and self._parser.data_follows():
+            while size < self._max_message and not self._over and self._parser.data_follows():
                 chunk = self._parser.parse()
                 if chunk is None:
                     break
                 message = self._assembler.add(chunk)
                 if message is not None:
                     messages.append(message)
+                    size += len(message)
         except ProtocolError as error:
             self._error = error
 
@@ -287,9 +297,9 @@ class WebSocket:
             self._over = True  # 7.1.5: without a Close this is 1006
         return None
 
-    def _read(self, timeout: float | None) -> bool:
+    def _read(self, timeout: float | None, at_most: int = _READ_AT_MOST) -> bool:
         """Feed the parser with what arrives; False if nothing did in time."""
-        size = max(self._read_size, min(self._parser.left, _READ_AT_MOST))
+        size = min(max(self._read_size, min(self._parser.left, _READ_AT_MOST)), at_most)
         data = self._stream.read(size, timeout)
         if data is None:
             return False
@@ -303,15 +313,17 @@ class WebSocket:
         return True
 
     def _obey(self, opcode: int, payload: bytes) -> None:
-        """Handle a control frame (5.5). A pong needs nothing: that it was heard is enough."""
+        """Handle a control frame (5.5)."""
         if opcode == _PING:
             self._write_control(self._pong(payload), force=True)
+        elif opcode == Opcode.PONG:
+            self._note_pong()
         elif opcode == _CLOSE:
             code, self.close_reason = parse_close(payload)
             self.close_code = code
             self._over = self.clean = True
-            if not self._closing:  # 5.5.1: answered once, with the code that came
-                self._send_close(build_close(None if code == CloseCode.NO_STATUS else code))
+            # 5.5.1: answered once, with the code that came. The stream takes no second Close.
+            self._send_close(build_close(None if code == CloseCode.NO_STATUS else code))
             if not self._is_client:  # 7.1.1: the server ends TCP, at once
                 self._stream.end()
 
@@ -323,8 +335,7 @@ class WebSocket:
         log.info("%s: failed with %d %s", self.peer, error.code, ascii(error.reason))
         self._over = True
         self.close_reason = error.reason
-        if not self._closing:
-            self._send_close(build_close(error.code, error.reason))
+        self._send_close(build_close(error.code, error.reason))
         if not self._parser.ends_with_a_frame() or self._stream.has_unread():
             self._discard_until = time.monotonic() + _DISCARD_TIME
             self._set_closing_deadline(_DISCARD_TIME)
@@ -429,6 +440,7 @@ class WebSocket:
             self._stream.end()
         while self._stream.read(65536):  # 7.1.1: whatever comes after a Close is discarded
             pass
+        self._stream.wait_drained()  # the peer has ended its side, and may read on
         self._release()
 
     def _discard(self, timeout: float) -> bool:
@@ -495,7 +507,8 @@ class WebSocket:
                 self._answer_controls()
             if self._over:
                 return self._read_to_the_end(now)
-            if self._ended or self._parser.unread >= READ_AHEAD or not self._read(0):
+            room = READ_AHEAD - self._parser.unread
+            if self._ended or room <= 0 or not self._read(0, room):
                 break
         if self._ended and self._stream.lost is not None:
             self._stream.close()  # the handler still has messages to receive, but TCP is over
@@ -508,7 +521,7 @@ class WebSocket:
             if not self._discard(0):
                 return now + _QUIET / 2
             self._stream.end()
-        if self._stream.read(65536, 0) == b"":
+        if self._stream.read(65536, 0) == b"" and not self._stream.is_draining:
             self._release()
             return math.inf
         return now + self._busy_look
@@ -517,9 +530,7 @@ class WebSocket:
         """Answer the pings at hand, and obey a Close that nothing unread stands before."""
         try:
             while not self._over:
-                pings = self._parser.take_pings()
-                if pings:
-                    self._write_control(b"".join(map(self._pong, pings)), force=True)
+                self._answer_pings()
                 chunk = self._parser.parse() if self._parser.control_follows() else None
                 if chunk is None:
                     break
@@ -529,18 +540,50 @@ class WebSocket:
         if self._ended and not self._parser.unread:
             self._over = True
 
+    def _answer_pings(self) -> None:
+        pongs = []
+        for opcode, payload in self._parser.take_pings_and_pongs():
+            if opcode == _PING:
+                pongs.append(self._pong(payload))
+            else:
+                self._note_pong()
+        if pongs:
+            self._write_control(b"".join(pongs), force=True)
+
+    def _note_pong(self) -> None:
+        self._read_to = max(self._read_to, self._ping_position)
+
     def _keep_alive(self, now: float) -> float:
-        """Ping a peer that is silent, and give up one that stays so; when to look again."""
+        """Ping a peer that is silent, and give up one that stays so; when to look again.
+
+        Its Pong also tells how far it has read. A peer that may have much to read before it finds
+        the Ping is given the time.
+        """
         heard_at = self._stream.heard_at
+        every = self.timeouts.ping_after
+        behind = self._stream.written() - self._read_to  # bytes that it may not have read yet
         if heard_at >= self._pinged_at:
-            if now < heard_at + self.timeouts.ping_after:
-                return heard_at + self.timeouts.ping_after
+            due = heard_at + every
+            if behind > _UNPROVEN:
+                due = min(due, self._pinged_again_at + every)
+            if now < due:
+                return due
             self._pinged_at = now
-            self._pong_due = now + self.timeouts.pong_within + self._stream.time_to_catch_up()
-            self._write_control(build_frame(_PING, b"", masked=self._is_client))
-        elif now >= self._pong_due:
-            if self._stream.has_unread():  # it is this side that does not read
-                return now + self.timeouts.ping_after
-            self._stream.abort(f"silent for {now - heard_at:.0f} s")
-            return math.inf
-        return min(self._pong_due, now + self.timeouts.ping_after)
+            self._ping_position = self._read_to + behind
+            self._pong_due = now + self.timeouts.pong_within + behind / SLOWEST_PEER
+            self._ping_quietly(now)
+        elif now >= self._pong_due and not self._stream.has_unread():
+            # Twice, as a thread may just have read something and not noted it yet.
+            if self._silent_since == heard_at:
+                self._stream.abort(f"silent for {now - heard_at:.0f} s")
+                return math.inf
+            self._silent_since = heard_at
+            return now + self._busy_look
+        elif now >= max(self._pinged_at + self.timeouts.pong_within, self._pinged_again_at) + every:
+            # While a slow peer is waited for, a proxy between would take this side for dead.
+            self._ping_quietly(now)
+        return min(self._pong_due, now + every) if now < self._pong_due else now + every
+
+    def _ping_quietly(self, now: float) -> None:
+        self._pinged_again_at = now
+        self._write_control(build_frame(_PING, b"", masked=self._is_client))

@@ -74,7 +74,7 @@ class FrameParser:
         self._room = max_message  # what the fragments of the current message may still take
         self._data = b""
         self._at = 0  # where the unread part of _data begins
-        self._walked = 0  # up to here `take_pings` has gone
+        self._walked = 0  # up to here `take_pings_and_pongs` has gone
         self._opcode = 0
         self._fin = self._rsv1 = False
         self._key = b""
@@ -126,12 +126,12 @@ class FrameParser:
             return self._opcode >= _FIRST_CONTROL
         return self._at < len(self._data) and self._data[self._at] & 0x0F >= _FIRST_CONTROL
 
-    def take_pings(self) -> list[bytes]:
+    def take_pings_and_pongs(self) -> list[tuple[Opcode, bytes]]:
         """Take the whole Pings and Pongs out of what was fed, also from behind data frames.
 
-        Returns the Pings' payloads, in order. Everything else keeps its place, and is neither
-        checked nor unmasked: this walks from header to header, up to a Close, a frame that can't
-        be right, or one that has not all come.
+        Returns each one's opcode and payload, in order. Everything else keeps its place, and its
+        payload is not looked at: this walks from header to header, up to a Close, a header that
+        breaks a rule, or a frame that has not all come.
         """
         if self._in_frame and self._opcode >= _FIRST_CONTROL:
             return []  # a control frame that is being parsed comes first
@@ -140,7 +140,7 @@ class FrameParser:
         at = max(at, self._walked)
         kept = []
         kept_from = 0
-        pings = []
+        taken = []
         while (sizes := self._measure(at)) is not None and self._is_passable(at):
             size, length = sizes
             end = at + size + length
@@ -148,11 +148,10 @@ class FrameParser:
             if opcode >= _FIRST_CONTROL:
                 if end > len(data):
                     break
-                if opcode == Opcode.PING:
-                    payload = data[at + size : end]
-                    if self._masked:
-                        payload = mask(payload, data[at + size - 4 : at + size])
-                    pings.append(payload)
+                payload = data[at + size : end]
+                if self._masked:
+                    payload = mask(payload, data[at + size - 4 : at + size])
+                taken.append((Opcode(opcode), payload))
                 kept.append(data[kept_from:at])
                 kept_from = end
             at = end
@@ -161,7 +160,7 @@ class FrameParser:
             kept.append(data[kept_from:])
             self._data = b"".join(kept)
             self._walked -= len(data) - len(self._data)
-        return pings
+        return taken
 
     def ends_with_a_frame(self) -> bool:
         """Whether no frame of what was fed is cut off, whatever else is wrong with them."""
@@ -171,12 +170,15 @@ class FrameParser:
         return at == len(self._data)
 
     def _is_passable(self, at: int) -> bool:
-        """Whether the frame at this place is one of data, a Ping or a Pong, as it seems."""
+        """Whether the first two bytes of a frame are those of good data, a Ping or a Pong."""
         first, second = self._data[at : at + 2]
         if (second >= 0x80) != self._masked:
             return False
-        if first & 0x0F < _FIRST_CONTROL:
-            return True
+        opcode = first & 0x0F
+        if opcode < _FIRST_CONTROL:
+            may_be_compressed = self._compressed and opcode in _DATA_OPCODES
+            rsv = first & (0x30 if may_be_compressed else 0x70)
+            return opcode in _KNOWN_OPCODES and not rsv
         return first in (0x80 | Opcode.PING, 0x80 | Opcode.PONG) and second & 0x7F <= MAX_CONTROL
 
     def _measure(self, at: int) -> tuple[int, int] | None:

@@ -121,16 +121,17 @@ class Stream:
         self.timeouts = timeouts
         self.heard_at = time.monotonic()  # when the peer last sent anything
         self.lost: str | None = None  # why nothing can be read or written any more
-        self._lock = threading.Lock()  # around every use of what follows
+        self._lock = threading.Lock()  # around every change of what follows
+        self._unwritable: str | None = None  # why nothing can be written any more; reading goes on
         self._deadline = math.inf
         self._deadline_reason = ""
         self._patience = 0.0  # seconds from the peer's last progress to the deadline, if it moves
+        self._latest = math.inf  # to which a deadline moves at most
         self._backlog: list[tuple[memoryview | bytes, bool]] = []  # and whether it was posted
         self._drained = threading.Condition(self._lock)
         self._draining = False  # while it is set, only the drainer writes to the socket
         self._progress_at = 0.0  # when the peer was last seen to take something
         self._handed = 0  # bytes that the kernel has taken
-        self._handed_when_heard = 0
         self._taken = 0  # bytes of these that the peer had taken at the last look
         self._queued = self._sent = 0  # bytes that ever entered and left the backlog
         self._posted = 0  # bytes of the backlog for which nobody waits
@@ -146,24 +147,32 @@ class Stream:
     # Reading
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
-        """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any."""
+        """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any.
+
+        Over TLS they may be more than `size`.
+        """
         if self._early and self.lost is None:  # it came with the end of the TLS handshake
             data, self._early = self._early, b""
             return data
+        give_up = None if timeout is None else time.monotonic() + timeout
         while self.lost is None and not (self.tls and self.tls.ended):
-            if timeout is not None and not self._readable(timeout):
-                return None
+            if give_up is not None:
+                left = max(0.0, give_up - time.monotonic())
+                if not self._readable(left):
+                    return None
             try:
                 data = self._sock.recv(size)
+                if data:
+                    self.heard_at = time.monotonic()
                 if data and self.tls:
                     data = self._decrypt(data)
-                    if not data:
+                    if not data:  # no record is complete yet
+                        if timeout == 0:
+                            return None
                         continue
             except OSError as error:
                 self.abort(error.strerror or str(error))
                 break
-            self.heard_at = time.monotonic()
-            self._handed_when_heard = self._handed
             return b"" if self.lost else data
         return b""
 
@@ -202,8 +211,9 @@ class Stream:
         After a `last` write only a `force`d one is allowed. Raises ConnectionError.
         """
         with self._lock:
-            if self.lost is not None or (self._no_more and not force):
-                raise ConnectionError(self.lost or "the connection is closing")
+            broken = self.lost or self._unwritable
+            if broken is not None or (self._no_more and not force):
+                raise ConnectionError(broken or "the connection is closing")
             if last:
                 self._no_more = True
             rest = self._send_now(data)
@@ -220,9 +230,14 @@ class Stream:
                 self._start_drainer()
             if wait:
                 until = self._queued
-                self._drained.wait_for(lambda: self._sent >= until or self.lost is not None)
+                self._drained.wait_for(lambda: self._sent >= until or self.is_broken)
                 if self._sent < until:
-                    raise ConnectionError(self.lost)
+                    raise ConnectionError(self.lost or self._unwritable)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing can be written any more, because something failed."""
+        return self.lost is not None or self._unwritable is not None
 
     def _send_now(self, data: bytes) -> memoryview | bytes:
         """Hand the kernel what it takes without waiting; the rest, b"" if there is none."""
@@ -236,8 +251,8 @@ class Stream:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._lose(error.strerror or str(error))
-            raise ConnectionError(self.lost) from error
+            self._fail_writing(error)
+            raise ConnectionError(self._unwritable) from error
         return b"" if sent == len(data) else memoryview(data)[sent:]
 
     def _start_drainer(self) -> None:
@@ -248,6 +263,7 @@ class Stream:
             raise ConnectionError(self.lost) from error
         self._draining = True
         self._progress_at = time.monotonic()
+        self._peer_took_something()  # what it took before this does not count
         self.look_within(self.timeouts.stuck / 8)
 
     def _drain(self) -> None:
@@ -264,10 +280,11 @@ class Stream:
             try:
                 sent = self._sock.send(piece)  # no lock: while _draining nobody else sends
             except OSError as error:
-                self.abort(error.strerror or str(error))
+                with self._lock:
+                    self._fail_writing(error)
                 continue
             with self._lock:
-                if self.lost is None:
+                if not self.is_broken:
                     self._handed += sent
                     self._sent += sent
                     data, posted = self._backlog[0]
@@ -277,6 +294,13 @@ class Stream:
                     else:
                         del self._backlog[0]
                         self._drained.notify_all()
+
+    def _fail_writing(self, error: OSError) -> None:
+        """The peer takes nothing any more. What it said before may still be unread."""
+        if not self.is_broken:
+            self._unwritable = error.strerror or str(error)
+        self._backlog.clear()
+        self._drained.notify_all()
 
     # The end
 
@@ -314,24 +338,43 @@ class Stream:
     def set_deadline(self, seconds: float, reason: str, *, patient: bool = False) -> None:
         """Abort in `seconds` for this reason, unless another deadline is set before.
 
-        With `patient`, only once the peer has taken nothing for so long of what is under way.
+        With `patient` the deadline moves while the peer still takes what was written so far, and
+        reads no more slowly than SLOWEST_PEER.
         """
         deadline = time.monotonic() + seconds
         with self._lock:
-            self._deadline = deadline
+            self._deadline = self._latest = deadline
             self._deadline_reason = reason
-            self._patience = seconds if patient else 0.0
-        clock.look_by(self._entry, deadline)
+            self._patience = 0.0
+            if patient and self.lost is None:
+                self._patience = seconds
+                self._peer_took_something()  # what it took before this does not count
+                self._latest += (self._written() - self._taken) / SLOWEST_PEER
+        clock.look_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
 
-    def time_to_catch_up(self) -> float:
-        """Seconds that the peer may need to read all it was sent since it was last heard."""
+    def written(self) -> int:
+        """Bytes that were ever written, whether or not the kernel has taken them yet."""
         with self._lock:
-            waiting = self._queued - self._sent
-            return (self._handed - self._handed_when_heard + waiting) / SLOWEST_PEER
+            return self._written()
+
+    def _written(self) -> int:
+        return self._handed + self._queued - self._sent
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether something waits for the peer to take it."""
+        return self._draining
+
+    def wait_drained(self) -> None:
+        """Wait until nothing waits for the peer, or the stream is lost: set a deadline before."""
+        with self._lock:
+            self._drained.wait_for(lambda: not self._draining)
 
     def look_within(self, seconds: float) -> None:
-        """Have the clock look in `seconds` at the latest. Costs little where it will anyway."""
-        if self._entry.when > self.heard_at + seconds:  # heard_at is past: asked too often at worst
+        """Have the clock look in `seconds` at the latest; cheap where it will look anyway."""
+        # `heard_at` is in the past, and saves to ask for the time: at worst the clock is asked in
+        # vain.
+        if self._entry.when > self.heard_at + seconds:
             clock.look_by(self._entry, time.monotonic() + seconds)
 
     def look(self, now: float) -> float:
@@ -349,7 +392,7 @@ class Stream:
         if (self._draining or self._patience) and self._peer_took_something():
             self._progress_at = now
             if self._patience:
-                self._deadline = now + self._patience
+                self._deadline = min(now + self._patience, self._latest)
         if now >= self._deadline:
             self._lose(self._deadline_reason)
             return math.inf

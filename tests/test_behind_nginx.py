@@ -98,7 +98,7 @@ def test_client_that_reads_slowly_but_steadily_gets_everything() -> None:
 
     with (
         serving(tell_history, timeouts=timeouts) as server,
-        nginx(f"http://127.0.0.1:{server.server_port}") as proxy,
+        nginx(f"http://127.0.0.1:{server.server_port}", more="proxy_read_timeout 3s;") as proxy,
         shake_hands(proxy) as peer,
     ):
         read_slowly(peer, size + 10 * (size // 65536), rate=MIB)

@@ -450,6 +450,16 @@ WALKS = [
 ]
 
 
+def pings_taken(parser: FrameParser) -> list[bytes]:
+    return [payload for opcode, payload in parser.take_pings_and_pongs() if opcode == 0x9]
+
+
+def test_pongs_are_taken_too() -> None:
+    parser = FrameParser(masked=True, max_message=1 << 20)
+    parser.feed(masked(0x81, b"text") + masked(0x8A, b"p") + masked(0x89, b"q"))
+    assert parser.take_pings_and_pongs() == [(0xA, b"p"), (0x9, b"q")]
+
+
 @pytest.mark.parametrize(("fed", "pings", "left"), WALKS)
 @pytest.mark.parametrize("cut", ["whole", "in bytes"])
 @pytest.mark.requirement("5.5.2-3")
@@ -462,12 +472,12 @@ def test_pings_are_taken_from_behind_data_that_keeps_its_place(
         pieces = [data[:1], data[1:140], data[140:200], data[200:-1], data[-1:]]
     else:
         pieces = [data] if cut == "whole" else [data[i : i + 1] for i in range(len(data))]
-    taken = []
+    taken: list[bytes] = []
     for piece in pieces:
         parser.feed(piece)
-        taken += parser.take_pings()
+        taken += pings_taken(parser)
     assert taken == pings
-    assert parser.take_pings() == []
+    assert parser.take_pings_and_pongs() == []
     found: list[tuple[int, bytes]] = []
     while chunk := parser.parse():
         found.append((chunk.opcode | chunk.fin << 7, chunk.payload))
@@ -482,9 +492,9 @@ def test_pings_are_taken_in_the_middle_of_a_message_that_is_being_parsed() -> No
     begun = parser.parse()
     assert begun is not None and not begun.last
     parser.feed(frame[50:60])
-    assert parser.take_pings() == []
+    assert parser.take_pings_and_pongs() == []
     parser.feed(frame[60:] + masked(0x89, b"a") + masked(0x81, b"next"))
-    assert parser.take_pings() == [b"a"]
+    assert pings_taken(parser) == [b"a"]
     end, following = parser.parse(), parser.parse()
     assert end is not None and end.last
     assert begun.payload + end.payload == bytes(range(100))
@@ -498,10 +508,10 @@ def test_no_ping_is_taken_from_behind_a_control_frame_that_is_being_parsed(first
     parser.feed(frame[:8])
     assert parser.parse() is None
     parser.feed(frame[8:] + masked(0x89, b"next"))
-    assert parser.take_pings() == []
+    assert parser.take_pings_and_pongs() == []
     chunk = parser.parse()
     assert chunk is not None and chunk.payload == b"\x03\xe8bye"
-    assert parser.take_pings() == [b"next"]
+    assert pings_taken(parser) == [b"next"]
 
 
 @pytest.mark.parametrize(
@@ -514,6 +524,9 @@ def test_no_ping_is_taken_from_behind_a_control_frame_that_is_being_parsed(first
         "89 00",  # not masked
         "8b 80 00 00 00 00",  # a reserved opcode
         "88 80 00 00 00 00",  # a Close
+        "83 80 00 00 00 00",  # a reserved opcode of data
+        "91 80 00 00 00 00",  # a reserved bit of data
+        "c1 80 00 00 00 00",  # compressed, which was not agreed on
     ],
 )
 def test_what_is_no_good_ping_stays_for_the_parser_and_so_does_all_behind_it(bad: str) -> None:
@@ -522,14 +535,14 @@ def test_what_is_no_good_ping_stays_for_the_parser_and_so_does_all_behind_it(bad
     if not bad.startswith("89 85"):
         data += masked(0x89, b"behind")
     parser.feed(data)
-    assert parser.take_pings() == []
+    assert parser.take_pings_and_pongs() == []
     assert parser.unread == len(data)
 
 
 def test_server_frames_are_walked_without_a_key() -> None:
     parser = FrameParser(masked=False, max_message=1 << 20)
     parser.feed(bytes.fromhex("81 02 68 69 89 01 70 81 00"))
-    assert parser.take_pings() == [b"p"]
+    assert pings_taken(parser) == [b"p"]
     assert parser.unread == 6
 
 

@@ -393,6 +393,20 @@ class Pipe(Stream):
     def has_unread(self) -> bool:
         return bool(self._pieces)
 
+    def wait_drained(self) -> None:
+        pass
+
+    @property
+    def is_draining(self) -> bool:
+        return False
+
+    @property
+    def is_broken(self) -> bool:
+        return False
+
+    def written(self) -> int:
+        return len(self.sent)
+
 
 def by_websocket(item: Input, closing: bool = False) -> tuple[WebSocket, Pipe, list[str | bytes]]:
     """Our endpoint, from the first byte to the end of TCP, and what it received.

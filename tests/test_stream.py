@@ -527,7 +527,7 @@ def test_close_that_comes_during_a_send_is_answered_behind_the_message(role: str
         listen(met)
 
     with meeting(role, tell, window=65536, timeouts=BRISK) as met:
-        met.peer.buffer = met.peer.sock.recv(2)
+        met.peer.buffer = met.peer.read(2) + met.peer.buffer
         met.say(0x88, b"\x0f\xa0")
         assert eventually(lambda: met.state() is State.CLOSING)
         assert met.read_frame() == (0x82, bytes(MORE_THAN_KERNELS_BUFFER))
