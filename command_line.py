@@ -31,8 +31,9 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="answer to this name, too, such as chat.example; without it a server on a loopback "
-        "address answers to localhost and that address alone; may be given several times",
+        help="answer to this name, such as chat.example; a server on a loopback address, and "
+        "every server with this option, answers to no other names or addresses than these, "
+        "localhost, and the address it listens on; may be given several times",
     )
 
 

@@ -91,8 +91,16 @@ class LineWriter:
             self._lost = 0
 
     def _run(self) -> None:
+        assert self._stream
+        try:
+            file = self._stream.fileno()
+        except (OSError, ValueError):  # it has none, or is closed: nobody would read the lines
+            with self._changed:
+                self._closed = True
+                self._waiting = self._lost = 0
+            return
         while text := self._take():
-            self._write_whole(text)
+            self._write_whole(file, text)
             with self._changed:
                 self._waiting -= len(text)
                 if not self._lines:
@@ -109,11 +117,10 @@ class LineWriter:
             self._lines.clear()
             return text
 
-    def _write_whole(self, text: str) -> None:
+    def _write_whole(self, file: int, text: str) -> None:
         """The one place that may wait, in a thread for which nobody waits at the end."""
         assert self._stream
-        data = text.encode(self._stream.encoding, "backslashreplace")
-        file = self._stream.fileno()
+        data = text.encode(self._stream.encoding or "utf-8", "backslashreplace")
         try:
             while data:
                 try:
@@ -164,6 +171,8 @@ def log_to_stderr() -> None:
 
 def _log_uncaught(what: threading.ExceptHookArgs) -> None:
     """Python would write to stderr itself, and could make the thread wait there for ever."""
+    if what.exc_type is SystemExit:  # as Python's own hook: that is a way to end a thread
+        return
     name = what.thread.name if what.thread else "a thread"
     error = what.exc_value or what.exc_type()
     logging.getLogger("console").error("%s has ended", name, exc_info=error)

@@ -113,6 +113,7 @@ def _dial(waiting: list[_Found], give_up: float) -> tuple[socket.socket, threadi
                 try:
                     if waiting:
                         _start_one(attempts, waiting, left)
+                    left = max(0.0, give_up - time.monotonic())
                     connected = _await_one(attempts, min(left, ATTEMPT_DELAY) if waiting else left)
                 except OSError as failure:  # then the next is tried at once
                     error = failure
@@ -267,11 +268,10 @@ class _Source(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._received[: len(buffer)]
-        if data:
-            self._received = self._received[len(data) :]
-        else:
+        if not self._received:
             left = max(0.0, self._give_up - time.monotonic())
-            data = self._stream.read(len(buffer), left) or b""
+            self._received = self._stream.read(len(buffer), left) or b""  # perhaps more, over TLS
+        data = self._received[: len(buffer)]
+        self._received = self._received[len(data) :]
         buffer[: len(data)] = data
         return len(data)

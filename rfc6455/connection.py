@@ -258,7 +258,7 @@ class WebSocket:
         does an error, and what comes when it is as much as the largest message: deflated, much
         may be at hand.
         """
-        size = 0
+        size = sum(map(len, messages))
         try:
             while size < self._max_message and not self._over and self._parser.data_follows():
                 chunk = self._parser.parse()

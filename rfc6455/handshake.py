@@ -286,6 +286,8 @@ def _is_own(origin: Origin, headers: Message, secure: bool) -> bool:
         host, port = Authority.parse(_single(headers, "Host"))
     except ValueError:
         return False
+    if origin.scheme not in _DEFAULT_PORTS:
+        return False  # an app's own page, which may call itself localhost
     if port is None:
         port = 443 if secure else _DEFAULT_PORTS.get(origin.scheme)
     return (host, port) == (origin.host, origin.port)

@@ -212,25 +212,13 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         with self._changed:
             self._connections.add(websocket)
             late = self._shutting_down
-        code: int = CloseCode.NORMAL
-        reason = ""
         try:
-            if late:
-                code = CloseCode.GOING_AWAY
-            else:
-                handler(websocket)
-        except ConnectionClosed:
-            pass
-        except Close as close:
-            code, reason = close.code, close.reason
-        except Exception:
-            log.exception("%s: the handler failed", websocket.peer)
-            code, reason = CloseCode.INTERNAL_ERROR, "internal error"
-        finally:
+            code, reason = (CloseCode.GOING_AWAY, "") if late else _call(handler, websocket)
             websocket.close(code, reason)
             reason = websocket.close_reason or websocket.said_reason
             text = f"{websocket.close_code} {ascii(reason) if reason else ''}".rstrip()
             log.info("%s: closed, %s", websocket.peer, text)
+        finally:
             with self._changed:  # last: a thread that logs while Python ends would abort it
                 self._connections.discard(websocket)
                 self._changed.notify_all()
@@ -279,6 +267,20 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.exception("%s: the request failed", _peer(client_address))
+
+
+def _call(handler: Handler, websocket: WebSocket) -> tuple[int, str]:
+    """Run a handler; the code and reason with which the connection is to be closed after it."""
+    try:
+        handler(websocket)
+    except ConnectionClosed:
+        pass
+    except Close as close:
+        return close.code, close.reason
+    except Exception:
+        log.exception("%s: the handler failed", websocket.peer)
+        return CloseCode.INTERNAL_ERROR, "internal error"
+    return CloseCode.NORMAL, ""
 
 
 class _RequestHandler(http.server.SimpleHTTPRequestHandler):

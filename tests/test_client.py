@@ -1022,6 +1022,26 @@ def test_client_names_the_host_in_its_client_hello(certificate: Certificate) -> 
     assert names == ["localhost"]
 
 
+def test_client_tells_the_text_of_a_refusal_over_tls_in_records_as_they_come(
+    certificate: Certificate,
+) -> None:
+    """A record gives out more than was asked for."""
+    text = b"see the manual, " * 100
+
+    def refuse(peer: Peer) -> None:
+        tunnel = Tunnel(peer.sock, certificate.server())
+        tunnel.shake_hands()
+        through(tunnel).read_head()
+        tunnel.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 1600\r\n\r\n")
+        tunnel.sendall(text)
+        with contextlib.suppress(EOFError):
+            tunnel.recv(1)
+
+    with RawServer(refuse) as server, pytest.raises(InvalidHandshake) as refusal:
+        connect(f"wss://localhost:{server.port}/", ssl_context=certificate.client())
+    assert refusal.value.body.startswith("see the manual, see the manual")
+
+
 @pytest.mark.requirement("4.1-7")
 def test_client_refuses_a_certificate_that_nobody_vouches_for(certificate: Certificate) -> None:
     with refusing_tls(certificate) as server, pytest.raises(ssl.SSLCertVerificationError):

@@ -814,6 +814,13 @@ def test_page_of_another_site_is_refused(origin: str) -> None:
     assert refusal.value.status == 403
 
 
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "ionic://localhost/"])
+def test_page_of_an_app_that_calls_itself_by_our_name_is_refused(origin: str) -> None:
+    with pytest.raises(InvalidHandshake) as refusal:
+        handshake.check_origin(request_headers(Host="localhost", Origin=origin), set())
+    assert refusal.value.status == 403
+
+
 @pytest.mark.parametrize(
     ("origin", "could_be_allowed"),
     [

@@ -4,6 +4,7 @@ And a peer that is slow, but there, is kept.
 """
 
 import contextlib
+import math
 import threading
 import time
 import tracemalloc
@@ -29,6 +30,19 @@ from rfc6455 import ConnectionClosed, State, WebSocket, connect
 from rfc6455.connection import READ_AHEAD
 
 MIB = 1 << 20
+
+
+@both_roles
+@pytest.mark.requirement("5.5.2-3")
+@pytest.mark.parametrize("pong_within", [600.0, math.inf])
+def test_busy_handlers_peer_has_its_pong_soon_however_patient_this_side_is(
+    role: str, pong_within: float
+) -> None:
+    timeouts = CALM._replace(ping_after=600.0, pong_within=pong_within)
+    with meeting(role, stand_by, timeouts=timeouts) as met:
+        met.say(0x81, b"waits")
+        met.say(0x89, b"p")
+        assert met.read_frame() == (0x8A, b"p")
 
 
 @both_roles
@@ -247,6 +261,8 @@ def test_server_whose_client_reads_slowly_waits_for_the_pong_that_lies_behind_it
     size = 96 * 1024  # six seconds' worth for the slowest peer
     with meeting("server", timeouts=timeouts) as met:
         met.websocket.send(bytes(size))
+        met.say(0x81, b"that it speaks does not say how far it has read")
+        assert met.take() == "that it speaks does not say how far it has read"
         assert not met.ended.wait(2.0)
         while met.read_frame() != (0x89, b""):
             pass

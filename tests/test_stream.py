@@ -119,6 +119,106 @@ class SlowReader:
 
 
 @both_roles
+@pytest.mark.requirement("5.5.1-10")
+def test_close_ends_in_bounded_time_though_the_peer_pings_on_and_reads_the_pongs(
+    role: str,
+) -> None:
+    def ping_on() -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                met.say(0x89, b"p")
+                met.read_frame()
+
+    with meeting(role, stand_by, timeouts=CALM._replace(closing=0.5)) as met:
+        closing = met.spawn(met.websocket.close, 1008, "enough")
+        assert met.read_frame()[0] == 0x88
+        pinging = met.spawn(ping_on)
+        closing.result()
+        pinging.result()
+        assert not met.websocket.clean
+
+
+@both_roles
+@pytest.mark.requirement("5.5.1-6")
+def test_peer_reads_a_close_though_two_threads_begin_to_close_at_once(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has said that it closes, and is held up before its Close goes out."""
+    held, go_on = threading.Event(), threading.Event()
+
+    with meeting(role, timeouts=BRISK) as met:
+        set_deadline = met.websocket._set_closing_deadline
+
+        def hold_up_the_first(*more: float) -> None:
+            if not held.is_set():
+                held.set()
+                assert go_on.wait(PATIENCE)
+            set_deadline(*more)
+
+        monkeypatch.setattr(met.websocket, "_set_closing_deadline", hold_up_the_first)
+        slow = met.spawn(close_at_once, met.websocket)
+        assert held.wait(PATIENCE)
+        met.say(0x88, b"\x0f\xa0")
+        assert met.read_frame() == (0x88, b"\x0f\xa0")
+        go_on.set()
+        slow.result()
+        met.read_eof()
+
+
+@both_roles
+def test_what_a_peer_said_before_it_vanished_is_received_though_sending_fails(role: str) -> None:
+    """Nothing is read before sending fails: it all waits in the kernel."""
+    texts = [f"number {i}" for i in range(50)]
+    with meeting(role, stand_by, timeouts=CALM) as met:
+        met.websocket.send("never read by the peer")
+        met.peer.send(b"".join(met.frame(0x81, text.encode()) for text in texts))
+        met.peer.close()  # with something unread: that is a reset
+        with pytest.raises(ConnectionClosed):
+            while True:
+                met.websocket.send("anybody there?")
+        assert met.state() is State.CLOSED
+        assert [met.websocket.receive() for _ in texts] == texts
+        with pytest.raises(ConnectionClosed, match="1006"):
+            met.websocket.receive()
+
+
+@both_roles
+def test_peer_that_ends_its_side_of_tcp_after_its_close_still_gets_what_waits(role: str) -> None:
+    size = MIB - 1000
+    with meeting(role, window=16384, timeouts=CALM) as met:
+        met.websocket.post(bytes(size))
+        met.say(0x88, b"\x0f\xa0")
+        met.peer.sock.shutdown(socket.SHUT_WR)
+        assert met.read_frame() == (0x82, bytes(size))
+        assert met.read_frame() == (0x88, b"\x0f\xa0")
+        assert met.peer.read_to_eof() == b""
+
+
+def test_receive_over_tls_times_out_though_a_record_comes_byte_by_byte(
+    certificate: Certificate,
+) -> None:
+    stop = threading.Event()
+
+    def trickle() -> None:
+        assert met.tunnel
+        met.tunnel.tls.write(met.frame(0x81, b"slow"))
+        record = met.tunnel.take_held_back()
+        for i in range(len(record)):
+            met.tunnel.sock.sendall(record[i : i + 1])
+            if stop.wait(0.1):
+                met.tunnel.sock.sendall(record[i + 1 :])
+                return
+
+    with meeting("server", stand_by, certificate=certificate) as met:
+        trickling = met.spawn(trickle)
+        assert met.spawn(met.websocket.receive, 0.5).result() is None
+        assert trickling.running
+        stop.set()
+        trickling.result()
+        assert met.websocket.receive(PATIENCE) == "slow"
+
+
+@both_roles
 def test_peer_that_reads_slowly_but_steadily_is_kept_however_much_the_kernel_holds(
     role: str,
 ) -> None:
