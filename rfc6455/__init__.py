@@ -1,7 +1,7 @@
 """WebSockets from RFC 6455 on the standard library, both sides. Read it in the order of the RFC:
 
-`frames` (5.1-5.3), `handshake` (3, 4), `connection` (5.4-8), `server`, `client`; `stream` is the
-TCP or TLS below.
+`frames` (5.1-5.3), `handshake` (3, 4), `connection` (5.4-8), `server`, `client`. Below these are
+`stream`, which is TCP or TLS, `clock` with all deadlines, and `keepalive`; `deflate` is RFC 7692.
 """
 
 from .client import connect

@@ -27,7 +27,8 @@ from .frames import (
     build_frame,
     parse_close,
 )
-from .stream import SLOWEST_PEER, Stream
+from .keepalive import Keepalive, Verdict
+from .stream import Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
 
@@ -37,7 +38,6 @@ _READ_AT_MOST = 131072  # because an idle connection holds that much memory whil
 # Bytes that are read for a handler that is busy, to find the pings behind them. Beyond that the
 # peer has to wait, and its pings with it: memory is bounded first.
 READ_AHEAD = 256 * 1024
-_UNPROVEN = 64 * 1024  # bytes written from which on a Ping asks how far the peer has read
 _READS_IN_A_ROW = 4  # by the clock, for one connection: it has others to look after
 # A failed connection's Close is followed by FIN once the peer has sent nothing for so long: a
 # proxy that is told of the end while its client still sends throws the Close away.
@@ -170,7 +170,6 @@ class WebSocket:
         received: bytes = b"",
     ) -> None:
         self.path, self.query, self.headers, self.peer, self.subprotocol, self.deflate = opening
-        self.timeouts = stream.timeouts
         self.close_code: int = CloseCode.ABNORMAL  # the peer's, once its Close has come (7.1.5)
         self.close_reason = ""  # in the peer's words; or, after 1006, why the connection ended
         self.said_reason = ""  # in our words, where this side closed
@@ -193,18 +192,18 @@ class WebSocket:
         self._discard_until = 0.0  # of a failed connection, while the peer may still be sending
         self._discarded = 0  # bytes
         self._max_message = max_message
-        # Keepalive
-        self._pinged_at = -math.inf  # when the Ping went out that a Pong is awaited for
-        self._pinged_again_at = time.monotonic()  # when any Ping went out last
-        self._pong_due = math.inf
-        self._ping_position = 0  # what had been written before that Ping
-        self._read_to = 0  # up to here the peer has read for certain: its Pong says so
-        self._silent_since = -math.inf  # when the peer was last heard, as the last look found
+        self._keepalive = Keepalive(
+            self.timeouts.ping_after, self.timeouts.pong_within, time.monotonic()
+        )
         # Seconds that a ping may have to wait while the handler is busy.
         self._busy_look = min(1.0, self.timeouts.pong_within / 20)
         stream.set_deadline(math.inf, "")  # the opening handshake's is met
         stream.on_look = self._look
         stream.look_within(self._busy_look)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self._stream.timeouts
 
     @property
     def state(self) -> State:
@@ -317,7 +316,7 @@ class WebSocket:
         if opcode == _PING:
             self._write_control(self._pong(payload), force=True)
         elif opcode == Opcode.PONG:
-            self._note_pong()
+            self._keepalive.note_pong()
         elif opcode == _CLOSE:
             code, self.close_reason = parse_close(payload)
             self.close_code = code
@@ -546,44 +545,18 @@ class WebSocket:
             if opcode == _PING:
                 pongs.append(self._pong(payload))
             else:
-                self._note_pong()
+                self._keepalive.note_pong()
         if pongs:
             self._write_control(b"".join(pongs), force=True)
 
-    def _note_pong(self) -> None:
-        self._read_to = max(self._read_to, self._ping_position)
-
     def _keep_alive(self, now: float) -> float:
-        """Ping a peer that is silent, and give up one that stays so; when to look again.
-
-        Its Pong also tells how far it has read. A peer that may have much to read before it finds
-        the Ping is given the time.
-        """
+        """Ping a peer that is silent, and drop one that stays so; when to look again."""
         heard_at = self._stream.heard_at
-        every = self.timeouts.ping_after
-        behind = self._stream.written() - self._read_to  # bytes that it may not have read yet
-        if heard_at >= self._pinged_at:
-            due = heard_at + every
-            if behind > _UNPROVEN:
-                due = min(due, self._pinged_again_at + every)
-            if now < due:
-                return due
-            self._pinged_at = now
-            self._ping_position = self._read_to + behind
-            self._pong_due = now + self.timeouts.pong_within + behind / SLOWEST_PEER
-            self._ping_quietly(now)
-        elif now >= self._pong_due and not self._stream.has_unread():
-            # Twice, as a thread may just have read something and not noted it yet.
-            if self._silent_since == heard_at:
-                self._stream.abort(f"silent for {now - heard_at:.0f} s")
-                return math.inf
-            self._silent_since = heard_at
-            return now + self._busy_look
-        elif now >= max(self._pinged_at + self.timeouts.pong_within, self._pinged_again_at) + every:
-            # While a slow peer is waited for, a proxy between would take this side for dead.
-            self._ping_quietly(now)
-        return min(self._pong_due, now + every) if now < self._pong_due else now + every
-
-    def _ping_quietly(self, now: float) -> None:
-        self._pinged_again_at = now
-        self._write_control(build_frame(_PING, b"", masked=self._is_client))
+        verdict, again = self._keepalive.look(
+            now, heard_at, self._stream.written(), unread=self._stream.has_unread()
+        )
+        if verdict is Verdict.PING:
+            self._write_control(build_frame(_PING, b"", masked=self._is_client))
+        elif verdict is Verdict.GIVE_UP:
+            self._stream.abort(f"silent for {now - heard_at:.0f} s")
+        return again

@@ -29,7 +29,8 @@ from .connection import MAX_MESSAGE, Opening, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import Close, ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
-from .stream import SLOWEST_PEER, TLS, Stream, Timeouts
+from .keepalive import SLOWEST_PEER
+from .stream import TLS, Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
 

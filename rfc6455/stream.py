@@ -20,13 +20,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .clock import clock
+from .keepalive import SLOWEST_PEER
 
 if sys.platform == "linux":
     import fcntl
     import termios
 
 MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
-SLOWEST_PEER = 16384  # bytes a second; a peer is given so much time to read before its pong is due
 _PIECE = 65536  # bytes that the drainer hands to the kernel at once
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", None)  # Windows has none: its backlog does all
 

@@ -39,7 +39,7 @@ ONLY_HERE = ("browser", "redis", "nginx", "go", "autobahn", "slow")
 LAYER = [
     f"tests/test_{module}.py"
     for module in (
-        "frames", "handshake", "deflate", "stream", "connection", "server", "client", "log"
+        "frames", "handshake", "deflate", "clock", "stream", "connection", "server", "client", "log"
     )
 ]  # fmt: skip
 TEARDOWN_TIME = 30.0  # seconds; above the 15 that pytest-xdist takes to stop a busy worker

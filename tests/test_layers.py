@@ -16,6 +16,7 @@ LAYERS = (
     "frames",
     "handshake",
     "deflate",
+    "keepalive",
     "clock",
     "stream",  # the bytes below the frames
     "connection",
