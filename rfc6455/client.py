@@ -1,6 +1,7 @@
 """`connect`: a WebSocket from this side (RFC 6455, 3, 4.1).
 
-Left out: proxies, redirects, authentication and reconnecting, which a caller knows better.
+Left out: proxies, redirects, authentication and reconnecting, which a caller knows better; and a
+limit to the time that the system takes to look up a name.
 """
 
 import contextlib
@@ -32,6 +33,17 @@ BODY_TIME = 1.0  # seconds to wait for that text: it comes with the head, or is 
 _connecting: weakref.WeakValueDictionary[tuple[str, int], threading.Lock]
 _connecting = weakref.WeakValueDictionary()
 _connecting_lock = threading.Lock()
+
+
+def _forget_turns() -> None:
+    """In a child process: whoever held a turn, or the lock, is a thread of the parent."""
+    global _connecting, _connecting_lock
+    _connecting = weakref.WeakValueDictionary()
+    _connecting_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_turns)
 
 
 def connect(

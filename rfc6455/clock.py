@@ -28,7 +28,8 @@ class Watched(Protocol):
     def look(self, now: float) -> float:
         """Do what is due at `now`; the time of the next look, math.inf for none. Never waits.
 
-        Both are `time.monotonic()`'s seconds. Called from the clock's thread.
+        Both are `time.monotonic()`'s seconds. Called from the clock's thread. What it logs goes
+        through `logging`: a handler there that waits for its reader would hold up every deadline.
         """
 
 

@@ -122,7 +122,7 @@ def _decode(opcode: int, payload: bytes) -> str | bytes:
 
 
 class Prepared:
-    """Messages made into frames once, for a server to `post` to many clients. Never changes."""
+    """Messages made into frames once, for a server to `post` to many clients."""
 
     def __init__(self, messages: Iterable[str | bytes]) -> None:
         self._messages = list(messages)

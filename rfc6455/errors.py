@@ -70,6 +70,7 @@ class InvalidHandshake(Exception):
 class ConnectionClosed(Exception):
     """No more messages come or go: `code` and `reason` are those the peer closed with.
 
+    Where it did not close, `reason` says in our words or the system's why the connection ended.
     1005 stands for a Close without a code, 1006 for a connection that ended without a Close
     (RFC 6455, 7.1.5).
     """

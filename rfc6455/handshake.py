@@ -495,7 +495,8 @@ def has_token(headers: Message, name: str, token: str) -> bool:
 def _single(headers: Message, name: str, status: int = 400) -> str:
     """The value of a header that has to be there once (11.3). Raises InvalidHandshake."""
     values = headers.get_all(name, [])
-    if len(values) != 1:
-        found = f"{len(values)} times" if values else "not at all"
-        raise InvalidHandshake(status, f"the header {name} is there {found}")
+    if not values:
+        raise InvalidHandshake(status, f"the {name} header is missing")
+    if len(values) > 1:
+        raise InvalidHandshake(status, f"the {name} header comes {len(values)} times")
     return str(values[0]).strip(" \t")

@@ -1,9 +1,12 @@
 """`connect` against servers on bare sockets (RFC 6455, 3, 4.1, 9.1, 10.6, 11)."""
 
 import contextlib
+import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +24,7 @@ from peers import (
     response,
     unmasked,
 )
+from programs import ROOT
 from rfc6455 import Deflate, InvalidHandshake, Timeouts, connect
 from tls import Certificate, Tunnel, records, through
 
@@ -370,6 +374,35 @@ def test_client_gives_up_waiting_for_its_turn_in_time() -> None:
         go_on.set()
         connecting.result(PATIENCE).close()
     assert server.accepted == 1
+
+
+FORKED = """
+import os, sys
+from rfc6455 import Timeouts, client, connect
+
+port = int(sys.argv[1])
+held = client._turn(client._Found(2, 1, 6, "", ("127.0.0.1", port)))
+held.acquire()  # as a thread that is connecting when another one forks
+client._connecting_lock.acquire()
+child = os.fork()
+if child == 0:
+    try:
+        connect(f"ws://127.0.0.1:{port}/", timeouts=Timeouts(opening=5.0))
+    except ConnectionRefusedError:
+        os._exit(0)
+    os._exit(1)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on Windows")
+def test_child_process_does_not_wait_for_a_turn_that_its_parent_has() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(port)]
+    ended = subprocess.run(command, cwd=ROOT, timeout=PATIENCE, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.requirement("4.1-5")
