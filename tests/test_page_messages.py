@@ -312,6 +312,18 @@ def test_focus_stays_in_the_messages_when_a_late_copy_takes_the_button(
     expect(ada.locator("#messages")).to_be_focused()
 
 
+def test_focus_stays_in_the_messages_when_a_late_copy_takes_the_button_that_sends_again(
+    given_up: "Page",
+) -> None:
+    given_up.get_by_role("button", name="Send again").focus()
+    record = given_up.evaluate(
+        "localStorage[Object.keys(localStorage).find((name) => name.includes('unsent'))]"
+    )
+    come_in(given_up, "17-1", "lunch?", key=json.loads(record)["key"])
+    expect(given_up.locator("#messages button")).to_have_count(0)
+    expect(given_up.locator("#messages")).to_be_focused()
+
+
 def test_focus_goes_to_the_messages_when_the_button_that_leads_there_hides(ada: "Page") -> None:
     for number in range(40):
         come_in(ada, f"17-{number}", f"message {number}")

@@ -265,9 +265,10 @@ def test_text_of_any_length_is_taken_where_nothing_else_waits(alone: "Page") -> 
     expect(alone.locator("#send-error")).to_contain_text("Too much waits")
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "waits"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
 def test_page_asks_before_it_is_left_where_something_would_be_lost(
-    page: "Page", server: Program, kept: bool
+    page: "Page", server: Program, kept: bool, refused: bool
 ) -> None:
     questions: list[str] = []
 
@@ -282,6 +283,9 @@ def test_page_asks_before_it_is_left_where_something_would_be_lost(
     join(page, server.url)
     type_and_send(page, "unsent")
     expect(pending(page)).to_have_text(["unsent"])
+    if refused:
+        page.evaluate("sockets[0].happen(3, new CloseEvent('close', { code: 1009 }))")
+        expect(page.locator(".failed .time")).to_have_text("not sent: too big")
     page.goto("about:blank")
     assert questions == ([] if kept else ["beforeunload"])
 

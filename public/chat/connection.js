@@ -6,14 +6,14 @@
 // A connection can also die without a word (a machine that slept, a proxy that swallows everything),
 // and scripts see no pings. So the page asks `{"event": "ping"}` where nothing came for a while, and
 // ends a socket only if that brings no answer. A message may wait for its copy for as long as the server
-// answers: it has the message, and shows it when its history can be written again.
+// answers: it has the message, and shows it once its history (such as Redis) is there again.
 
 import { TOO_OLD } from './outbox.js';
 
-const FIRST_STEP = 1_000; // ms; a wait is half a step to a whole one, so half a second at least
+const FIRST_STEP = 1_000; // ms; each wait lasts between half a step and a whole one, by chance
 const LAST_STEP = 30_000; // ms
 const STABLE = 60_000; // ms a socket must have lived before the waits start small again
-const OPEN_WITHIN = 20_000; // ms
+const OPEN_WITHIN = 20_000; // ms that a socket has to open
 const QUIET = 20_000; // ms without hearing anything, after which the page asks
 const COPY_WITHIN = 10_000; // ms without hearing anything since a message was sent, after which it asks, too
 const PONG_WITHIN = 10_000; // ms from the question until something must have come, or the socket is dead
@@ -42,9 +42,9 @@ export class Connection {
   #awaited = false; // somebody looks at the page, so a dead socket is replaced without a wait
   #buffered = 0; // bytes that the socket had still to send when last looked at
   #written = new Set(); // keys of messages that this socket was given, and that have no copy yet
+  #asked = []; // keys of those that went out before the last question
+  #read = new Set(); // keys of those that the server has read: it has answered a question that followed them
   #owedAt = Infinity; // since when the server owes the next of their copies
-  #asked = []; // those of them that went out before the last question
-  #read = new Set(); // those that the server has read, as it has answered a question that came after them
   #attempts = 0;
   #retryTimer = null;
   #retryAt = Infinity;

@@ -5,13 +5,13 @@ import { withEmoji } from './emoji.js';
 
 const KEPT = 1_000; // messages on the page
 const NEAR = 40; // px from the end that count as being there
-const LATEST = 100; // ms until what waits is drawn, frame or no frame
+const LATEST = 100; // ms until what waits is drawn, also where the browser draws no frame
 const QUIET = 300; // ms without a message after which the past counts as loaded
 const PAST = 3_000; // ms after which it does even in a chat that is never quiet
-const LONGEST_NAME = 128; // characters; servers refuse names of half of it, but an old history has any
+const LONGEST_NAME = 128; // characters; servers refuse more than half of it, but an old history may have more
 const LONGEST_TITLE = 254;
 const LONGEST_LABEL = 40; // characters of a message that tell a screen reader which one a button is for
-const LAST_TIME = Date.UTC(10_000); // ms; a time beyond is a fault of somebody's and shown as none
+const LAST_TIME = Date.UTC(10_000); // ms; a later time is somebody's mistake and not shown
 const CALENDAR = 20_000; // ms between two looks at it: no timer is sure to fire at midnight
 
 const clock = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit' });
@@ -30,7 +30,8 @@ export class MessageList {
   #follow = document.getElementById('follow');
   #end = 0; // where the list was scrolled to when last at its end; Infinity once the reader has left it
   #waiting = []; // what to draw next, together
-  #own = new Map(); // key → item whose copy has not come back
+  // key → item whose copy has not come back. Those of one state are in the order of the list.
+  #own = new Map();
   #ownHash = '';
   #today = new Date().toDateString();
   #quiet = null;
@@ -45,13 +46,13 @@ export class MessageList {
     setInterval(() => this.lookAtCalendar(), CALENDAR);
   }
 
-  // After midnight a message of today is one of yesterday, and a bare time says no more which.
+  // After midnight, what was said today was said yesterday, and a time without its date would mislead.
   lookAtCalendar() {
     const today = new Date().toDateString();
     if (today === this.#today) return;
     this.#today = today;
     this.#draw(() => {
-      this.loading(); // nothing of this is news, either
+      this.loading(); // the dates, up to a thousand, are not to be read aloud either
       const times = this.#list.querySelectorAll('time[datetime]');
       for (const time of times) showTime(time, new Date(time.dateTime));
     });
@@ -221,7 +222,8 @@ export class MessageList {
     if (following) this.#toEnd();
   }
 
-  // A list that became lower shows its end no more, though its reader has not moved.
+  // Where the list becomes less high, such as by a keyboard on the screen, its end moves out of sight though
+  // its reader has not scrolled. So a reader has left the end only if the list is scrolled further up.
   #following() {
     const { scrollTop, scrollHeight, clientHeight } = this.#list;
     if (scrollHeight - clientHeight - scrollTop < NEAR) this.#end = scrollTop;

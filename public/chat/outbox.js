@@ -54,7 +54,7 @@ export class Outbox {
 
   // Whether closing the page would lose something.
   get isAtRisk() {
-    return [...this.#waiting.values()].some(({ kept }) => !kept);
+    return [...this.#waiting.values(), ...this.#givenUp.values()].some(({ kept }) => !kept);
   }
 
   // The message made of the text, or null where too much waits already.

@@ -26,7 +26,7 @@ function connect() {
   });
   opening.addEventListener('message', ({ data }) => {
     if (socket !== opening) return;
-    owed -= 1;
+    owed = Math.max(0, owed - 1);
     stopExpecting();
     if (owed > 0) expectSomething();
     const answer = document.createElement('li');
