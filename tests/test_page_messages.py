@@ -75,6 +75,8 @@ def test_nothing_is_drawn_outside_of_its_message(ada: "Page", width: int) -> Non
         come_in(ada, f"17-{2 * number + 2}", "plain")
     expect(ada.locator(".message")).to_have_count(2 * len(TEXTS) + 1)
     ada.evaluate("document.fonts.ready")
+    # Its round corners are not always drawn alike to the last bit.
+    ada.evaluate("document.getElementById('send').style.visibility = 'hidden'")
     ada.evaluate(COVER_ODD_ONES)
     drawn = ada.screenshot()
     ada.evaluate(HIDE_ODD_ONES)
