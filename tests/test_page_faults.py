@@ -137,6 +137,27 @@ def test_message_with_odd_fields_is_shown_as_well_as_it_can_be(
     assert complaints == []
 
 
+@pytest.mark.parametrize("number", ["17", "17.5", '["17-1"]'])
+def test_id_that_is_no_string_costs_no_later_message(
+    page: "Page", server: Program, complaints: list[str], number: str
+) -> None:
+    join(page, server.url)
+    type_and_send(page, "mine")
+    key = json.loads(page.evaluate("sent.at(-1)"))["key"]
+    come_in_raw(page, f'{{"message": "a number", "username": "Bob", "id": {number}}}')
+    come_in_raw(page, json.dumps({"message": "mine", "id": 18, "key": key}))
+    come_in(page, "17-1", "first")
+    type_and_send(page, "mine too")
+    key = json.loads(page.evaluate("sent.at(-1)"))["key"]
+    come_in_raw(page, f'{{"message": "once more", "username": "Bob", "id": {number}}}')
+    come_in(page, "17-2", "mine too", key=key)
+    sees(page, "a number", "mine", "first", "once more", "mine too")
+    page.evaluate("sockets[0].lose()")
+    expect(page.locator("#status")).to_have_text("connected")
+    assert page.evaluate("sockets[1].url").endswith("?since=17-2")
+    assert complaints == []
+
+
 def test_page_never_asks_for_what_came_after_an_id_that_servers_refuse(
     page: "Page", server: Program, complaints: list[str]
 ) -> None:

@@ -1,12 +1,13 @@
 """How the page draws a message: in its own place, whatever it is made of, and with its time."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pages import SOCKETS, come_in, expect, join
+from pages import SOCKETS, come_in, come_in_raw, expect, join, pending, type_and_send
 from programs import Program, chat
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def test_nothing_is_drawn_outside_of_its_message(ada: "Page", width: int) -> Non
         come_in(ada, f"17-{2 * number + 2}", "plain")
     expect(ada.locator(".message")).to_have_count(2 * len(TEXTS) + 1)
     ada.evaluate("document.fonts.ready")
+    # Its round corners are not always drawn alike to the last bit.
+    ada.evaluate("document.getElementById('send').style.visibility = 'hidden'")
     ada.evaluate(COVER_ODD_ONES)
     drawn = ada.screenshot()
     ada.evaluate(HIDE_ODD_ONES)
@@ -179,3 +182,172 @@ def test_page_that_slept_over_midnight_shows_dates_once_somebody_looks(
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     page.clock.run_for(200)
     expect(page.locator("time").first).to_contain_text("Feb 29, 2024")
+
+
+def test_dates_that_change_at_midnight_are_not_read_aloud(page: "Page", server: Program) -> None:
+    """A thousand of them would be, as the log is live."""
+    page.add_init_script(SOCKETS)
+    page.clock.install(time="2024-02-29T23:50:00")
+    join(page, server.url)
+    come_in(page, f"{page.evaluate('Date.now()')}-0", "late")
+    page.clock.run_for(5_000)
+    log = page.locator("#log")
+    expect(log).to_have_attribute("aria-live", "polite")
+    log.evaluate(
+        """log => {
+            window.live = [];
+            new MutationObserver(() => live.push(log.getAttribute('aria-live'))).observe(
+                document.getElementById('messages'), { childList: true, subtree: true });
+        }"""
+    )
+    page.clock.run_for("11:00")
+    expect(page.locator("time").first).to_contain_text("Feb 29, 2024")
+    assert page.evaluate("live") == ["off"]
+    page.clock.run_for(5_000)
+    expect(log).to_have_attribute("aria-live", "polite")
+
+
+# What was not sent, and the focus of who works by keyboard
+
+
+def refuse(page: "Page", reason: str = "not today") -> None:
+    """The server refuses the oldest message that waits, and the page connects again."""
+    failed = page.locator("#messages .failed")
+    count = failed.count()
+    page.evaluate(
+        "reason => sockets.at(-1).happen(3, new CloseEvent('close', { code: 1008, reason }))",
+        reason,
+    )
+    expect(failed).to_have_count(count + 1)
+    expect(page.locator("#status")).to_have_text("connected")
+
+
+def keys(page: "Page") -> dict[str, str]:
+    """Of what the page sent, by its text."""
+    sent = [json.loads(text) for text in page.evaluate("sent")]
+    return {each["message"]: each["key"] for each in sent if "message" in each}
+
+
+GIVE_UP = """
+    const name = Object.keys(localStorage).find((name) => name.includes('unsent'));
+    const record = JSON.parse(localStorage[name]);
+    localStorage[name] = JSON.stringify({ ...record, said: record.said - 7_200_000 });
+"""
+
+
+@pytest.fixture
+def given_up(ada: "Page") -> "Page":
+    """A page with the message "lunch?", which waited for long and may be sent again."""
+    type_and_send(ada, "lunch?")
+    ada.evaluate(f"() => {{ {GIVE_UP} }}")
+    ada.reload()
+    expect(ada.locator("#status")).to_have_text("connected")
+    expect(ada.locator("#messages .failed .text")).to_have_text(["lunch?"])
+    return ada
+
+
+def test_what_was_not_sent_stays_in_sight_whatever_else_comes(ada: "Page") -> None:
+    type_and_send(ada, "refused")
+    refuse(ada)
+    lines = (f'{{"message": "{n}", "username": "Bob", "id": "18-{n}"}}' for n in range(1_100))
+    come_in_raw(ada, *lines)
+    type_and_send(ada, "mine")
+    expect(pending(ada)).to_have_text(["mine"])
+    last = ada.locator("#messages li:nth-last-child(-n + 3) .text")
+    expect(last).to_have_text(["1099", "mine", "refused"])
+    expect(ada.locator("#messages li")).to_have_count(1_000)
+    expect(ada.get_by_role("button", name="Discard: refused")).to_be_in_viewport()
+    come_in(ada, "19-1", "mine", key=keys(ada)["mine"])
+    expect(pending(ada)).to_have_count(0)
+    expect(last).to_have_text(["1099", "mine", "refused"])
+
+
+def test_long_message_that_was_not_sent_leaves_room_for_others(ada: "Page") -> None:
+    type_and_send(ada, "a long story " * 2_000)
+    refuse(ada)
+    come_in(ada, "17-1", "news")
+    expect(ada.get_by_text("news", exact=True)).to_be_in_viewport()
+    expect(ada.get_by_role("button", name="Discard")).to_be_in_viewport()
+
+
+def test_message_that_fails_among_others_leaves_them_in_their_order(ada: "Page") -> None:
+    type_and_send(ada, "refused", "one", "two")
+    refuse(ada)
+    shown = ada.locator("#messages .text")
+    expect(shown).to_have_text(["one", "two", "refused"])
+    come_in(ada, "17-1", "Bob's")
+    expect(shown).to_have_text(["Bob's", "one", "two", "refused"])
+    for number, text in enumerate(["one", "two"], 2):
+        come_in(ada, f"17-{number}", text, key=keys(ada)[text])
+    expect(shown).to_have_text(["Bob's", "one", "two", "refused"])
+    come_in(ada, "17-4", "refused", key=keys(ada)["refused"])  # it was innocent, and only late
+    expect(ada.locator("#messages .failed")).to_have_count(0)
+    expect(ada.locator("#messages button")).to_have_count(0)
+    expect(shown).to_have_text(["Bob's", "one", "two", "refused"])
+
+
+@pytest.mark.parametrize("label", ["Send again", "Discard"])
+def test_message_that_was_not_sent_is_sent_again_or_discarded_by_keyboard(
+    given_up: "Page", label: str
+) -> None:
+    button = given_up.get_by_role("button", name=f"{label}: lunch?")
+    button.focus()
+    given_up.keyboard.press("Enter")
+    expect(given_up.locator("#message")).to_be_focused()
+    expect(given_up.locator("#messages .failed")).to_have_count(0)
+    expect(pending(given_up)).to_have_count(1 if label == "Send again" else 0)
+    assert ("lunch?" in keys(given_up)) == (label == "Send again")
+    given_up.reload()
+    expect(given_up.locator("#status")).to_have_text("connected")
+    expect(given_up.locator("#messages li")).to_have_count(1 if label == "Send again" else 0)
+
+
+@pytest.mark.parametrize("label", ["Edit", "Discard"])
+def test_focus_stays_in_the_messages_when_a_late_copy_takes_the_button(
+    ada: "Page", label: str
+) -> None:
+    type_and_send(ada, "late")
+    refuse(ada)
+    ada.get_by_role("button", name=label).focus()
+    come_in(ada, "17-1", "late", key=keys(ada)["late"])
+    expect(ada.locator("#messages button")).to_have_count(0)
+    expect(ada.locator("#messages")).to_be_focused()
+
+
+def test_focus_stays_in_the_messages_when_a_late_copy_takes_the_button_that_sends_again(
+    given_up: "Page",
+) -> None:
+    given_up.get_by_role("button", name="Send again").focus()
+    record = given_up.evaluate(
+        "localStorage[Object.keys(localStorage).find((name) => name.includes('unsent'))]"
+    )
+    come_in(given_up, "17-1", "lunch?", key=json.loads(record)["key"])
+    expect(given_up.locator("#messages button")).to_have_count(0)
+    expect(given_up.locator("#messages")).to_be_focused()
+
+
+def test_focus_goes_to_the_messages_when_the_button_that_leads_there_hides(ada: "Page") -> None:
+    for number in range(40):
+        come_in(ada, f"17-{number}", f"message {number}")
+    messages = ada.locator("#messages")
+    expect(messages.locator("li")).to_have_count(40)
+    follow = ada.get_by_role("button", name="New messages")
+    for way in ("Enter", "scrolling"):
+        messages.evaluate("list => { list.scrollTop = 0; }")
+        ada.evaluate("new Promise(requestAnimationFrame)")
+        come_in(ada, f"18-{way}", way)
+        expect(follow).to_be_visible()
+        follow.focus()
+        if way == "Enter":
+            ada.keyboard.press("Enter")
+        else:
+            messages.evaluate("list => { list.scrollTop = list.scrollHeight; }")
+        expect(follow).to_be_hidden()
+        expect(messages).to_be_focused()
+
+
+def test_focus_stays_in_the_page_when_the_server_closes_it(ada: "Page") -> None:
+    expect(ada.locator("#message")).to_be_focused()
+    ada.evaluate("sockets[0].happen(3, new CloseEvent('close', { code: 1008, reason: 'no' }))")
+    expect(ada.locator("#message")).to_be_disabled()
+    expect(ada.locator("#messages")).to_be_focused()

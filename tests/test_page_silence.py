@@ -4,13 +4,18 @@ The connections are real ones, through a forwarder that swallows everything; the
 clock that the test turns.
 """
 
+import contextlib
+import importlib.util
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pages import SOCKETS, come_in, expect, join, pending, type_and_send
+from conftest import find_redis_server, require
+from kills import Redis
+from pages import SOCKETS, come_in, come_in_raw, expect, join, pending, type_and_send
 from peers import PATIENCE, Peer, eventually
 from programs import Program, chat, echo, hear_texts, say
 from proxy import Forwarder
@@ -224,7 +229,8 @@ def test_slow_connection_that_takes_what_is_sent_is_no_dead_one(alone: "Page") -
         alone.evaluate("left => { sockets[0].bufferedAmount = left * 1_000; }", left)
         wait(alone, 5)
     assert opened(alone) == 1
-    assert seconds_until_it_tries_anew(alone) <= MINUTE  # now it takes no more
+    alone.evaluate("sockets[0].deaf = true")  # now it takes no more, and so no question
+    assert seconds_until_it_tries_anew(alone) <= MINUTE
 
 
 def test_question_that_goes_out_slowly_is_no_answer(alone: "Page") -> None:
@@ -238,6 +244,57 @@ def test_question_that_goes_out_slowly_is_no_answer(alone: "Page") -> None:
         }"""
     )
     assert seconds_until_it_tries_anew(alone) <= MINUTE
+
+
+def test_echo_page_whose_user_sends_again_and_again_says_that_the_connection_is_dead(
+    page: "Page",
+) -> None:
+    page.add_init_script(SOCKETS)
+    page.clock.install()
+    with echo() as server:
+        page.goto(server.url)
+        expect(page.locator("#status")).to_have_text("connected")
+        for _ in range(3):
+            page.click("#send-button")
+            page.clock.run_for("00:04")
+        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        page.click("#send-button")
+        expect(page.locator("#status")).to_have_text("connected")
+        assert opened(page) == 2
+
+
+def test_echo_page_says_when_the_second_of_two_messages_is_not_answered(page: "Page") -> None:
+    page.add_init_script(SOCKETS)
+    page.clock.install()
+    with echo() as server:
+        page.goto(server.url)
+        expect(page.locator("#status")).to_have_text("connected")
+        page.click("#send-button")
+        page.click("#send-button")
+        come_in_raw(page, "[the first]")
+        page.clock.run_for("00:11")
+        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        page.click("#send-button")
+        come_in_raw(page, "[the only one]")
+        page.clock.run_for("00:11")
+        expect(page.locator("#status")).to_have_text("connected")
+
+
+def test_echo_page_whose_socket_does_not_open_says_so_and_tries_anew(page: "Page") -> None:
+    page.add_init_script(SOCKETS)
+    page.add_init_script("accepting = null")
+    page.clock.install()
+    with echo() as server:
+        page.goto(server.url)
+        expect(page.locator("#status")).to_have_text("connecting…")
+        page.click("#send-button")
+        page.clock.run_for("00:11")
+        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        page.evaluate("sockets[0].lose()")  # it notices late, and its end is no news
+        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        page.evaluate("accepting = true")
+        page.click("#send-button")
+        expect(page.locator("#status")).to_have_text("connected")
 
 
 def test_echo_page_whose_connection_is_dead_says_so_and_opens_a_new_one(page: "Page") -> None:
@@ -274,7 +331,69 @@ def test_message_that_is_too_big_is_marked_and_not_sent_again(page: "Page") -> N
         page.reload()
         type_and_send(page, "after a reload")
         assert hear_texts(peer, 1) == ["after a reload"]
-        expect(page.locator("#messages .text")).to_have_text(["first", "last", "after a reload"])
+        expect(page.locator("#messages .message:not(.failed) .text")).to_have_text(
+            ["first", "last", "after a reload"]
+        )
+
+
+def test_refused_message_is_taken_back_into_the_draft_or_discarded_also_after_a_reload(
+    page: "Page",
+) -> None:
+    with chat("--max-message", "1000") as server, server.join() as peer:
+        join(page, server.url)
+        type_and_send(page, "too big " * 200)
+        failed = page.locator("#messages .failed")
+        expect(failed.locator(".time")).to_contain_text("not sent: ")
+        why = failed.locator(".time").text_content()
+        page.reload()
+        expect(failed.locator(".time")).to_have_text(why)
+        expect(page.locator("#status")).to_have_text("connected")
+        page.fill("#message", "half a thought")
+        page.get_by_role("button", name="Edit").click()
+        expect(failed).to_have_count(0)
+        expect(page.locator("#message")).to_be_focused()
+        text = page.input_value("#message")
+        assert text == "half a thought\n" + "too big " * 199 + "too big"
+        page.press("#message", "Enter")
+        expect(failed.locator(".time")).to_have_text(why)
+        page.get_by_role("button", name="Discard").click()
+        expect(failed).to_have_count(0)
+        page.reload()
+        type_and_send(page, "small enough")
+        assert hear_texts(peer, 1) == ["small enough"]
+        expect(page.locator("#messages .text")).to_have_text(["small enough"])
+
+
+@pytest.mark.parametrize(
+    ("innocent", "culprit"),
+    [("e" * 300, '"' * 200), ("w" * 40, "\x01" * 10)],
+    ids=["quotes", "control characters"],
+)
+def test_message_is_too_big_by_what_is_sent_and_not_by_what_is_shown(
+    page: "Page", innocent: str, culprit: str
+) -> None:
+    """The server measures JSON, in which a quote takes two bytes and a control character six."""
+    fields = {"email": "ada@example.org", "username": "Ada", "key": "x" * 27}
+    sizes = [
+        len(json.dumps(fields | {"message": text}, separators=(",", ":")))
+        for text in (innocent, culprit)
+    ]
+    with chat("--max-message", str(sum(sizes) // 2)) as server:
+        join(page, server.url)
+        page.evaluate(
+            """texts => {
+                for (const text of texts) {
+                    document.getElementById('message').value = `.${text}.`;
+                    document.getElementById('send').requestSubmit();
+                }
+            }""",
+            [culprit, innocent],
+        )
+        expect(page.locator("#messages .failed .text")).to_have_text(f".{culprit}.")
+        expect(page.locator("#messages .message:not(.failed):not(.pending) .text")).to_have_text(
+            f".{innocent}."
+        )
+        expect(page.locator("#status")).to_have_text("connected")
 
 
 # As behind a proxy that loses the Close; what does no harm comes back.
@@ -302,7 +421,7 @@ def test_message_over_which_each_socket_breaks_is_given_up_and_holds_up_no_other
     type_and_send(page, "before", "harmful", "after", "after that")
     page.clock.run_for("05:00")
     shown = page.locator("#messages li .text")
-    expect(shown).to_have_text(["before", "harmful", "after", "after that"])
+    expect(shown).to_have_text(["before", "after", "after that", "harmful"])
     expect(page.locator("#messages .pending")).to_have_count(0)
     failed = page.locator("#messages .failed")
     expect(failed.locator(".text")).to_have_text("harmful")
@@ -335,16 +454,67 @@ def test_restarting_server_is_no_reason_to_give_a_message_up(page: "Page", serve
     expect(pending(page)).to_have_text(["patience"])
 
 
-def test_message_that_is_never_acknowledged_is_sent_on_another_socket(
-    page: "Page", server: Program
+def test_message_without_its_copy_waits_as_long_as_the_server_answers(alone: "Page") -> None:
+    """As while a server's Redis is away: it shows the message when Redis is back."""
+    type_and_send(alone, "patience")
+    key = json.loads(alone.evaluate("sent.at(-1)"))["key"]
+    wait(alone, 30 * MINUTE)
+    assert opened(alone) == 1
+    expect(pending(alone)).to_have_text(["patience"])
+    expect(alone.locator(".pending .time")).to_have_text("sending…")
+    assert len([text for text in alone.evaluate("sent") if "patience" in text]) == 1
+    come_in(alone, "17-1", "patience", key=key)
+    wait(alone, 1)
+    expect(alone.locator("#messages .message:not(.pending) .text")).to_have_text(["patience"])
+
+
+def test_message_is_not_to_blame_for_sockets_that_the_page_itself_ended(alone: "Page") -> None:
+    type_and_send(alone, "patience")
+    for _ in range(10):
+        alone.evaluate("sockets.at(-1).deaf = true")
+        assert seconds_until_it_tries_anew(alone) <= MINUTE
+        expect(alone.locator("#status")).to_have_text("connected")
+    wait(alone, 1)
+    expect(pending(alone)).to_have_text(["patience"])
+
+
+def test_message_is_not_to_blame_for_a_socket_on_which_the_server_has_read_it(
+    alone: "Page",
 ) -> None:
-    page.add_init_script(SOCKETS)
-    page.clock.install(time=1_700_000_000)
-    join(page, server.url)
-    type_and_send(page, "no copy comes of this")
-    for number in range(7):  # the connection itself is well
-        come_in(page, f"17-{number}", f"message {number}")
-        page.clock.run_for("00:10")
-    said = [text for text in page.evaluate("sent") if "no copy" in text]
-    assert len(said) == 2 and said[0] == said[1]
-    assert len(page.evaluate("sockets")) == 2
+    """A question that came after the message was answered, so the server got past it."""
+    type_and_send(alone, "patience")
+    for _ in range(10):
+        wait(alone, MINUTE)
+        alone.evaluate("sockets.at(-1).lose()")
+        wait(alone, 2)
+        expect(alone.locator("#status")).to_have_text("connected")
+    expect(pending(alone)).to_have_text(["patience"])
+    assert opened(alone) == 11
+
+
+@pytest.mark.redis
+def test_message_said_while_redis_is_away_waits_on_its_socket_and_is_shown_once(
+    page: "Page", tmp_path: Path
+) -> None:
+    require(find_redis_server(), "redis-server", "apt install redis-server")
+    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
+    redis = Redis(tmp_path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(redis.kill)
+        server = stack.enter_context(chat("--redis", redis.url))
+        peer = stack.enter_context(server.join())
+        page.add_init_script(COUNT_SOCKETS)
+        page.clock.install(time=1_700_000_000)
+        join(page, server.url)
+        page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+        redis.kill()
+        type_and_send(page, "patience")
+        for _ in range(40):  # the answers to its questions come in real time
+            wait(page, 5)
+            page.evaluate("fetch('favicon.svg').then((response) => response.text())")
+        assert opened(page) == 1
+        expect(pending(page)).to_have_text(["patience"])
+        redis.start()
+        assert hear_texts(peer, 1) == ["patience"]
+        eventually(lambda: pending(after(page, 0.1)).count() == 0)
+        expect(page.locator("#messages .text")).to_have_text(["patience"])

@@ -216,7 +216,7 @@ def alone(page: "Page", server: Program) -> "Page":
     return page
 
 
-def test_record_goes_when_its_message_is_acknowledged_or_refused(alone: "Page") -> None:
+def test_record_goes_when_its_message_is_acknowledged_or_discarded(alone: "Page") -> None:
     type_and_send(alone, "acknowledged", "too big, says the server", "waits")
     kept = sorted(records(alone), key=lambda record: record["said"])
     assert [record["message"] for record in kept] == [
@@ -229,6 +229,9 @@ def test_record_goes_when_its_message_is_acknowledged_or_refused(alone: "Page") 
         "sockets[0].happen(3, new CloseEvent('close', { code: 1009, reason: 'too big' }))"
     )
     expect(alone.locator(".failed .time")).to_have_text("not sent: too big")
+    assert len(records(alone)) == 2  # a refused one is its author's until she discards it
+    alone.get_by_role("button", name="Discard: too big, says the server").click()
+    expect(alone.locator(".failed")).to_have_count(0)
     assert [record["message"] for record in records(alone)] == ["waits"]
 
 
@@ -262,9 +265,10 @@ def test_text_of_any_length_is_taken_where_nothing_else_waits(alone: "Page") -> 
     expect(alone.locator("#send-error")).to_contain_text("Too much waits")
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "waits"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
 def test_page_asks_before_it_is_left_where_something_would_be_lost(
-    page: "Page", server: Program, kept: bool
+    page: "Page", server: Program, kept: bool, refused: bool
 ) -> None:
     questions: list[str] = []
 
@@ -279,11 +283,18 @@ def test_page_asks_before_it_is_left_where_something_would_be_lost(
     join(page, server.url)
     type_and_send(page, "unsent")
     expect(pending(page)).to_have_text(["unsent"])
+    if refused:
+        page.evaluate("sockets[0].happen(3, new CloseEvent('close', { code: 1009 }))")
+        expect(page.locator(".failed .time")).to_have_text("not sent: too big")
     page.goto("about:blank")
     assert questions == ([] if kept else ["beforeunload"])
 
 
-@pytest.mark.parametrize(("age", "kept"), [(2 * HOUR, 1), (8 * 24 * HOUR, 0)])
+@pytest.mark.parametrize(
+    ("age", "kept"),
+    [(55 * HOUR // 60, 1), (2 * HOUR, 1), (8 * 24 * HOUR, 0)],
+    ids=["nearly an hour", "two hours", "eight days"],
+)
 def test_message_that_waited_long_is_sent_only_if_its_author_still_wants_it(
     alone: "Page", age: int, kept: int
 ) -> None:
@@ -306,6 +317,33 @@ def test_message_that_waited_long_is_sent_only_if_its_author_still_wants_it(
         expect(pending(alone)).to_have_text(["lunch?"])
         assert "lunch?" in "".join(alone.evaluate("sent"))
         expect(alone.locator("#message")).to_be_focused()
+
+
+def test_message_of_a_page_that_slept_is_not_sent_again_unless_its_author_still_wants_it(
+    page: "Page", server: Program
+) -> None:
+    """The server may have forgotten its key, and would show it twice."""
+    page.add_init_script(SOCKETS)
+    page.clock.install(time="2024-02-29T12:00:00")
+    join(page, server.url)
+    type_and_send(page, "lunch?")
+    page.clock.run_for(1_000)
+    page.evaluate("sent.length = 0")
+    page.clock.set_system_time("2024-03-02T12:00:00")
+    page.evaluate("sockets.at(-1).lose()")
+    page.clock.run_for(2_000)
+    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator(".failed .time")).to_have_text("not sent: it waited for long")
+    assert "lunch?" not in "".join(page.evaluate("sent"))
+    type_and_send(page, "breakfast?")
+    assert "breakfast?" in page.evaluate("sent.at(-1)")
+    page.get_by_role("button", name="Send again").click()
+    page.clock.run_for(1_000)
+    expect(pending(page)).to_have_text(["breakfast?", "lunch?"])
+    page.evaluate("sockets.at(-1).happen(3, new CloseEvent('close', { code: 1001 }))")
+    page.clock.run_for(3_000)
+    expect(pending(page)).to_have_text(["breakfast?", "lunch?"])
+    assert "".join(page.evaluate("sent")).count("lunch?") == 2  # it is wanted now
 
 
 def test_page_that_the_server_closed_shows_the_form_when_it_is_reloaded(alone: "Page") -> None:

@@ -3,7 +3,7 @@
 import { Connection } from './connection.js';
 import { loadEmoji } from './emoji.js';
 import { MessageList, element } from './messages.js';
-import { Outbox } from './outbox.js';
+import { Outbox, TOO_OLD } from './outbox.js';
 import { startPulse } from './pulse.js';
 import { tabStorage } from './storage.js';
 
@@ -56,15 +56,11 @@ async function join(person) {
     message: (message) => messages.add(message),
     gap: () => messages.addGap(),
     online: showOnline,
-    failed: (key, reason, again) => messages.failed(key, reason, again && retry),
+    failed: (key, reason, again) => messages.failed(key, reason, actions(again)),
   });
+  const actions = actionsOnFailed(outbox, messages, connection);
 
-  function retry(key) {
-    draft.focus(); // the button that was clicked is about to go
-    return connection.retry(key);
-  }
-
-  takeUp(outbox, messages, retry);
+  takeUp(outbox, messages, actions);
   listenToDraft(connection, messages);
   keepAwake(connection, messages);
   addEventListener('beforeunload', (event) => {
@@ -75,11 +71,37 @@ async function join(person) {
   connection.connect();
 }
 
+// What the author of a message that was not sent may do: a function that makes the buttons. What the server
+// refuses for what it is would be refused again, and is better changed. Each focuses the draft first, as the
+// button that was clicked is about to go.
+function actionsOnFailed(outbox, messages, connection) {
+  function sendAgain(key) {
+    draft.focus();
+    if (connection.retry(key)) messages.sendAgain(key);
+  }
+
+  function discard(key) {
+    draft.focus();
+    const message = outbox.discard(key);
+    if (message) messages.remove(key);
+    return message;
+  }
+
+  function edit(key) {
+    const message = discard(key);
+    if (!message) return;
+    draft.value = draft.value === '' ? message.message : `${draft.value}\n${message.message}`;
+    tabStorage.set('draft', draft.value);
+  }
+
+  return (again) => [again ? ['Send again', sendAgain] : ['Edit', edit], ['Discard', discard]];
+}
+
 // What an earlier page of the same person left unsent.
-function takeUp(outbox, messages, retry) {
-  for (const message of outbox.givenUp) {
+function takeUp(outbox, messages, actions) {
+  for (const { refused, ...message } of outbox.givenUp) {
     messages.addPending(message);
-    messages.failed(message.key, 'it waited for long', retry);
+    messages.failed(message.key, refused ?? TOO_OLD, actions(refused === undefined));
   }
   for (const message of outbox) messages.addPending(message);
 }
@@ -130,7 +152,10 @@ function showState(name, { reason, until } = {}) {
     waiting: `connection lost${because}, reconnecting`,
     closed: `closed by the server${because}. Reload the page to join again`,
   }[name];
-  draft.disabled = byId('send-button').disabled = name === 'closed';
+  const isClosed = name === 'closed';
+  if (isClosed && byId('send').contains(document.activeElement)) byId('messages').focus();
+  draft.disabled = isClosed;
+  byId('send-button').disabled = isClosed;
 
   // Beside the status and hidden from screen readers, which would read every second of it.
   const tick = () => {

@@ -5,12 +5,13 @@ import { withEmoji } from './emoji.js';
 
 const KEPT = 1_000; // messages on the page
 const NEAR = 40; // px from the end that count as being there
-const LATEST = 100; // ms until what waits is drawn, frame or no frame
+const LATEST = 100; // ms until what waits is drawn, also where the browser draws no frame
 const QUIET = 300; // ms without a message after which the past counts as loaded
 const PAST = 3_000; // ms after which it does even in a chat that is never quiet
-const LONGEST_NAME = 128; // characters; servers refuse names of half of it, but an old history has any
+const LONGEST_NAME = 128; // characters; servers refuse more than half of it, but an old history may have more
 const LONGEST_TITLE = 254;
-const LAST_TIME = Date.UTC(10_000); // ms; a time beyond is a fault of somebody's and shown as none
+const LONGEST_LABEL = 40; // characters of a message that tell a screen reader which one a button is for
+const LAST_TIME = Date.UTC(10_000); // ms; a later time is somebody's mistake and not shown
 const CALENDAR = 20_000; // ms between two looks at it: no timer is sure to fire at midnight
 
 const clock = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit' });
@@ -29,7 +30,8 @@ export class MessageList {
   #follow = document.getElementById('follow');
   #end = 0; // where the list was scrolled to when last at its end; Infinity once the reader has left it
   #waiting = []; // what to draw next, together
-  #own = new Map(); // key → item whose copy has not come back
+  // key → item whose copy has not come back. Those of one state are in the order of the list.
+  #own = new Map();
   #ownHash = '';
   #today = new Date().toDateString();
   #quiet = null;
@@ -37,19 +39,20 @@ export class MessageList {
 
   constructor() {
     this.#list.addEventListener('scroll', () => {
-      if (this.#following()) this.#follow.hidden = true;
+      if (this.#following()) this.#hideFollow();
     });
     this.#follow.addEventListener('click', () => this.#toEnd());
     new ResizeObserver(() => this.#following() && this.#toEnd()).observe(this.#list);
     setInterval(() => this.lookAtCalendar(), CALENDAR);
   }
 
-  // After midnight a message of today is one of yesterday, and a bare time says no more which.
+  // After midnight, what was said today was said yesterday, and a time without its date would mislead.
   lookAtCalendar() {
     const today = new Date().toDateString();
     if (today === this.#today) return;
     this.#today = today;
     this.#draw(() => {
+      this.loading(); // the dates, up to a thousand, are not to be read aloud either
       const times = this.#list.querySelectorAll('time[datetime]');
       for (const time of times) showTime(time, new Date(time.dateTime));
     });
@@ -84,11 +87,12 @@ export class MessageList {
   #place(message, following) {
     const own = this.#own.get(message.key);
     const item = own ?? makeItem(message);
+    this.#clear(item);
     showTime(item.querySelector('.time'), timeOf(message.id));
     this.#insert(item);
-    item.classList.remove('pending', 'failed');
     if (!own) {
-      this.#follow.hidden = following;
+      if (following) this.#hideFollow();
+      else this.#follow.hidden = false;
       return;
     }
     this.#own.delete(message.key);
@@ -96,61 +100,107 @@ export class MessageList {
     drawAvatar(item.firstChild, message.username, message.avatar);
   }
 
-  // Where the log has it: after all that was said, before all that is still on its way. An item that is
-  // there already is not moved, or a screen reader would read it twice.
+  // Where the log has it: after all that was said, before all that is still on its way or was not sent. An
+  // item that is there already is not moved, or a screen reader would read it twice.
   #insert(item) {
-    const place = this.#firstPending();
+    const place = this.#firstOwn('pending') ?? this.#firstOwn('failed');
     if (item !== place) this.#list.insertBefore(item, place);
   }
 
   // For a message that can't be drawn as others are: what it says is worth more than how it looks.
   #placePlainly({ key, username, message }) {
-    this.#own.get(key)?.remove();
-    this.#own.delete(key);
+    this.#remove(key);
     this.#insert(element('li', 'message plain', `${username}: ${message}`));
   }
 
   addPending(message) {
     this.#draw(() => {
-      const item = makeItem({ ...message, avatar: this.#ownHash });
-      this.#own.set(message.key, item);
-      this.#markPending(item);
+      this.#markPending(message.key, makeItem({ ...message, avatar: this.#ownHash }));
     });
     this.#end = 0; // who speaks wants to see it
   }
 
-  #markPending(item) {
-    item.classList.remove('failed');
-    item.classList.add('pending');
-    item.querySelector('.time').textContent = 'sending…';
-    this.#list.append(item);
+  // What has failed is on its way once more.
+  sendAgain(key) {
+    this.#draw(() => {
+      const item = this.#own.get(key);
+      if (item) this.#markPending(key, item);
+    });
   }
 
-  // Its copy may still come: see Connection. Where there is a `retry`, a button offers it.
-  failed(key, reason, retry) {
+  // What has failed is not wanted any more.
+  remove(key) {
+    this.#draw(() => this.#remove(key));
+  }
+
+  // Its copy may still come: see Connection. The actions are [label, function of the key], a button for each.
+  failed(key, reason, actions) {
     this.#draw(() => {
       const item = this.#own.get(key);
       if (!item) return; // it could not be drawn
-      item.classList.replace('pending', 'failed');
-      const time = item.querySelector('.time');
-      time.textContent = `not sent: ${reason}`;
-      if (!retry) return;
-      const button = element('button', 'retry', 'Send again');
-      button.type = 'button';
-      button.addEventListener('click', () => this.#draw(() => retry(key) && this.#markPending(item)));
-      time.append(' ', button);
+      this.#mark(key, item, 'failed', `not sent: ${reason}`);
+      this.#list.append(item);
+      const text = shortened(item.querySelector('.text').textContent, LONGEST_LABEL);
+      const buttons = actions.map(([label, act]) => {
+        const button = element('button', '', label);
+        button.type = 'button';
+        button.ariaLabel = `${label}: ${text}`;
+        button.addEventListener('click', () => act(key));
+        return button;
+      });
+      const group = element('span', 'actions');
+      group.append(...buttons);
+      item.querySelector('.head').append(group);
     });
+  }
+
+  #markPending(key, item) {
+    this.#mark(key, item, 'pending', 'sending…');
+    this.#list.insertBefore(item, this.#firstOwn('failed'));
+  }
+
+  // The newest of a state is the last of it in #own, as it is in the list.
+  #mark(key, item, state, says) {
+    this.#clear(item);
+    item.classList.add(state);
+    item.querySelector('.time').textContent = says;
+    this.#own.delete(key);
+    this.#own.set(key, item);
+  }
+
+  // Makes an item like those that the server has numbered.
+  #clear(item) {
+    this.#keepFocus(item);
+    item.classList.remove('pending', 'failed');
+    item.querySelector('.actions')?.remove();
+  }
+
+  #remove(key) {
+    const item = this.#own.get(key);
+    if (!item) return;
+    this.#keepFocus(item);
+    item.remove();
+    this.#own.delete(key);
+  }
+
+  // Of what is about to go. Who works by keyboard would else be thrown back to the top of the page.
+  #keepFocus(element) {
+    if (element.contains(document.activeElement)) this.#list.focus({ preventScroll: true });
+  }
+
+  #hideFollow() {
+    this.#keepFocus(this.#follow);
+    this.#follow.hidden = true;
   }
 
   addGap() {
-    this.#draw(() => {
-      const gap = element('li', 'gap', 'Older messages are left out here');
-      this.#list.insertBefore(gap, this.#firstPending());
-    });
+    this.#draw(() => this.#insert(element('li', 'gap', 'Older messages are left out here')));
   }
 
-  #firstPending() {
-    return [...this.#own.values()].find((item) => item.matches('ol > .pending')) ?? null;
+  // Those on their way stand at the end of the list, and after them those that were not sent, so that they
+  // are in sight and the oldest of the others go first when there are too many.
+  #firstOwn(state) {
+    return [...this.#own.values()].find((item) => item.matches(`ol > .${state}`)) ?? null;
   }
 
   // At the next frame, so that a flood costs one layout; but a page behind others gets few frames or none.
@@ -172,7 +222,8 @@ export class MessageList {
     if (following) this.#toEnd();
   }
 
-  // A list that became lower shows its end no more, though its reader has not moved.
+  // Where the list becomes less high, such as by a keyboard on the screen, its end moves out of sight though
+  // its reader has not scrolled. So a reader has left the end only if the list is scrolled further up.
   #following() {
     const { scrollTop, scrollHeight, clientHeight } = this.#list;
     if (scrollHeight - clientHeight - scrollTop < NEAR) this.#end = scrollTop;
@@ -181,7 +232,7 @@ export class MessageList {
   }
 
   #toEnd() {
-    this.#follow.hidden = true;
+    this.#hideFollow();
     this.#list.scrollTop = this.#list.scrollHeight;
     this.#end = this.#list.scrollTop;
   }

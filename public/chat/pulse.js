@@ -6,7 +6,9 @@ const EVERY = 2_500; // ms
 export function startPulse(beat) {
   setInterval(beat, EVERY); // for browsers that let the page have no worker
   try {
-    new Worker('pulse_worker.js').onmessage = () => beat();
+    const worker = new Worker('pulse_worker.js');
+    worker.onmessage = () => beat();
+    worker.postMessage(EVERY);
   } catch (error) {
     console.warn('no worker:', error);
   }

@@ -1,5 +1,3 @@
-// See pulse.js.
+// Answers each number of milliseconds that pulse.js sends with a beat after every so many.
 
-const EVERY = 2_500; // ms
-
-setInterval(() => postMessage('beat'), EVERY);
+onmessage = ({ data: interval }) => setInterval(() => postMessage('beat'), interval);
