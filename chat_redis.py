@@ -44,6 +44,7 @@ STATE = "chat:state"  # `trimmed`: the stream has lost its beginning; `unmeasure
 LEAST_KEPT = 10_000  # messages; a batch has less than a tenth of them
 LEAST_BATCHES = 4  # as large as they can be, in bytes
 KEY_KEPT = 3600  # seconds for which a message's key is known; resending takes seconds
+ANSWER_KEPT = 86400  # seconds for which a batch's answer is known; Redis may be away for hours
 JOINER_PATIENCE = 10.0  # seconds; meanwhile one who joins takes up a thread and a place
 _RETRY = 0.2  # seconds between two attempts to reach Redis
 _WAIT = 5.0  # seconds for Redis to answer
@@ -85,11 +86,12 @@ _PASSING_WORDS = re.compile(
 # for the memory, nothing is too large: an error would come after what was written already.
 _APPEND = r"""
 local stream, state, answered, forgotten = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local ttl, kept, kept_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local key_kept, answer_kept = ARGV[1], ARGV[2]
+local kept, kept_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local answer = redis.call('GET', answered)
 if answer then return answer end
 local lines, size = {}, 0
-for i = 4, #ARGV, 4 do
+for i = 5, #ARGV, 4 do
   local key = stream .. ':key:client:' .. ARGV[i+3]
   local id = ARGV[i+3] ~= '' and redis.call('GET', key)
   if id then
@@ -98,7 +100,7 @@ for i = 4, #ARGV, 4 do
     id = redis.call('XADD', stream, '*', 'email', ARGV[i], 'username', ARGV[i+1],
                     'message', ARGV[i+2], 'key', ARGV[i+3])
     if ARGV[i+3] ~= '' then
-      redis.call('SET', key, id, 'EX', ttl)
+      redis.call('SET', key, id, 'EX', key_kept)
       size = size + 200
     end
     lines[#lines+1] = 'new ' .. id
@@ -123,7 +125,7 @@ if redis.call('HINCRBY', state, 'unmeasured', size) > kept_bytes / 100 then
 end
 if trimmed > 0 then redis.call('HSET', state, 'trimmed', 1) end
 answer = table.concat(lines, '\n')
-redis.call('SET', answered, answer, 'EX', ttl)
+redis.call('SET', answered, answer, 'EX', answer_kept)
 redis.call('DEL', forgotten)
 return answer
 """
@@ -186,7 +188,7 @@ class RedisLog:
         """Raises LogFailed where Redis can't be reached, is none, or may not be written to."""
         largest_batch = 4 * PAGE_CHARACTERS + max_message  # a character has at most four bytes
         least_bytes = LEAST_BATCHES * largest_batch
-        self._limits = [KEY_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, least_bytes)]
+        self._limits = [KEY_KEPT, ANSWER_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, least_bytes)]
         self._answered = f"{STREAM}:answered:none"  # of the last batch whose answer came
         self._appending = threading.Lock()
         self._patience: float | None = None  # seconds; None: until Redis answers

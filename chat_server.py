@@ -308,15 +308,17 @@ def take_what_waits(timeout: float | None) -> list[Item]:
         items = [broadcast.get(timeout=timeout)]
     except queue.Empty:
         return []
-    size = 0
+    size = characters_of(items[0])
     with broadcast.mutex:  # once for all: get_nowait would take it for each
         while broadcast.queue and size < PAGE_CHARACTERS:
-            item = broadcast.queue.popleft()
-            items.append(item)
-            if isinstance(item, Said):
-                size += size_of(("", item.message))
+            items.append(broadcast.queue.popleft())
+            size += characters_of(items[-1])
         broadcast.not_full.notify_all()
     return items
+
+
+def characters_of(item: Item) -> int:
+    return size_of(("", item.message)) if isinstance(item, Said) else 0
 
 
 def show_news() -> None:

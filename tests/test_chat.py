@@ -21,7 +21,7 @@ from typing import Any, cast
 import pytest
 
 import chat_server
-from chat_entry import LogFailed, Page
+from chat_entry import PAGE_CHARACTERS, LogFailed, Page, size_of
 from chat_log import ChatLog
 from chat_resume import Joined
 from peers import PATIENCE, Peer, eventually, masked, request
@@ -957,7 +957,10 @@ def test_what_is_written_at_once_never_overruns_a_client_that_reads(
     chat_server.clients.add(cast(Any, ada))
     try:
         while not chat_server.broadcast.empty():
-            chat_server.handle(chat_server.take_what_waits(None))
+            items = chat_server.take_what_waits(None)
+            sizes = [size_of(("", cast(Any, item).message)) for item in items]
+            assert sum(sizes) < PAGE_CHARACTERS + sizes[0]
+            chat_server.handle(items)
     finally:
         chat_server.clients.clear()
     pieces = [cast(Prepared, each).frames for each in ada.heard]
