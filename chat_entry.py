@@ -63,6 +63,9 @@ class Log(Protocol):
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""
 
+    def for_joiner(self) -> "Log":
+        """The same log for who must not wait for ever: its reads give up with LogFailed."""
+
 
 def pages(history: Log, position: str) -> Iterator[Page]:
     """Everything that follows upon an id. No more than one page is held in memory."""

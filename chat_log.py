@@ -28,6 +28,7 @@ from chat_entry import (
 SEQUENCE_BITS = 20  # of an id's number; the milliseconds since 1970 stand above them
 _MAX_NUMBER = (1 << 63) - 1  # SQLite has no more
 _APPLICATION_ID = 0x72666343  # tells our file from another program's database
+_MAX_VARIABLES = 500  # in one statement; SQLite before 3.32 takes 999
 _BUSY_TIME = 2.0  # seconds to wait for another program that is writing to the file
 _MAX_WAL = 16_000_000  # bytes of FILE-wal that stay when a reader has let it grow longer
 
@@ -57,7 +58,7 @@ class ChatLog:
         self._fresh: tuple[int, list[Entry]] = (-1, [])
         # The real path, so that two names of one file have one lock, and that `:memory:` is a name.
         file = ":memory:" if path is None else os.path.realpath(path)
-        with _failures(f"{path}: "):
+        with _failures("" if path is None else f"{path}: "):
             self._database = _connect(file, _BUSY_TIME)
             try:
                 self._check()
@@ -71,7 +72,7 @@ class ChatLog:
     def _check(self) -> None:
         """Refuse the database of another program before anything is written."""
         (application_id,) = self._database.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application_id != _APPLICATION_ID and tables:
             raise sqlite3.DatabaseError("the database of another program")
 
@@ -93,6 +94,9 @@ class ChatLog:
             trimmed = first - 1 if self._count >= self._kept else 0
             self._database.execute("INSERT INTO trimmed VALUES (?)", (trimmed,))
         self._trimmed: int = trimmed  # up to this number
+        # What was said before memory was empty is gone, whoever remembers an id of it.
+        now = time.time_ns() // 1_000_000 << SEQUENCE_BITS
+        self._forgotten = now if self._file_lock is None else 0
         (self._page_size,) = self._database.execute("PRAGMA page_size").fetchone()
 
     def close(self) -> None:
@@ -131,10 +135,13 @@ class ChatLog:
         return logged
 
     def _known(self, keys: list[str]) -> dict[str, int]:
-        if not keys:
-            return {}
-        query = f"SELECT key, number FROM messages WHERE key IN ({','.join('?' * len(keys))})"
-        return dict(self._database.execute(query, keys))
+        """Those of the keys that are in the log, and the numbers of their messages."""
+        known: dict[str, int] = {}
+        for start in range(0, len(keys), _MAX_VARIABLES):
+            some = keys[start : start + _MAX_VARIABLES]
+            query = f"SELECT key, number FROM messages WHERE key IN ({','.join('?' * len(some))})"
+            known.update(self._database.execute(query, some))
+        return known
 
     def _write(self, rows: list[Row]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
@@ -200,7 +207,8 @@ class ChatLog:
                 return Page(fresh, gap=False, more=False)
             entries = self._read("number > ? ORDER BY number", number)
             more = bool(entries) and entries[-1][0] != _id(self._last)
-            return Page(entries, number < self._trimmed, more)
+            gap = number < self._trimmed or 0 < number < self._forgotten
+            return Page(entries, gap, more)
 
     def _read(self, condition: str, number: int) -> list[Entry]:
         """Messages until a page is full."""
@@ -214,8 +222,9 @@ class ChatLog:
                     characters += size_of(entries[-1])
                     if characters >= PAGE_CHARACTERS:
                         break
-        except sqlite3.OperationalError:
-            if self._database.text_factory is _text:
+        except sqlite3.OperationalError as error:
+            is_decoding = str(error).startswith("Could not decode")  # has no class, and no code
+            if not is_decoding or self._database.text_factory is _text:
                 raise
             self._database.text_factory = _text  # others have written what is no UTF-8
             return self._read(condition, number)
@@ -237,6 +246,10 @@ class ChatLog:
     def newest(self) -> str:
         """The id of the newest message, `0-0` where there is none."""
         return _id(self._last)
+
+    def for_joiner(self) -> "ChatLog":
+        """This one: it makes nobody wait for long."""
+        return self
 
 
 def _connect(file: str, timeout: float) -> sqlite3.Connection:

@@ -8,6 +8,8 @@ from chat_entry import KEPT, KEPT_BYTES, MAX_MESSAGE, Log, LogFailed
 from chat_log import ChatLog
 from command_line import add_server_options
 
+LEAST_RATE = 0.01  # messages a second: a client that says too much waits for minutes, not for years
+MOST_RATE = 1e9
 MAX_COUNT = 1 << 53  # what every other program, Redis and SQLite too, takes for a whole number
 
 
@@ -16,13 +18,19 @@ def read_options(options: argparse.Namespace) -> None:
     parser = argparse.ArgumentParser(description="A chat over WebSockets.")
     add_server_options(parser, port=8000)
     _add_history(parser)
+    _add_limits(parser)
     parser.add_argument(
-        "--rate", type=float, default=20, help="messages a second per client; 0: any (%(default)g)"
+        "--hide-emails",
+        action="store_true",
+        help="do not show the email that somebody types to the others; the picture that belongs "
+        "to it is still shown (emails are shown)",
     )
-    parser.add_argument("--max-message", type=int, default=65536, help="bytes (%(default)s)")
-    parser.add_argument("--max-clients", type=int, default=10000, help="(%(default)s)")
-    parser.add_argument("--hide-emails", action="store_true", help="send them to nobody")
-    parser.add_argument("--all-cores", action="store_true", help="do not keep to one, which pays")
+    parser.add_argument(
+        "--all-cores",
+        action="store_true",
+        help="let the server use all processor cores; it is usually slower then, as Python runs "
+        "one thread at a time (it keeps to one core)",
+    )
     parser.add_argument(
         "--deflate",
         action="store_true",
@@ -33,39 +41,85 @@ def read_options(options: argparse.Namespace) -> None:
     _check(parser, options)
 
 
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=20,
+        metavar="N",
+        help="messages a second that one client may say; a faster one is slowed down and loses "
+        "nothing, and three seconds' worth may come at once; 0 is no limit (%(default)g)",
+    )
+    parser.add_argument(
+        "--max-message",
+        type=int,
+        default=65536,
+        metavar="BYTES",
+        help="the largest message that a client may send; a larger one ends its connection "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--max-clients",
+        type=int,
+        default=10000,
+        metavar="N",
+        help="how many can be in the chat at once; whoever comes when it is full is told so and "
+        "may try again (%(default)s)",
+    )
+
+
 def _add_history(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--history", metavar="FILE", help="keep what was said in this file")
+    parser.add_argument(
+        "--history",
+        metavar="FILE",
+        help="keep what was said in this file, so that it is there after a restart; the file is "
+        "made where there is none (what was said is kept in memory, until the server ends)",
+    )
     parser.add_argument(
         "--keep",
         type=int,
         default=KEPT,
         metavar="N",
-        help="keep the newest N messages (%(default)s)",
+        help="keep the newest N messages and delete older ones; on Redis at least 10000 stay "
+        "(%(default)s)",
     )
     parser.add_argument(
         "--keep-bytes",
         type=int,
         default=KEPT_BYTES,
-        metavar="N",
-        help="of them, those that fit into N bytes of memory or of the file (%(default)s)",
+        metavar="BYTES",
+        help="delete the oldest messages, too, when all of them take more than this in memory, "
+        "in the file or on Redis, where some megabytes stay at least (%(default)s)",
     )
-    parser.add_argument("--redis", metavar="URL", help="share the chat of a redis://host:6379/0")
+    parser.add_argument(
+        "--redis",
+        metavar="URL",
+        help="keep what was said on a Redis server, such as redis://localhost:6379/0; all chat "
+        "servers with the same URL are one chat (none)",
+    )
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    counts = (options.max_message, options.max_clients, options.keep, options.keep_bytes)
-    if not 0 <= options.rate < 1e9 or not 1 <= min(counts) <= max(counts) <= MAX_COUNT:
-        parser.error(
-            "--rate, --max-message, --max-clients, --keep and --keep-bytes are positive numbers"
-        )
-    if options.max_message > MAX_MESSAGE:
-        parser.error(f"--max-message is at most {MAX_MESSAGE}")
+    # NaN is in no range.
+    if not (options.rate == 0 or LEAST_RATE <= options.rate <= MOST_RATE):
+        parser.error(f"--rate is 0, for no limit, or from {LEAST_RATE:g} to {MOST_RATE:.0f}")
+    _check_count(parser, "--max-message", options.max_message, MAX_MESSAGE)
+    _check_count(parser, "--max-clients", options.max_clients)
+    _check_count(parser, "--keep", options.keep)
+    _check_count(parser, "--keep-bytes", options.keep_bytes)
     if options.history == "":
         parser.error("--history wants the name of a file")
     if options.redis == "":
         parser.error("--redis wants a URL, redis://localhost:6379/0 for one")
     if options.history and options.redis:
         parser.error("--history and --redis are two places for one log")
+
+
+def _check_count(
+    parser: argparse.ArgumentParser, name: str, value: int, most: int = MAX_COUNT
+) -> None:
+    if not 1 <= value <= most:
+        parser.error(f"{name} is a whole number from 1 to {most}")
 
 
 def open_log(options: argparse.Namespace, look_for_news: Callable[[], None]) -> Log:
@@ -76,6 +130,6 @@ def open_log(options: argparse.Namespace, look_for_news: Callable[[], None]) -> 
         from chat_redis import RedisLog
     except ImportError:
         raise LogFailed("--redis needs a package: pip install redis") from None
-    redis_log = RedisLog(options.redis, options.keep, options.keep_bytes)
+    redis_log = RedisLog(options.redis, options.keep, options.keep_bytes, options.max_message)
     threading.Thread(target=redis_log.follow, args=(look_for_news,), daemon=True).start()
     return redis_log

@@ -2,11 +2,12 @@
 
 Ids are the stream's. What one server appends all of them hear of, by `follow`, and read. Where
 Redis is away, whoever calls waits until it is back: a sender's thread, and through TCP its client;
-nobody's connection ends. It takes Redis 5 or later, as no newer command or option is used. Left
-out: Redis Cluster, whose keys would have to share a slot.
+nobody's connection ends. Only who joins is told after a while, and comes again. It takes Redis 5
+or later, and redis-py 5 or later, as nothing newer is used. Left out: Redis Cluster, whose keys
+would have to share a slot.
 """
 
-import contextlib
+import copy
 import logging
 import re
 import secrets
@@ -23,6 +24,8 @@ from redis.retry import Retry
 from chat_entry import (
     KEPT,
     KEPT_BYTES,
+    MAX_MESSAGE,
+    PAGE_CHARACTERS,
     Entry,
     Fields,
     LogFailed,
@@ -36,11 +39,13 @@ log = logging.getLogger("chat")
 
 STREAM = "chat"
 STATE = "chat:state"  # `trimmed`: the stream has lost its beginning; `unmeasured`: see _APPEND
-# What is trimmed before a slow server has read it is lost for it.
-LEAST_KEPT = 10_000  # messages
-LEAST_BYTES = 1_000_000  # a batch of one server is at most half of it
-KEY_KEPT = 86400  # seconds for which a message's key is known; resending takes seconds
-PAGE = 100  # messages; Redis can't count the bytes of an answer
+# What is trimmed before a server has read it is lost for it. So several batches stay, whatever was
+# asked for: they may come from several servers.
+LEAST_KEPT = 10_000  # messages; a batch has less than a tenth of them
+LEAST_BATCHES = 4  # as large as they can be, in bytes
+KEY_KEPT = 3600  # seconds for which a message's key is known; resending takes seconds
+ANSWER_KEPT = 86400  # seconds for which a batch's answer is known; Redis may be away for hours
+JOINER_PATIENCE = 10.0  # seconds; meanwhile one who joins takes up a thread and a place
 _RETRY = 0.2  # seconds between two attempts to reach Redis
 _WAIT = 5.0  # seconds for Redis to answer
 _BLOCK = 1000  # milliseconds that Redis waits for news, so that it is heard from now and then
@@ -76,14 +81,17 @@ _PASSING_WORDS = re.compile(
 )
 # One call for a batch. An answer that got lost is asked for again under the same token, and then
 # is the first one, so that nothing is logged twice; the next batch's call forgets it. The memory
-# that the stream takes is looked at each time another hundredth of it was written.
+# that the stream takes is looked at each time another hundredth of it was written; the keys, which
+# take some 200 bytes each until they are forgotten, count as written. Where the user may not ask
+# for the memory, nothing is too large: an error would come after what was written already.
 _APPEND = r"""
 local stream, state, answered, forgotten = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local ttl, kept, kept_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local key_kept, answer_kept = ARGV[1], ARGV[2]
+local kept, kept_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local answer = redis.call('GET', answered)
 if answer then return answer end
 local lines, size = {}, 0
-for i = 4, #ARGV, 4 do
+for i = 5, #ARGV, 4 do
   local key = stream .. ':key:client:' .. ARGV[i+3]
   local id = ARGV[i+3] ~= '' and redis.call('GET', key)
   if id then
@@ -91,7 +99,10 @@ for i = 4, #ARGV, 4 do
   else
     id = redis.call('XADD', stream, '*', 'email', ARGV[i], 'username', ARGV[i+1],
                     'message', ARGV[i+2], 'key', ARGV[i+3])
-    if ARGV[i+3] ~= '' then redis.call('SET', key, id, 'EX', ttl) end
+    if ARGV[i+3] ~= '' then
+      redis.call('SET', key, id, 'EX', key_kept)
+      size = size + 200
+    end
     lines[#lines+1] = 'new ' .. id
     size = size + #ARGV[i] + #ARGV[i+1] + #ARGV[i+2] + #ARGV[i+3] + 50
   end
@@ -103,21 +114,58 @@ end
 if redis.call('HINCRBY', state, 'unmeasured', size) > kept_bytes / 100 then
   redis.call('HSET', state, 'unmeasured', 0)
   length = redis.call('XLEN', stream)
-  while length > 1 and redis.call('MEMORY', 'USAGE', stream, 'SAMPLES', 0) > kept_bytes do
+  local function too_large()
+    local used = redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', 0)
+    return type(used) == 'number' and used > kept_bytes
+  end
+  while length > 1 and too_large() do
     length = length - math.ceil(length / 100)
     trimmed = trimmed + redis.call('XTRIM', stream, 'MAXLEN', length)
   end
 end
 if trimmed > 0 then redis.call('HSET', state, 'trimmed', 1) end
 answer = table.concat(lines, '\n')
-redis.call('SET', answered, answer, 'EX', ttl)
+redis.call('SET', answered, answer, 'EX', answer_kept)
 redis.call('DEL', forgotten)
 return answer
 """
-# The id behind which only the newest follow, without sending what is in them.
+# What follows upon an id until a page is full, whether the id itself is there, and whether more
+# follows. It reads a few at a time, so that little more than the page is held in memory, and
+# begins each time with the last it has, as Redis before 6.2 has no ranges without their beginning.
+_SINCE = """
+local begin, full, few = ARGV[1], tonumber(ARGV[2]), 10
+local entries, size, exact, last = {}, 0, 0, begin
+while true do
+  local found = redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', few)
+  for _, entry in ipairs(found) do
+    if entry[1] == begin then
+      exact = 1
+    elseif entry[1] ~= last then
+      if size >= full then return {exact, 1, entries} end
+      entries[#entries+1] = entry
+      size = size + 200
+      for _, part in ipairs(entry[2]) do size = size + #part end
+    end
+  end
+  if #found < few then return {exact, 0, entries} end
+  last = found[#found][1]
+end
+"""
+# The id behind which only the newest follow, without sending what is in them, or holding them all.
 _BEFORE_NEWEST = """
-local found = redis.call('XREVRANGE', KEYS[1], '+', ARGV[1], 'COUNT', ARGV[2])
-return #found == tonumber(ARGV[2]) and found[#found][1] or ''
+local begin, left, few = ARGV[1], tonumber(ARGV[2]), 10
+local last = '+'
+while true do
+  local found = redis.call('XREVRANGE', KEYS[1], last, begin, 'COUNT', few)
+  for _, entry in ipairs(found) do
+    if entry[1] ~= last then
+      if left == 0 then return entry[1] end
+      left = left - 1
+    end
+  end
+  if #found < few then return '' end
+  last = found[#found][1]
+end
 """
 
 Client = Any  # redis.Redis, whose own types say of each answer that it may be awaited
@@ -126,28 +174,43 @@ Client = Any  # redis.Redis, whose own types say of each answer that it may be a
 class RedisLog:
     """Does for many servers what ChatLog does for one. Any thread may call.
 
-    A key is known for a day; so long its message's id is kept, though the message may be trimmed.
+    A key is known for an hour; so long its message's id is kept, though the message may be trimmed.
+    `max_message`, in bytes, is what the servers let a client say at once.
     """
 
-    def __init__(self, url: str, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        kept: int = KEPT,
+        kept_bytes: int = KEPT_BYTES,
+        max_message: int = MAX_MESSAGE,
+    ) -> None:
         """Raises LogFailed where Redis can't be reached, is none, or may not be written to."""
-        self._limits = [KEY_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, LEAST_BYTES)]
+        largest_batch = 4 * PAGE_CHARACTERS + max_message  # a character has at most four bytes
+        least_bytes = LEAST_BATCHES * largest_batch
+        self._limits = [KEY_KEPT, ANSWER_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, least_bytes)]
         self._answered = f"{STREAM}:answered:none"  # of the last batch whose answer came
         self._appending = threading.Lock()
-        self._away = threading.Lock()  # held from the log line to the next
+        self._patience: float | None = None  # seconds; None: until Redis answers
         try:
-            self._options = parse_url(_checked(url)) | _OPTIONS  # type: ignore[no-untyped-call]
-            self._client = self._connect()
-            newest = self._client.xrevrange(STREAM, count=1)
-            self._run_append(self._client, f"{STREAM}:answered:{secrets.token_hex(8)}", [])
+            self._link = _Link(parse_url(_checked(url)) | _OPTIONS)  # type: ignore[no-untyped-call]
+            client = self._link.client
+            newest = client.xrevrange(STREAM, count=1)
+            self._run_append(client, f"{STREAM}:answered:{secrets.token_hex(8)}", [])
+            _look_whether_memory_is_told(client)
         # What is no such URL, a port for one, comes as one of the last three.
         except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
             raise LogFailed(f"{_public(url)}: {error}") from None  # a trace would show the password
         self.start = str(newest[0][0]) if newest else "0-0"
 
-    def _connect(self) -> Client:
-        pool = redis.BlockingConnectionPool(**self._options)  # type: ignore[no-untyped-call]
-        return redis.Redis(connection_pool=pool)
+    def for_joiner(self) -> "RedisLog":
+        """The same log, whose reads give up with LogFailed where Redis is away for longer."""
+        hurried = copy.copy(self)
+        hurried._patience = JOINER_PATIENCE
+        return hurried
+
+    def _ask(self, question: Callable[[Client], Any]) -> Any:
+        return self._link.ask(question, self._patience)
 
     # Writing
 
@@ -172,21 +235,19 @@ class RedisLog:
     def since(self, position: str) -> Page:
         """The first page of what follows upon this id. Raises ValueError, LogFailed.
 
-        It is asked for with the id itself, which shows at once that nothing is missing between; and
-        Redis before 6.2 has no ranges without their beginning.
+        Where the id itself is there still, nothing is missing between.
         """
         place = order(position)
         begin = "{}-{}".format(*place)
-        found = self._ask(lambda client: client.xrange(STREAM, begin, "+", PAGE + 1))
-        entries = [_entry(*each) for each in found]
-        more = len(found) > PAGE
-        if entries and order(entries[0][0]) == place:
-            return Page(entries[1:], gap=False, more=more)
-        if entries:
-            return Page(entries, self._is_missing_before(begin), more)
-        if place > self._last_given():
+        exact, more, found = self._ask(
+            lambda client: client.eval(_SINCE, 1, STREAM, begin, PAGE_CHARACTERS)
+        )
+        entries = [_entry(message_id, _named(fields)) for message_id, fields in found]
+        if entries and not exact:
+            return Page(entries, self._is_missing_before(begin), bool(more))
+        if not entries and not exact and place > self._last_given():
             return self.since("0-0")  # the stream was deleted, and began anew
-        return Page([], gap=False, more=False)
+        return Page(entries, gap=False, more=bool(more))
 
     def _is_missing_before(self, position: str) -> bool:
         """Whether what comes after an id, which is not on the stream, may have been trimmed.
@@ -217,7 +278,7 @@ class RedisLog:
     def before_newest(self, position: str, count: int) -> str:
         """The id behind which only the newest `count` follow; this one, if there are fewer."""
         begin = "{}-{}".format(*order(position))
-        found = self._ask(lambda client: client.eval(_BEFORE_NEWEST, 1, STREAM, begin, count + 1))
+        found = self._ask(lambda client: client.eval(_BEFORE_NEWEST, 1, STREAM, begin, count))
         return str(found or position)
 
     def newest(self) -> str:
@@ -247,23 +308,40 @@ class RedisLog:
             if found or order(newest) < order(heard):  # the stream may have begun anew
                 return newest
 
-    # Patience
 
-    def _ask(self, question: Callable[[Client], Any]) -> Any:
-        """Ask until Redis answers; a log line when it goes, and one when it comes."""
+class _Link:
+    """The connections to Redis, and the patience with which it is asked. Any thread may call."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._away = threading.Lock()  # held from the log line to the next
+        self.client = self._connect()
+
+    def _connect(self) -> Client:
+        pool = redis.BlockingConnectionPool(**self._options)  # type: ignore[no-untyped-call]
+        return redis.Redis(connection_pool=pool)
+
+    def ask(self, question: Callable[[Client], Any], patience: float | None = None) -> Any:
+        """Ask until Redis answers; a log line when it goes, and one when it comes.
+
+        With a patience, in seconds, raises LogFailed when Redis is away for so long, and leaves the
+        lines to those who stay.
+        """
+        deadline = None if patience is None else time.monotonic() + patience
         complained = False
         try:
             while True:
-                client = self._client
+                client = self.client
                 try:
                     answer = question(client)
                 except redis.RedisError as error:
                     if not passes(error):
                         raise LogFailed(f"Redis: {error}") from error
-                    if not complained and self._away.acquire(blocking=False):
-                        complained = True  # of all threads that meet it, one says so
-                        log.warning("Redis is away, senders wait until it is back: %s", error)
+                    if deadline is None and not complained:
+                        complained = self._complain(error)
                     self._leave(client, error)
+                    if deadline is not None and time.monotonic() + _RETRY > deadline:
+                        raise LogFailed(f"Redis does not answer: {error}") from error
                     time.sleep(_RETRY)
                 else:
                     if complained:
@@ -273,12 +351,31 @@ class RedisLog:
             if complained:
                 self._away.release()
 
+    def _complain(self, error: Exception) -> bool:
+        """Of all threads that find Redis away, one says so; whether it was this one."""
+        if not self._away.acquire(blocking=False):
+            return False
+        # As text: an error that a log record keeps would keep the old connections, too.
+        log.warning("Redis is away, senders wait until it is back: %s", str(error))
+        return True
+
     def _leave(self, client: Client, error: Exception) -> None:
-        """Connect anew: behind the same address another server may be in charge by now."""
-        if client is self._client and not isinstance(error, redis.TimeoutError):
-            self._client = self._connect()
-            with contextlib.suppress(redis.RedisError, OSError):
-                client.connection_pool.disconnect(inuse_connections=False)
+        """Connect anew: behind the same address another server may be in charge by now.
+
+        The old connections end when the last thread has let go of them.
+        """
+        if client is self.client and not isinstance(error, redis.TimeoutError):
+            self.client = self._connect()
+
+
+def _look_whether_memory_is_told(client: Client) -> None:
+    """Say at once where the user may not ask for what bounds the bytes."""
+    try:
+        client.memory_usage(STREAM, samples=0)
+    except redis.ResponseError as error:
+        log.warning(
+            "the bytes of the stream in Redis are not bounded, only its messages: %s", error
+        )
 
 
 def passes(error: redis.RedisError) -> bool:
@@ -293,6 +390,11 @@ def _entry(message_id: Any, fields: Any) -> Entry:
         fields = {}
     names = ("email", "username", "message", "key")
     return entry_of(str(message_id), *(fields.get(name, "") for name in names))
+
+
+def _named(fields: list[Any]) -> dict[Any, Any]:
+    """Fields as a script gives them: a name, its value, the next name."""
+    return dict(zip(fields[::2], fields[1::2], strict=False))
 
 
 def _known_id(text: str) -> str:

@@ -7,7 +7,6 @@ two steps nothing can slip in, as `handle_messages` alone decides what comes aft
 can't get any more is told by the event `gap`, at the place where it was.
 """
 
-import contextlib
 import logging
 import threading
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from chat_entry import Entry, Log, order, pages
+from chat_entry import Entry, Log, LogFailed, order, pages
 from chat_json import encode_json
 from rfc6455 import ConnectionClosed, InvalidHandshake, Opening, Prepared, WebSocket
 
@@ -49,10 +48,12 @@ def catch_up(websocket: WebSocket, since: str, history: Log, show: Show) -> str:
     LogFailed.
     """
     newest = history.newest()
-    if order(since) > order(newest):
-        since = newest  # of another log, or a clock set back: no reason to hold back what comes
+    # Of another log, or of a clock set back: no reason to hold back what comes.
+    gap = order(since) > order(newest)
+    if gap:
+        since = newest
     position = history.before_newest(since, RESUMED)
-    gap = position != since
+    gap = gap or order(position) != order(since)
     for page in pages(history, position):
         if gap or page.gap:
             websocket.send(GAP)
@@ -64,6 +65,21 @@ def catch_up(websocket: WebSocket, since: str, history: Log, show: Show) -> str:
     return position
 
 
+def post_to_each(receivers: Iterable[WebSocket], messages: Prepared) -> None:
+    """Post the same to many; it waits for none, and one that fails costs the others nothing."""
+    for client in receivers:
+        try:
+            client.post(messages)
+        except ConnectionClosed:
+            pass  # its own thread removes it
+        except Exception:
+            log.exception("%s: dropped, as nothing could be sent to it", client.peer)
+            try:
+                client.drop("internal error")
+            except Exception:
+                log.exception("%s: not even dropped", client.peer)
+
+
 class Joined(NamedTuple):
     """A client that has got everything up to an id, and wants what follows."""
 
@@ -72,7 +88,10 @@ class Joined(NamedTuple):
 
 
 class Resumers:
-    """The clients that can resume, and their names. Any thread may call, but for `admit`."""
+    """Who is here, who of them can resume, and their names. Any thread may call, but for `admit`.
+
+    All that changes who is here goes through this, so that those who can resume are told.
+    """
 
     def __init__(self, clients: set[WebSocket], clients_lock: threading.Lock) -> None:
         self._clients = clients
@@ -83,38 +102,56 @@ class Resumers:
     def __contains__(self, websocket: WebSocket) -> bool:
         return websocket in self._names
 
+    def enter(self, websocket: WebSocket) -> None:
+        """Make a plain client, which can't resume, one of `clients`."""
+        with self._lock:
+            self._clients.add(websocket)
+        self._changed.set()
+
     def name(self, websocket: WebSocket, username: str) -> None:
-        """Enter a client, or change its name."""
+        """Enter a client that can resume, or change its name."""
         with self._lock:
             self._names[websocket] = username
         self._changed.set()
 
     def remove(self, websocket: WebSocket) -> None:
+        """Forget a client of either kind; nobody can admit it from now on."""
         with self._lock:
             self._names.pop(websocket, None)
+            self._clients.discard(websocket)
         self._changed.set()
 
-    def admit(self, joined: list[Joined], position: str, history: Log, show: Show) -> None:
+    def admit(
+        self, joined: list[Joined], position: str, history: Log, show: Show
+    ) -> list[WebSocket]:
         """Bring clients up to `position`, which all others have got, and make them `clients`.
 
-        Raises LogFailed.
+        Those that could not be let in come back; one of them costs the others nothing.
         """
+        failed: list[WebSocket] = []
         for client in joined:
-            with contextlib.suppress(ConnectionClosed):  # its own thread learns it, too
+            try:
                 post_missed(client, position, history, show)
-                with self._lock:
-                    if client.websocket in self._names:  # else it has left meanwhile
-                        self._clients.add(client.websocket)
-                self._changed.set()
+            except ConnectionClosed:
+                continue  # its own thread learns it, too
+            except Exception as error:
+                # A log that fails says why in words; of all else the trace is needed.
+                trace = not isinstance(error, LogFailed)
+                text = "%s can't be let in: %s"
+                log.error(text, client.websocket.peer, error, exc_info=trace)
+                failed.append(client.websocket)
+                continue
+            with self._lock:
+                if client.websocket in self._names:  # else it has left meanwhile
+                    self._clients.add(client.websocket)
+            self._changed.set()
+        return failed
 
     def tell(self, event: str) -> None:
         """Post an event, as JSON, to those of `clients` that can resume."""
         with self._lock:
             receivers = [client for client in self._clients if client in self._names]
-        prepared = Prepared([event])
-        for client in receivers:
-            with contextlib.suppress(ConnectionClosed):
-                client.post(prepared)
+        post_to_each(receivers, Prepared([event]))
 
     def tell_presence(self) -> None:
         """Tell who is here, at most once a second, however many come and go; never returns."""

@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,15 @@ from chat_json import (
     without_surrogates,
 )
 from chat_options import open_log, read_options
-from chat_resume import GAP, Joined, Resumers, catch_up, check_since, since_of
+from chat_resume import (
+    GAP,
+    Joined,
+    Resumers,
+    catch_up,
+    check_since,
+    post_to_each,
+    since_of,
+)
 from command_line import advise
 from console import log_to_stderr
 from rfc6455 import (
@@ -58,13 +67,15 @@ PAGE_POLICY = (
 LIMITS = {"email": MAX_EMAIL, "username": MAX_USERNAME, "key": MAX_KEY}  # characters
 PONG = encode_json({"event": "pong"})
 BURST = 3.0  # seconds' worth of messages that a client may send at once
-BATCH = 128 * 1024  # characters that are logged in one transaction
 RETRY = 1.0  # seconds after which a log that could not be read is read again
-DRAIN_TIME = 1.0  # seconds at shutdown for what is queued; the whole exit has five
+DRAIN_TIME = 1.0  # seconds in all, at shutdown, for what is queued; the whole exit has five
 
 clients: set[WebSocket] = set()
 clients_lock = threading.Lock()  # differs from Go, which has a data race here
 resumers = Resumers(clients, clients_lock)
+# Whose message was not logged: what it said behind that is not logged either, or its order would be
+# lost. Weak: who is in no queue and has no handler any more is forgotten.
+refused: "weakref.WeakSet[WebSocket]" = weakref.WeakSet()
 # Bounded: a full queue makes the sender's thread wait, and TCP then makes its client wait.
 broadcast: "queue.Queue[Item]" = queue.Queue(maxsize=1000)
 options = argparse.Namespace()
@@ -166,11 +177,17 @@ def main() -> None:
     threading.Thread(target=handle_messages, daemon=True).start()
     threading.Thread(target=resumers.tell_presence, daemon=True).start()
     server.serve_until_signalled(f"The chat runs at {server.url}")
-    drained = threading.Event()
-    with contextlib.suppress(queue.Full):  # Redis may be away
-        broadcast.put(drained, timeout=DRAIN_TIME)
-        drained.wait(DRAIN_TIME)
+    drain()
     server.close_connections()
+
+
+def drain() -> None:
+    """Wait until what is queued was handled, or DRAIN_TIME is over: Redis may be away."""
+    deadline = time.monotonic() + DRAIN_TIME
+    drained = threading.Event()
+    with contextlib.suppress(queue.Full):
+        broadcast.put(drained, timeout=DRAIN_TIME)
+        drained.wait(max(0.0, deadline - time.monotonic()))
 
 
 def handle_connections(websocket: WebSocket) -> None:
@@ -178,15 +195,16 @@ def handle_connections(websocket: WebSocket) -> None:
     since = since_of(websocket.query)
     try:
         if since is None:
-            with clients_lock:
-                clients.add(websocket)
+            resumers.enter(websocket)
         else:  # differs from Go: it gets what it missed, and then joins the others
             resumers.name(websocket, "")
-            broadcast.put(Joined(websocket, catch_up(websocket, since, chat_log, show_each)))
-        pace = 0.0  # differs from Go: a client that sends faster than --rate is slowed
+            past = chat_log.for_joiner()
+            broadcast.put(Joined(websocket, catch_up(websocket, since, past, show_each)))
+        pace = 0.0  # differs from Go: a client that says more than --rate is slowed
         for text in websocket:
-            hear(websocket, text)
-            if options.rate:
+            if websocket in refused:
+                break  # its Close is under way
+            if hear(websocket, text) and options.rate:
                 now = time.monotonic()
                 pace = max(pace, now - BURST) + 1 / options.rate
                 time.sleep(max(0.0, pace - now))
@@ -194,13 +212,14 @@ def handle_connections(websocket: WebSocket) -> None:
         log.error("%s is sent away, as the log can't be read: %s", websocket.peer, error)
         raise Close(CloseCode.INTERNAL_ERROR, "the history could not be read") from None
     finally:
-        resumers.remove(websocket)  # first, so that nobody can admit it from now on
-        with clients_lock:
-            clients.discard(websocket)
+        resumers.remove(websocket)
 
 
-def hear(websocket: WebSocket, text: str | bytes) -> None:
-    """Take one message from a client. Raises Close, in words, and ConnectionClosed."""
+def hear(websocket: WebSocket, text: str | bytes) -> bool:
+    """Take one message from a client; whether it is for everyone, and not an event for the server.
+
+    Raises Close, in words, and ConnectionClosed.
+    """
     if isinstance(text, bytes):
         raise Close(CloseCode.UNSUPPORTED_DATA, "the chat is text")
     pairs = decode_object(text)
@@ -212,6 +231,8 @@ def hear(websocket: WebSocket, text: str | bytes) -> None:
         resumers.name(websocket, message.username)
     else:
         broadcast.put(Said(message, websocket))
+        return True
+    return False
 
 
 def look_for_news() -> None:
@@ -236,11 +257,9 @@ def handle_messages() -> None:
         except LogFailed as error:
             if items or not failed:  # else it was said already
                 log.error("the log can't be read, nothing is shown until it can: %s", error)
-            send_away(items)
             failed = True
         except Exception:
             log.exception("what was said could not be handled")
-            send_away(items)
             failed = True
         for item in items:
             if isinstance(item, threading.Event):
@@ -248,20 +267,39 @@ def handle_messages() -> None:
 
 
 def handle(items: list[Item]) -> None:
-    """Log and show what was said, let in who has come, and tell who said something again."""
-    said = [item for item in items if isinstance(item, Said)]
+    """Log and show what was said, let in who has come, and tell who said something again.
+
+    Where it fails only those are sent away whose wish is open: what is logged will be shown.
+    """
+    said = [item for item in items if isinstance(item, Said) and item.websocket not in refused]
     joined = [item for item in items if isinstance(item, Joined)]
+    waiting = [each.websocket for each in said] + [each.websocket for each in joined]
+    try:
+        again = log_what_was_said(said)
+        waiting = [each.websocket for each in joined] + [each.websocket for each, _ in again]
+        show_news()
+    except Exception:
+        for websocket in waiting:
+            refuse(websocket, "internal error")
+        raise
+    for websocket in resumers.admit(joined, position, chat_log, show_each):
+        refuse(websocket, "internal error")
+    for each, message_id in again:
+        acknowledge(each, message_id)
+
+
+def log_what_was_said(said: list[Said]) -> list[tuple[Said, str]]:
+    """Log it; what was logged before, under a known key, and the ids that it has."""
     try:
         logged = chat_log.append([each.message for each in said])
     except LogFailed as error:
         for each in said:
-            refuse(each.websocket, error)
-        said, logged = [], []
-    show_news()
-    resumers.admit(joined, position, chat_log, show_each)
-    for each, (message_id, known) in zip(said, logged, strict=True):
-        if known:
-            acknowledge(each, message_id)
+            log.error("%s is sent away, as the log failed: %s", each.websocket.peer, error)
+            refuse(each.websocket, "the message could not be logged")
+        return []
+    return [
+        (each, message_id) for each, (message_id, known) in zip(said, logged, strict=True) if known
+    ]
 
 
 def take_what_waits(timeout: float | None) -> list[Item]:
@@ -270,15 +308,17 @@ def take_what_waits(timeout: float | None) -> list[Item]:
         items = [broadcast.get(timeout=timeout)]
     except queue.Empty:
         return []
-    size = 0
+    size = characters_of(items[0])
     with broadcast.mutex:  # once for all: get_nowait would take it for each
-        while broadcast.queue and size < BATCH:
-            item = broadcast.queue.popleft()
-            items.append(item)
-            if isinstance(item, Said):
-                size += sum(map(len, item.message[:3]))
+        while broadcast.queue and size < PAGE_CHARACTERS:
+            items.append(broadcast.queue.popleft())
+            size += characters_of(items[-1])
         broadcast.not_full.notify_all()
     return items
+
+
+def characters_of(item: Item) -> int:
+    return size_of(("", item.message)) if isinstance(item, Said) else 0
 
 
 def show_news() -> None:
@@ -287,24 +327,9 @@ def show_news() -> None:
     for page in pages(chat_log, position):
         if page.gap:
             resumers.tell(GAP)
-        for entries in pieces(page.entries):
-            deliver(entries)
-            position = entries[-1][0]
-
-
-def pieces(entries: list[Entry]) -> Iterable[list[Entry]]:
-    """Cut what Redis gives as one page: it counts messages, not characters."""
-    piece: list[Entry] = []
-    size = 0
-    for entry in entries:
-        piece.append(entry)
-        size += size_of(entry)
-        if size >= PAGE_CHARACTERS:
-            yield piece
-            piece = []
-            size = 0
-    if piece:
-        yield piece
+        if page.entries:
+            deliver(page.entries)
+            position = page.entries[-1][0]
 
 
 def deliver(entries: list[Entry]) -> None:
@@ -312,34 +337,33 @@ def deliver(entries: list[Entry]) -> None:
     prepared = Prepared(show_each(entries))
     with clients_lock:
         receivers = list(clients)
-    for client in receivers:
-        try:
-            client.post(prepared)
-        except ConnectionClosed:
-            pass  # its own thread removes it
-        except Exception:
-            log.exception("%s: dropped, as nothing could be sent to it", client.peer)
-            client.drop("internal error")
+    post_to_each(receivers, prepared)
 
 
 def acknowledge(said: Said, message_id: str) -> None:
     """Send the copy of what was logged before to who said it again, and to nobody else."""
-    # Where the copy was trimmed already, what it says now stands for what it said then.
-    entry = chat_log.entry(message_id) or (message_id, said.message)
-    with contextlib.suppress(ConnectionClosed):
+    try:
+        # Where the copy was trimmed already, what it says now stands for what it said then.
+        entry = chat_log.entry(message_id) or (message_id, said.message)
         said.websocket.post(show(entry))
+    except ConnectionClosed:
+        pass  # it may come back, and say it again
+    except Exception as error:
+        trace = not isinstance(error, LogFailed)
+        log.error("%s gets no copy: %s", said.websocket.peer, error, exc_info=trace)
+        refuse(said.websocket, "internal error")
 
 
-def refuse(websocket: WebSocket, error: LogFailed) -> None:
-    log.error("%s is sent away, as the log failed: %s", websocket.peer, error)
-    websocket.close(CloseCode.INTERNAL_ERROR, "the message could not be logged", wait=False)
+def refuse(websocket: WebSocket, reason: str) -> None:
+    """Send a client away whose wish could not be fulfilled; it may come and say it again.
 
-
-def send_away(items: list[Item]) -> None:
-    """What they wanted could not be done: they learn of it, and may come and say it again."""
-    for item in items:
-        if not isinstance(item, threading.Event):
-            item.websocket.close(CloseCode.INTERNAL_ERROR, "internal error", wait=False)
+    What it has said behind that is not heard. Raises nothing, as handle_messages has to go on.
+    """
+    refused.add(websocket)
+    try:
+        websocket.close(CloseCode.INTERNAL_ERROR, reason, wait=False)
+    except Exception:
+        log.exception("%s could not be sent away", websocket.peer)
 
 
 if __name__ == "__main__":

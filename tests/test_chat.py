@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import queue
 import re
 import shutil
 import signal
@@ -20,7 +21,9 @@ from typing import Any, cast
 import pytest
 
 import chat_server
-from chat_entry import Entry
+from chat_entry import PAGE_CHARACTERS, LogFailed, Page, size_of
+from chat_log import ChatLog
+from chat_resume import Joined
 from peers import PATIENCE, Peer, eventually, masked, request
 from programs import (
     EXIT_TIME,
@@ -38,7 +41,7 @@ from programs import (
     run,
     say,
 )
-from rfc6455 import Close
+from rfc6455 import Close, Prepared
 from rfc6455.stream import MAX_BACKLOG
 
 ID = re.compile(r"[0-9]{13}-[0-9]+")
@@ -682,6 +685,9 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--rate", "-1"],
         ["--rate", "fast"],
         ["--rate", "nan"],
+        ["--rate", "1e-10"],
+        ["--rate", "0.009"],
+        ["--rate", "1e10"],
         ["--max-message", "0"],
         ["--max-message", "1.5"],
         ["--max-clients", "0"],
@@ -704,6 +710,21 @@ def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
     check_complaint(ended.returncode, ended.stdout, ended.stderr)
     last_line = ended.stderr.decode().splitlines()[-1]
     assert options[0] in last_line or options[-1] in last_line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--rate", "1e-10", "--rate is 0, for no limit, or from 0.01 to 1000000000"),
+        ("--max-message", "0", "--max-message is a whole number from 1 to 16777216"),
+        ("--max-clients", "0", "--max-clients is a whole number from 1 to 9007199254740992"),
+        ("--keep", "-1", "--keep is a whole number from 1 to 9007199254740992"),
+        ("--keep-bytes", "9" * 20, "--keep-bytes is a whole number from 1 to 9007199254740992"),
+    ],
+)
+def test_option_out_of_range_is_told_what_it_may_be(option: str, value: str, words: str) -> None:
+    ended = run("chat_server.py", option, value)
+    assert ended.stderr.decode().splitlines()[-1] == f"chat_server.py: error: {words}"
 
 
 def check_complaint(status: int, stdout: bytes, stderr: bytes) -> None:
@@ -739,6 +760,10 @@ def test_help_names_every_option() -> None:
     for option in "host port rate max-message max-clients allow-origin allow-host".split():
         assert f"--{option} ".encode() in ended.stdout
     assert b"--hide-emails" in ended.stdout
+    words = " ".join(ended.stdout.decode().split())
+    for default in ("(20)", "(65536)", "(10000)", "(100000)", "(100000000)"):
+        assert default in words
+    assert "--max-clients N how many can be in the chat at once" in words
 
 
 # Peers that do not behave
@@ -805,19 +830,142 @@ def test_client_that_has_left_is_forgotten(
     assert not chat_server.clients
 
 
-@pytest.mark.parametrize("page_size", [3, 1000])
-@pytest.mark.parametrize("character", ["x", "好", "\u0001"])
-def test_what_is_written_at_once_never_overruns_a_client_that_reads(
-    character: str, page_size: int, monkeypatch: pytest.MonkeyPatch
+class Client:
+    """As much of a WebSocket as handle_messages wants, of a client that says nothing."""
+
+    peer = "a client"
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+        self.closed: list[tuple[int, str]] = []
+
+    def post(self, message: object) -> None:
+        self.heard.append(message)
+
+    def close(self, code: int, reason: str, *, wait: bool) -> None:
+        self.closed.append((code, reason))
+
+
+class NoLog:
+    """A log that nothing can be written to."""
+
+    def append(self, _: object) -> None:
+        raise LogFailed("a bad block")
+
+    def since(self, _: object) -> Page:
+        return Page([], gap=False, more=False)
+
+
+def said(text: str, websocket: Client, key: str | None = None) -> chat_server.Said:
+    return chat_server.Said(chat_server.Message(message=text, key=key), cast(Any, websocket))
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatLog]:
+    """The log of a chat that runs in this process, as far as a test calls it."""
+    monkeypatch.setattr(chat_server, "options", argparse.Namespace(rate=0, hide_emails=False))
+    monkeypatch.setattr(chat_server, "position", "0-0")
+    monkeypatch.setattr(chat_server, "broadcast", queue.Queue(maxsize=1000))
+    with contextlib.closing(ChatLog()) as log:
+        monkeypatch.setattr(chat_server, "chat_log", log, raising=False)
+        yield log
+
+
+def test_who_was_refused_is_not_logged_later_though_it_was_said_already(
+    room: ChatLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A piece above the backlog's limit would drop everyone, the fastest reader too."""
-    size = 60_000 // len(json.dumps(character, ensure_ascii=False)[1:-1].encode())
-    entries: list[Entry] = [
-        (f"1-{number}", ("", "", character * size, None)) for number in range(page_size)
-    ]
-    pieces = list(chat_server.pieces(entries))
-    assert [entry for piece in pieces for entry in piece] == entries
-    assert max(map(len, pieces)) * 60_000 < MAX_BACKLOG
+    ada, bob = Client(), Client()
+    monkeypatch.setattr(chat_server, "chat_log", NoLog())
+    chat_server.handle([said("first", ada)])
+    monkeypatch.setattr(chat_server, "chat_log", room)
+    chat_server.handle([said("behind it", ada), said("by another", bob)])
+    assert ada.closed == [(1011, "the message could not be logged")]
+    assert bob.closed == []
+    assert [entry[1][2] for entry in room.since("0").entries] == ["by another"]
+
+
+def test_failure_for_one_sends_nobody_away_whose_message_was_logged_or_who_got_in(
+    room: ChatLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob, eve, late = (Client() for _ in range(4))
+    room.append([chat_server.Message(message="known", key="k")])
+    joined = Joined(cast(Any, eve), "0")
+    left = Joined(cast(Any, late), "no id")
+    for each in (eve, late):
+        chat_server.resumers.name(cast(Any, each), "")
+
+    def fail(message_id: str) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(room, "entry", fail)
+    try:
+        chat_server.handle([said("known", ada, key="k"), left, said("new", bob), joined])
+        assert chat_server.clients == {cast(Any, eve)}
+    finally:
+        for each in (eve, late):
+            chat_server.resumers.remove(cast(Any, each))
+    assert ada.closed == late.closed == [(1011, "internal error")]
+    assert bob.closed == eve.closed == []
+
+
+def test_client_that_can_not_even_be_sent_away_does_not_end_handle_messages(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Client):
+        def close(self, code: int, reason: str, *, wait: bool) -> None:
+            raise RuntimeError("unforeseen")
+
+    chat_server.refuse(cast(Any, Broken()), "internal error")
+    (record,) = caplog.records
+    assert record.exc_info
+
+
+def test_end_waits_a_second_in_all_for_what_is_queued(
+    room: ChatLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue takes nothing for most of it."""
+    now = 100.0
+    waits: list[float] = []
+
+    class SlowQueue:
+        def put(self, item: object, timeout: float) -> None:
+            nonlocal now
+            waits.append(timeout)
+            now += 0.75
+
+    class Drained:
+        def wait(self, timeout: float) -> None:
+            waits.append(timeout)
+
+    monkeypatch.setattr(chat_server, "broadcast", SlowQueue())
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(threading, "Event", Drained)
+    chat_server.drain()
+    assert waits == [1.0, 0.25]
+
+
+@pytest.mark.parametrize("character", ["x", "好", "\u0001"])
+@pytest.mark.parametrize("length", [1, 60_000])
+def test_what_is_written_at_once_never_overruns_a_client_that_reads(
+    room: ChatLog, length: int, character: str
+) -> None:
+    """What is above the backlog's limit would drop everyone, the fastest reader too."""
+    size = max(1, length // len(json.dumps(character, ensure_ascii=False)[1:-1].encode()))
+    ada = Client()
+    for number in range(1000):
+        chat_server.broadcast.put(said(character * size, ada, key=f"{number}".rjust(64, "k")))
+    chat_server.clients.add(cast(Any, ada))
+    try:
+        while not chat_server.broadcast.empty():
+            items = chat_server.take_what_waits(None)
+            sizes = [size_of(("", cast(Any, item).message)) for item in items]
+            assert sum(sizes) < PAGE_CHARACTERS + sizes[0]
+            chat_server.handle(items)
+    finally:
+        chat_server.clients.clear()
+    pieces = [cast(Prepared, each).frames for each in ada.heard]
+    assert sum(map(len, pieces)) > 1000 * length
+    assert max(map(len, pieces)) < MAX_BACKLOG
 
 
 def test_clients_that_do_not_read_do_not_hold_up_one_that_joins() -> None:

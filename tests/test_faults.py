@@ -114,6 +114,24 @@ def test_message_whose_logging_fails_costs_its_sender_the_connection_and_nobody_
         assert_goes_on(server, bob, eve)
 
 
+def test_who_was_not_logged_is_heard_no_more_so_that_nothing_loses_its_order(
+    start: Start,
+) -> None:
+    server = start(
+        "on_hearing('break it', lambda: broken.append(LogFailed('a bad block')))\n"
+        "fail_first(ChatLog, 'append')"
+    )
+    with server.join() as ada, server.join() as bob, resume(server) as eve:
+        say(ada, "break it")
+        close = ada.read_frame()
+        assert close == (0x88, b"\x03\xf3the message could not be logged")
+        for text in ("what was said behind it", "and more"):
+            say(ada, text)
+        ada.send(masked(*close))
+        assert ada.read_to_eof() == b""
+        assert_goes_on(server, bob, eve)
+
+
 @pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "LogFailed('a bad block')"])
 def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
     start: Start, error: str
@@ -122,10 +140,9 @@ def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
     server = start(f"on_hearing('break it', lambda: {broken})\nfail_first(ChatLog, 'since')")
     with server.join() as ada, server.join() as bob, resume(server) as eve:
         say(ada, "break it", key="k")
-        assert answer_close(ada) == (1011, "internal error")
         copy = hear(bob)
         assert (copy["message"], copy["key"]) == ("break it", "k")
-        assert hear_said(eve) == copy
+        assert hear(ada) == hear_said(eve) == copy
         if "LogFailed" in error:
             assert "Traceback" not in server.log
             assert server.log.count("can't be read") == 1
@@ -134,6 +151,24 @@ def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
         with server.join() as again:
             say(again, "once more", key="k")
             assert hear(again) == copy
+        assert_goes_on(server, ada, bob, eve)
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "LogFailed('a bad block')"])
+def test_copy_that_can_not_be_read_costs_who_wants_it_the_connection_and_nobody_else(
+    start: Start, error: str
+) -> None:
+    server = start(
+        f"on_hearing('again', lambda: broken.append({error}))\nfail_first(ChatLog, 'entry')"
+    )
+    with server.join() as ada, server.join() as bob, resume(server) as eve:
+        say(ada, "once", key="k")
+        for peer in (ada, bob, eve):
+            assert hear_said(peer)["message"] == "once"
+        say(ada, "again", key="k")
+        assert answer_close(ada) == (1011, "internal error")
+        eventually(lambda: "gets no copy" in server.log)
+        assert server.log.count("Traceback") == ("RuntimeError" in error)
         assert_goes_on(server, bob, eve)
 
 

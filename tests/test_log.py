@@ -282,6 +282,18 @@ def test_keys_of_a_large_batch_are_all_looked_up() -> None:
         assert append(log, batch) == []
 
 
+def test_keys_of_a_large_batch_are_looked_up_by_an_old_sqlite_too(
+    databases: list[sqlite3.Connection],
+) -> None:
+    """Before SQLite 3.32 a statement takes 999 variables."""
+    batch = [said(str(number), f"k{number}") for number in range(1001)]
+    with opened() as log:
+        databases[0].setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+        append(log, batch[::2])
+        logged = log.append(batch)
+        assert [each.known for each in logged] == [number % 2 == 0 for number in range(1001)]
+
+
 # What is kept of a message
 
 
@@ -639,6 +651,58 @@ def test_log_in_memory_is_nobody_elses() -> None:
     with opened() as one, opened() as other:
         append(one, numbered(2))
         assert since(other, "0") == ([], False)
+
+
+def test_log_is_opened_in_words_that_an_old_sqlite_knows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before SQLite 3.33 the table of tables has one name."""
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def listen(*arguments: object, **options: object) -> sqlite3.Connection:
+        database: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        database.set_trace_callback(statements.append)
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", listen)
+    with opened(tmp_path / "log"):
+        assert statements
+        assert not [each for each in statements if "sqlite_schema" in each]
+
+
+def test_log_in_memory_that_fails_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: ChatLog) -> None:
+        raise sqlite3.OperationalError("out of memory")
+
+    monkeypatch.setattr(ChatLog, "_prepare", fail)
+    with pytest.raises(LogFailed, match=r"^out of memory$"):
+        ChatLog()
+
+
+def test_log_in_memory_tells_of_what_was_said_before_it_began(clock: Clock) -> None:
+    with opened() as before:
+        (told,) = append(before, numbered(1))
+    clock.milliseconds += 1000
+    with opened() as log:
+        assert since(log, told[0]) == ([], True)
+        entries = append(log, numbered(3))
+        assert since(log, told[0]) == (entries, True)
+        assert since(log, "0") == (entries, False)
+        assert since(log, entries[0][0]) == (entries[1:], False)
+
+
+def test_reading_that_fails_is_not_taken_for_text_of_another_encoding(
+    databases: list[sqlite3.Connection],
+) -> None:
+    with opened() as log:
+        entries = append(log, numbered(2)) + append(log, numbered(2))
+        databases[0].set_progress_handler(lambda: 1, 1)
+        with pytest.raises(LogFailed, match="interrupted"):
+            log.since("0")
+        databases[0].set_progress_handler(None, 1)
+        assert databases[0].text_factory is str
+        assert since(log, "0")[0] == entries
 
 
 def test_log_is_there_after_a_restart(tmp_path: Path) -> None:

@@ -13,16 +13,17 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chat_entry import LogFailed, order, pages
+from chat_entry import PAGE_CHARACTERS, LogFailed, order, pages, size_of
 from conftest import find_redis_server, require
 from kills import Redis
-from peers import PATIENCE, Peer, RawServer, eventually
-from programs import Program, answer_close, chat, hear, run, say
+from peers import PATIENCE, Peer, RawServer, eventually, request
+from programs import ROOT, Program, answer_close, chat, hear, run, say
 
 pytestmark = pytest.mark.redis
 
@@ -155,7 +156,7 @@ def answer_as_6_0(words: list[str]) -> bytes | None:
     name = words[0].upper()
     if name in ("XRANGE", "XREVRANGE") and any(word.startswith("(") for word in words):
         return b"-ERR Invalid stream ID specified as stream command argument\r\n"
-    known = "EVAL EVALSHA SCRIPT XRANGE XREVRANGE XREAD XINFO EXISTS HGET SELECT PING AUTH"
+    known = "EVAL EVALSHA SCRIPT XRANGE XREVRANGE XREAD XINFO EXISTS HGET SELECT PING AUTH MEMORY"
     if name not in known.split():
         return b"-ERR unknown command\r\n"
     return None
@@ -231,6 +232,88 @@ def test_start_on_a_server_that_is_not_in_charge_is_refused(
 ) -> None:
     redis.ask("REPLICAOF", "127.0.0.1", str(other_redis.port))
     assert "read only replica" in refusal(redis.url)
+
+
+def test_connections_to_a_server_that_was_left_end_with_any_redis_py(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before redis-py 7 a pool has no way to disconnect those alone that nobody uses."""
+    import redis as package
+
+    from chat_redis import RedisLog
+
+    disconnect = package.BlockingConnectionPool.disconnect
+
+    def disconnect_all(self: Any) -> None:
+        disconnect(self)
+
+    monkeypatch.setattr(package.BlockingConnectionPool, "disconnect", disconnect_all)
+    log = RedisLog(redis.url)
+    redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    with ThreadPoolExecutor(1) as pool:
+        appending = pool.submit(log.append, [("", "", "x", None)])
+        eventually(lambda: AWAY in caplog.text)
+        redis.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+        assert not appending.result()[0].known
+    with contextlib.closing(connected(redis)) as client:
+        eventually(lambda: len(client.client_list()) == 2)
+    assert BACK in caplog.text
+
+
+# Who comes while Redis is away
+
+
+@pytest.fixture
+def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
+    """A chat for two, in which those who join lose their patience soon."""
+    lines = [
+        "import sys",
+        f"sys.path.insert(0, {str(ROOT)!r})",
+        "import chat_redis",
+        "import chat_server",
+        "chat_redis.JOINER_PATIENCE = 0.5",
+        "chat_server.main()",
+    ]
+    (tmp_path / "hasty.py").write_text("\n".join(lines), encoding="utf-8")
+    options = ("--rate", "0", "--redis", redis.url, "--max-clients", "2")
+    program = Program("hasty.py", *options, root=tmp_path)
+    yield program
+    program.stop()
+
+
+def test_who_comes_while_redis_is_away_for_long_is_told_and_who_is_here_stays(
+    redis: Redis, hasty: Program
+) -> None:
+    with resume(hasty) as ada:
+        say(ada, "before")
+        copy = hear_said(ada)
+        redis.stop()
+        eventually(lambda: lines_with(hasty, AWAY))
+        with resume(hasty, copy["id"]) as bob:
+            assert answer_close(bob) == (1011, "the history could not be read")
+        say(ada, "meanwhile")
+        redis.start()
+        assert hear_said(ada)["message"] == "meanwhile"
+        eventually(lambda: came_back_as_often_as_it_went(hasty))
+        with resume(hasty, copy["id"]) as bob:
+            assert hear_said(bob)["message"] == "meanwhile"
+
+
+def test_who_comes_and_leaves_while_redis_is_away_leaves_no_place_taken_behind(
+    redis: Redis, hasty: Program
+) -> None:
+    redis.stop()
+    eventually(lambda: lines_with(hasty, AWAY))
+    for _ in range(2):
+        resume(hasty).close()
+
+    def place_is_free() -> bool:
+        with hasty.tcp() as peer:
+            peer.send(request(hasty, "/ws"))
+            return peer.read_head().startswith("HTTP/1.1 101 ")
+
+    eventually(place_is_free)
+    redis.start()
 
 
 # What passes by itself, and what does not
@@ -497,19 +580,19 @@ def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
 ) -> None:
     from chat_redis import RedisLog
 
-    log = RedisLog(redis.url, kept_bytes=2_000_000)
+    log = RedisLog(redis.url, kept_bytes=1, max_message=65536)
     info = log._info
     if not counted:
         hidden = ("entries-added", "max-deleted-entry-id", "recorded-first-entry-id")
         monkeypatch.setattr(
             log, "_info", lambda: {k: v for k, v in info().items() if k not in hidden}
         )
-    log.append([("", "", str(number), None) for number in range(300)])
+    log.append([("", "", str(number), None) for number in range(1000)])
     reading = pages(log, "0")
     first = next(reading)
     assert not first.gap
-    assert len(first.entries) == 101
-    log.append([("", "", "x" * 60_000, None) for number in range(40)])
+    assert first.more
+    log.append([("", "", "x" * 60_000, None) for number in range(60)])
     second = next(reading)
     assert second.gap
     assert not any(page.gap for page in reading)
@@ -517,7 +600,7 @@ def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
 
 
 def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
-    limit = 2_000_000
+    limit = 2_500_000
     with chat("--redis", redis.url, "--keep-bytes", str(limit)) as server, server.join() as ada:
         for number in range(100):
             say(ada, f"{number}".ljust(60_000))
@@ -527,6 +610,95 @@ def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
             assert hear_said(bob) == {"event": "gap"}
             first = int(hear_said(bob)["message"])
             assert 50 < first < 75
+
+
+def test_batches_stay_until_they_were_read_however_large_and_however_little_is_to_be_kept(
+    redis: Redis,
+) -> None:
+    from chat_redis import RedisLog
+
+    log = RedisLog(redis.url, kept_bytes=1, max_message=1_000_000)
+    for letter in "ab":
+        log.append([("", "", letter * 900_000, None)])
+    read = list(pages(log, "0"))
+    assert not any(page.gap for page in read)
+    assert [entry[1][2][0] for page in read for entry in page.entries] == ["a", "b"]
+
+
+@pytest.mark.parametrize("since", ["0", "1"])
+def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(
+    redis: Redis, since: str
+) -> None:
+    from chat_redis import RedisLog
+
+    log = RedisLog(redis.url)
+    put(redis, "the one that a reader has", "1-0")
+    log.append([("", "", str(number).ljust(60_000), None) for number in range(10)])
+    read = list(pages(log, since))
+    assert not any(page.gap for page in read)
+    assert [page.more for page in read] == [True] * (len(read) - 1) + [False]
+    assert max(sum(map(size_of, page.entries)) for page in read) < PAGE_CHARACTERS + 61_000
+    texts = [entry[1][2].rstrip() for page in read for entry in page.entries]
+    assert texts == ["the one that a reader has"] * (since == "0") + list(map(str, range(10)))
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 500, 654, 655, 656, 1500])
+def test_pages_give_each_of_many_small_messages_once_and_no_empty_page_at_the_end(
+    redis: Redis, count: int
+) -> None:
+    from chat_redis import RedisLog
+
+    log = RedisLog(redis.url)
+    ids = [each.message_id for each in log.append([("", "", "", None)] * (count + 1))]
+    for since, expected in (("0", ids), (ids[0], ids[1:])):
+        read = list(pages(log, since))
+        assert [entry[0] for page in read for entry in page.entries] == expected
+        assert all(page.entries for page in read)
+        assert len(read) <= 1 + count // 500
+    for behind in (1, 9, 10, 11, 500):
+        rest = ids[-behind:] if behind <= count else ids
+        position = log.before_newest("0", behind)
+        assert [entry[0] for page in pages(log, position) for entry in page.entries] == rest
+
+
+def test_id_without_a_sequence_before_exactly_500_is_no_gap(redis: Redis) -> None:
+    with chat("--redis", redis.url) as server:
+        put(redis, "the one that he has", "1000-0")
+        for number in range(500):
+            put(redis, str(number))
+        with resume(server, "1000") as bob, resume(server, "999") as eve:
+            assert [hear_said(bob)["message"] for _ in range(500)] == list(map(str, range(500)))
+            assert hear_said(eve) == {"event": "gap"}
+            assert [hear_said(eve)["message"] for _ in range(500)] == list(map(str, range(500)))
+
+
+def test_key_is_forgotten_after_an_hour_and_counts_as_written_until_then(redis: Redis) -> None:
+    from chat_redis import RedisLog
+
+    log = RedisLog(redis.url)
+    log.append([("", "", "x", "k")])
+    written = int(redis_hget(redis, "chat:state", "unmeasured"))
+    log.append([("", "", "x", None)])
+    assert int(redis_hget(redis, "chat:state", "unmeasured")) - written < written - 150
+    assert 3500 < int(redis.ask("TTL", "chat:key:client:k").removeprefix(":")) <= 3600
+    # The answer to a batch may be asked for again when Redis was away for longer.
+    assert int(redis.ask("TTL", log._answered).removeprefix(":")) > 80_000
+
+
+def redis_hget(redis: Redis, name: str, field: str) -> str:
+    with contextlib.closing(connected(redis)) as client:
+        return str(client.hget(name, field))
+
+
+def test_user_who_may_not_ask_for_memory_is_named_at_the_start_and_chats(redis: Redis) -> None:
+    redis.ask("ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", "-memory")
+    url = redis.url.replace("//", "//guest:pass@")
+    with chat("--redis", url, "--keep-bytes", "1") as server, server.join() as ada:
+        (line,) = eventually(lambda: lines_with(server, "not bounded"))
+        assert "memory" in line
+        for number in range(10):
+            say(ada, f"{number}".ljust(60_000))
+            assert hear(ada)["message"] == f"{number}".ljust(60_000)
 
 
 def memory(redis: Redis) -> int:

@@ -164,21 +164,32 @@ def test_client_of_an_empty_chat_waits_for_the_first_message() -> None:
         assert hear_said(bob)["message"] == "first"
 
 
-@pytest.mark.parametrize("since", ["0", "0-0", "1", "1-5", "0-9999999999999999999", "0%2D0"])
-def test_any_id_before_the_first_gives_all(since: str) -> None:
+@pytest.mark.parametrize("since", ["0", "0-0", "00", "0%2D0"])
+def test_who_comes_for_the_first_time_gets_all(since: str) -> None:
     with chat() as server:
         told = tell(server, 3)
         with resume(server, since) as bob:
             assert hear_all_said(bob, 3) == told
 
 
+@pytest.mark.parametrize("since", ["1", "1-5", "1700000000000-0", "0-9999999999999999999"])
+def test_id_of_before_a_chat_in_memory_began_gives_a_gap_and_then_all(since: str) -> None:
+    with chat() as server:
+        told = tell(server, 3)
+        with resume(server, since) as bob:
+            assert hear(bob) == {"event": "gap"}
+            assert hear_all_said(bob, 3) == told
+            assert_here(bob)
+
+
 @pytest.mark.parametrize(
     "since", ["9999999999999", "9999999999999-9999", "9" * 19, "4102444800000-0"]
 )
-def test_id_from_the_future_gives_what_is_said_from_now_on(since: str) -> None:
+def test_id_from_the_future_gives_a_gap_and_then_what_is_said_from_now_on(since: str) -> None:
     with chat() as server:
         tell(server, 3)
         with resume(server, since) as bob:
+            assert hear(bob) == {"event": "gap"}
             hear_online(bob, lambda event: event["count"] == 1)
             told = tell(server, 2)
             assert hear_all_said(bob, 2) == told
@@ -409,6 +420,73 @@ def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
     assert clients == {here}
 
 
+class Client:
+    """As much of a WebSocket as is posted to; what it can't do raises."""
+
+    peer = "a client"
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = broken
+        self.heard: list[object] = []
+        self.dropped = False
+
+    def post(self, message: object) -> None:
+        self._look_whether_broken("post")
+        self.heard.append(message)
+
+    def drop(self, reason: str) -> None:
+        self._look_whether_broken("drop")
+        self.dropped = True
+
+    def _look_whether_broken(self, name: str) -> None:
+        if name in self.broken:
+            raise RuntimeError("unforeseen")
+
+
+def test_client_that_can_not_be_let_in_keeps_nobody_else_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clients: set[WebSocket] = set()
+    resumers = Resumers(clients, threading.Lock())
+    bad, good = cast(WebSocket, Client("post")), cast(WebSocket, Client())
+    with contextlib.closing(ChatLog()) as log:
+        log.append([("", "", "missed", None)])
+        for websocket in (bad, good):
+            resumers.name(websocket, "")
+        joined = [Joined(bad, "0"), Joined(good, "0")]
+        assert resumers.admit(joined, log.newest(), log, lambda entries: ["missed"]) == [bad]
+    assert clients == {good}
+    assert [bool(each.exc_info) for each in caplog.records] == [True]
+
+
+def test_client_that_can_not_be_told_an_event_keeps_it_from_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clients: set[WebSocket] = set()
+    resumers = Resumers(clients, threading.Lock())
+    people = [Client("post"), Client("post", "drop"), Client(), Client()]
+    for each in people:
+        resumers.name(cast(WebSocket, each), "")
+        clients.add(cast(WebSocket, each))
+    resumers.tell("{}")
+    assert [len(each.heard) for each in people] == [0, 0, 1, 1]
+    assert [each.dropped for each in people] == [True, False, False, False]
+    assert len(caplog.records) == 3
+
+
+def test_client_that_left_is_counted_no_more_and_named_no_more() -> None:
+    clients: set[WebSocket] = set()
+    resumers = Resumers(clients, threading.Lock())
+    plain, other = cast(WebSocket, Client()), cast(WebSocket, Client())
+    resumers.enter(plain)
+    resumers.name(other, "Ada")
+    clients.add(other)
+    for websocket in (plain, other):
+        resumers.remove(websocket)
+        assert websocket not in clients
+        assert websocket not in resumers
+
+
 # Keys
 
 
@@ -545,6 +623,15 @@ def test_everyone_is_counted_but_only_names_that_were_told_are_named() -> None:
         assert event["usernames"] == ["Ada"]
 
 
+def test_plain_client_that_comes_and_goes_is_told_though_nobody_else_does() -> None:
+    with chat() as server, resume(server) as ada:
+        hear_online(ada, lambda event: event["count"] == 1)
+        with server.join() as plain:
+            hear_online(ada, lambda event: event["count"] == 2)
+            leave(plain)
+        hear_online(ada, lambda event: event["count"] == 1)
+
+
 def test_at_most_50_names_are_told() -> None:
     with chat() as server, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(resume(server)) for _ in range(60)]
@@ -589,6 +676,18 @@ def test_ping_is_answered_at_once_to_who_sent_it_and_to_nobody_else() -> None:
             assert hear_said(ada)["message"] == "hello"
 
 
+def test_events_for_the_server_slow_no_message_down() -> None:
+    """At this rate whatever counts is followed by a pause of more than a minute."""
+    with chat("--rate", "0.01") as server, resume(server) as ada:
+        for _ in range(5):
+            join(ada, "Ada")
+            ada.send(masked(0x81, b'{"event": "ping"}'))
+        say(ada, "the first")
+        heard = [hear_said(ada) for _ in range(6)]
+        assert heard[:5] == [{"event": "pong"}] * 5
+        assert heard[5]["message"] == "the first"
+
+
 def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Program) -> None:
     with server.join() as ada:
         ada.send(masked(0x81, b'{"event": "ping"}'))
@@ -596,7 +695,8 @@ def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Progra
 
 
 def test_event_is_none_of_the_original_and_has_one_spelling(server: Program) -> None:
-    with resume(server, "9999999999999") as ada:
+    since = tell(server, 1)[0]["id"]
+    with resume(server, since) as ada:
         ada.send(masked(0x81, b'{"Event": "ping", "message": "a message"}'))
         assert hear_said(ada)["message"] == "a message"
 
@@ -644,6 +744,7 @@ def test_all_who_come_back_to_a_chat_that_forgot_everything_are_told_who_is_here
     with chat() as server:
         last = tell(server, 3)[-1]["id"]
     with chat() as server, resume(server, last) as ada:
+        assert hear(ada) == {"event": "gap"}
         hear_online(ada, lambda event: event["count"] == 1)
         with resume(server, last) as bob:
             assert hear_online(bob, lambda event: True)["count"] == 2
