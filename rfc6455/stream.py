@@ -27,6 +27,8 @@ if sys.platform == "linux":
     import termios
 
 MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
+# Pieces that may wait: each takes hundreds of bytes beside its own, which for a pong are two.
+_MAX_PIECES = 8192
 _PIECE = 65536  # bytes that the drainer hands to the kernel at once
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", None)  # Windows has none: its backlog does all
 
@@ -220,8 +222,9 @@ class Stream:
             if not rest:
                 return
             if not wait:
-                if self._posted and self._posted + len(rest) > MAX_BACKLOG:
-                    self._lose(f"read too slowly, {MAX_BACKLOG} bytes wait for it")
+                too_much = self._posted + len(rest) > MAX_BACKLOG
+                if self._posted and (too_much or len(self._backlog) >= _MAX_PIECES):
+                    self._lose(f"read too slowly, {self._posted} bytes wait for it")
                     raise ConnectionError(self.lost)
                 self._posted += len(rest)
             self._queued += len(rest)
