@@ -179,6 +179,11 @@ def run(
     )
 
 
+def lines_with(server: Program, text: str) -> list[str]:
+    """The lines of its log in which this text stands."""
+    return [line for line in server.log.splitlines() if text in line]
+
+
 # What a client of the chat does, on a bare socket
 
 
@@ -204,6 +209,13 @@ def hear(peer: Peer) -> dict[str, str]:
     message = json.loads(payload)
     assert isinstance(message, dict)
     return message
+
+
+def hear_said(peer: Peer) -> dict[str, Any]:
+    """The message, or event of a gap, that must come next; who is here is left out."""
+    while (heard := hear(peer)).get("event") == "online":
+        pass
+    return heard
 
 
 def hear_texts(peer: Peer, count: int) -> list[str]:

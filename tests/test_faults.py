@@ -9,12 +9,11 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from peers import Peer, eventually, masked
-from programs import ROOT, Program, answer_close, hear, name_of, say
+from programs import ROOT, Program, answer_close, hear, hear_said, name_of, say
 
 START = f"""
 import sys
@@ -65,12 +64,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def resume(server: Program, since: str = "0") -> Peer:
     return server.join(f"/ws?since={since}")
-
-
-def hear_said(peer: Peer) -> dict[str, Any]:
-    while (heard := hear(peer)).get("event") == "online":
-        pass
-    return heard
 
 
 def sent_away(peer: Peer) -> tuple[int, str]:

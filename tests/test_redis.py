@@ -21,7 +21,7 @@ import kills
 from conftest import find_redis_server, require
 from kills import Redis, free_port
 from peers import Peer, RawServer, eventually, masked
-from programs import Program, answer_close, chat, hear, name_of, run, say
+from programs import Program, answer_close, chat, hear, hear_said, lines_with, name_of, run, say
 
 pytestmark = pytest.mark.redis
 
@@ -60,13 +60,6 @@ def resume(server: Program, since: str = "0") -> Peer:
     return server.join(f"/ws?since={since}")
 
 
-def hear_said(peer: Peer) -> dict[str, Any]:
-    """The message, or event of a gap, that must come next; who is here is left out."""
-    while (heard := hear(peer)).get("event") == "online":
-        pass
-    return heard
-
-
 def hear_until(peer: Peer, text: str) -> list[dict[str, Any]]:
     """All that is said, up to this text."""
     heard = [hear_said(peer)]
@@ -88,10 +81,6 @@ def tell(server: Program, *texts: str) -> list[dict[str, Any]]:
 def assert_rising(messages: list[dict[str, Any]]) -> None:
     pairs = [tuple(map(int, message["id"].split("-"))) for message in messages]
     assert all(one < other for one, other in itertools.pairwise(pairs))
-
-
-def lines_with(server: Program, text: str) -> list[str]:
-    return [line for line in server.log.splitlines() if text in line]
 
 
 def await_lines(server: Program, text: str, count: int = 1) -> None:

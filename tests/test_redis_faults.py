@@ -23,7 +23,7 @@ from chat_entry import PAGE_CHARACTERS, LogFailed, order, pages, size_of
 from conftest import find_redis_server, require
 from kills import Redis
 from peers import PATIENCE, Peer, RawServer, eventually, request
-from programs import ROOT, Program, answer_close, chat, hear, run, say
+from programs import ROOT, Program, answer_close, chat, hear, hear_said, lines_with, run, say
 
 pytestmark = pytest.mark.redis
 
@@ -52,16 +52,6 @@ def other_redis(tmp_path: Path) -> Iterator[Redis]:
 
 def resume(server: Program, since: str = "0") -> Peer:
     return server.join(f"/ws?since={since}")
-
-
-def hear_said(peer: Peer) -> dict[str, Any]:
-    while (heard := hear(peer)).get("event") == "online":
-        pass
-    return heard
-
-
-def lines_with(server: Program, text: str) -> list[str]:
-    return [line for line in server.log.splitlines() if text in line]
 
 
 def came_back_as_often_as_it_went(server: Program) -> bool:

@@ -26,7 +26,7 @@ from chat_log import ChatLog
 from chat_resume import Joined, Resumers
 from conftest import require
 from peers import PATIENCE, Peer, eventually, masked, request
-from programs import Program, answer_close, chat, hear, leave, name_of, run, say
+from programs import Program, answer_close, chat, hear, hear_said, leave, name_of, run, say
 from rfc6455 import WebSocket
 
 RESUMED = 500  # messages at most that a client gets of those it missed
@@ -41,13 +41,6 @@ def server() -> Iterator[Program]:
 
 def resume(server: Program, since: str = "0") -> Peer:
     return server.join(f"/ws?since={since}")
-
-
-def hear_said(peer: Peer) -> dict[str, Any]:
-    """The message, or event of a gap, that must come next; who is here is left out."""
-    while (heard := hear(peer)).get("event") == "online":
-        pass
-    return heard
 
 
 def hear_all_said(peer: Peer, count: int) -> list[dict[str, Any]]:
