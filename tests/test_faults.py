@@ -86,6 +86,12 @@ def assert_goes_on(server: Program, *peers: Peer) -> None:
             pass
 
 
+def await_admission(peer: Peer) -> None:
+    """Wait until one that resumes is among those who are told: before, it may still be let in."""
+    while hear(peer).get("event") != "online":
+        pass
+
+
 def assert_noted(server: Program, text: str, times: int = 1) -> None:
     eventually(lambda: server.log.count("Traceback") >= times)
     assert server.log.count("Traceback") == times
@@ -97,6 +103,7 @@ def test_message_whose_logging_fails_costs_its_sender_the_connection_and_nobody_
 ) -> None:
     server = start(f"{BREAK_ON_HEARING}\nfail_first(ChatLog, 'append')")
     with server.join() as ada, server.join() as bob, resume(server) as eve:
+        await_admission(eve)
         say(ada, "break it", key="k")
         assert answer_close(ada) == (1011, "internal error")
         assert_noted(server, "RuntimeError: unforeseen")
@@ -115,6 +122,7 @@ def test_who_was_not_logged_is_heard_no_more_so_that_nothing_loses_its_order(
         "fail_first(ChatLog, 'append')"
     )
     with server.join() as ada, server.join() as bob, resume(server) as eve:
+        await_admission(eve)
         say(ada, "break it")
         close = ada.read_frame()
         assert close == (0x88, b"\x03\xf3the message could not be logged")
@@ -132,6 +140,7 @@ def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
     broken = f"broken.extend([{error}, {error}])"
     server = start(f"on_hearing('break it', lambda: {broken})\nfail_first(ChatLog, 'since')")
     with server.join() as ada, server.join() as bob, resume(server) as eve:
+        await_admission(eve)
         say(ada, "break it", key="k")
         copy = hear(bob)
         assert (copy["message"], copy["key"]) == ("break it", "k")
@@ -155,6 +164,7 @@ def test_copy_that_can_not_be_read_costs_who_wants_it_the_connection_and_nobody_
         f"on_hearing('again', lambda: broken.append({error}))\nfail_first(ChatLog, 'entry')"
     )
     with server.join() as ada, server.join() as bob, resume(server) as eve:
+        await_admission(eve)
         say(ada, "once", key="k")
         for peer in (ada, bob, eve):
             assert hear_said(peer)["message"] == "once"
