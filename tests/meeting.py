@@ -201,7 +201,7 @@ def meeting(
 ) -> Iterator[Meeting]:
     """`early` comes in one piece with the handshake.
 
-    `window` is about what the peer's kernel buffers, and a server's of ours.
+    `window` is about what the peer's kernel buffers, and ours for what it sends.
     """
     met = Meeting(role, life)
     options["timeouts"] = timeouts
@@ -231,6 +231,9 @@ def meeting(
             met.peer.send(response(met.peer.read_head()) + early)
         stack.callback(met.leave.set)
         assert met.opened.wait(PATIENCE)
+        if window and role == "client":  # `connect` has no option for it
+            ours = met.websocket._stream._sock
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, window)
         yield met
     for task in met.tasks:
         task.thread.join(PATIENCE)
