@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from chat_entry import Entry, Log, LogFailed, order, pages
 from chat_json import encode_json
-from rfc6455 import ConnectionClosed, InvalidHandshake, Opening, Prepared, WebSocket
+from rfc6455 import ConnectionClosed, Handshake, InvalidHandshake, WebSocket, broadcast
 
 RESUMED = 500  # messages at most that a client gets of those it missed
 NAMES_TOLD = 50  # at most, of those who are here
@@ -28,10 +28,10 @@ Show = Callable[[Iterable[Entry]], list[str]]  # makes JSON of messages
 log = logging.getLogger("chat")
 
 
-def check_since(opening: Opening) -> None:
+def check_since(handshake: Handshake) -> None:
     """Refuse, before the 101, a `since` that is no id."""
     try:
-        if (since := since_of(opening.query)) is not None:
+        if (since := since_of(handshake.query)) is not None:
             order(since)
     except ValueError as error:
         raise InvalidHandshake(400, str(error)) from None
@@ -63,21 +63,6 @@ def catch_up(websocket: WebSocket, since: str, history: Log, show: Show) -> str:
         if page.entries:
             position = page.entries[-1][0]
     return position
-
-
-def post_to_each(receivers: Iterable[WebSocket], messages: Prepared) -> None:
-    """Post the same to many; it waits for none, and one that fails costs the others nothing."""
-    for client in receivers:
-        try:
-            client.post(messages)
-        except ConnectionClosed:
-            pass  # its own thread removes it
-        except Exception:
-            log.exception("%s: dropped, as nothing could be sent to it", client.peer)
-            try:
-                client.drop("internal error")
-            except Exception:
-                log.exception("%s: not even dropped", client.peer)
 
 
 class Joined(NamedTuple):
@@ -151,7 +136,7 @@ class Resumers:
         """Post an event, as JSON, to those of `clients` that can resume."""
         with self._lock:
             receivers = [client for client in self._clients if client in self._names]
-        post_to_each(receivers, Prepared([event]))
+        broadcast(receivers, event)
 
     def tell_presence(self) -> None:
         """Tell who is here, at most once a second, however many come and go; never returns."""
@@ -182,6 +167,6 @@ def post_missed(joined: Joined, position: str, history: Log, show: Show) -> None
         if page.gap:
             joined.websocket.post(GAP)
         if missed:
-            joined.websocket.post(Prepared(show(missed)))
+            broadcast([joined.websocket], *show(missed))
         if len(missed) < len(page.entries):
             return  # the rest it gets with all others

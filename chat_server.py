@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import rfc6455
 from chat_entry import (
     MAX_EMAIL,
     MAX_KEY,
@@ -43,17 +44,15 @@ from chat_resume import (
     Resumers,
     catch_up,
     check_since,
-    post_to_each,
     since_of,
 )
-from command_line import advise
-from console import log_to_stderr
+from command_line import advise, hold_to_one_core
+from console import announce, log_to_stderr
 from rfc6455 import (
     Close,
     CloseCode,
     ConnectionClosed,
     Deflate,
-    Prepared,
     WebSocket,
     WebSocketServer,
 )
@@ -153,6 +152,8 @@ def main() -> None:
     global chat_log, position
     read_options(options)
     log_to_stderr()
+    if not (options.deflate or options.all_cores):
+        hold_to_one_core()
     try:
         chat_log = open_log(options, look_for_news)
         position = chat_log.start
@@ -168,7 +169,6 @@ def main() -> None:
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
             check=check_since,
-            one_core=not (options.deflate or options.all_cores),
         )
     except LogFailed as error:
         sys.exit(f"cannot keep the log: {error}")
@@ -176,7 +176,7 @@ def main() -> None:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
     threading.Thread(target=handle_messages, daemon=True).start()
     threading.Thread(target=resumers.tell_presence, daemon=True).start()
-    server.serve_until_signalled(f"The chat runs at {server.url}")
+    server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
     drain()
     server.close_connections()
 
@@ -334,10 +334,10 @@ def show_news() -> None:
 
 def deliver(entries: list[Entry]) -> None:
     """Post to every client; differs from Go: it waits for none, and one too slow is dropped."""
-    prepared = Prepared(show_each(entries))
+    texts = show_each(entries)
     with clients_lock:
         receivers = list(clients)
-    post_to_each(receivers, prepared)
+    rfc6455.broadcast(receivers, *texts)
 
 
 def acknowledge(said: Said, message_id: str) -> None:

@@ -19,7 +19,9 @@ from typing import TextIO
 
 from rfc6455 import printable
 
-__all__ = ["LineWriter", "log_to_stderr", "printable"]
+__all__ = ["LineWriter", "announce", "log_to_stderr", "printable"]
+
+log = logging.getLogger("console")
 
 MAX_WAITING = 1 << 20  # characters; a reader that is only slow is seldom so far behind
 GATHER = 0.005  # seconds for more lines to come: to wake a thread for each halved a busy echo
@@ -161,6 +163,21 @@ class _LineFormatter(logging.Formatter):
         return "\n".join(map(printable, lines))
 
 
+def announce(text: str) -> None:
+    """Print a line at once. If that fails the program runs all the same, and the log has the line.
+
+    From the main thread only, before others print.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        log.info("%s (which could not be printed: %s)", text, error.strerror)
+        # Python would try to print the line again at its exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def log_to_stderr() -> None:
     """Send the log to stderr from now on: each line with its time, and no thread waits for it."""
     handler = _LogHandler(sys.stderr)
@@ -175,4 +192,4 @@ def _log_uncaught(what: threading.ExceptHookArgs) -> None:
         return
     name = what.thread.name if what.thread else "a thread"
     error = what.exc_value or what.exc_type()
-    logging.getLogger("console").error("%s has ended", name, exc_info=error)
+    log.error("%s has ended", name, exc_info=error)

@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import add_server_options, advise
-from console import LineWriter, log_to_stderr, printable
+from command_line import add_server_options, advise, hold_to_one_core
+from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
@@ -27,6 +27,8 @@ def main() -> None:
     if options.max_message < 1:
         parser.error("--max-message is a positive number")
     log_to_stderr()
+    if not options.deflate:
+        hold_to_one_core()
     try:
         server = WebSocketServer(
             (options.host, options.port),
@@ -37,11 +39,10 @@ def main() -> None:
             advise=advise,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
-            one_core=not options.deflate,
         )
     except (OSError, OverflowError) as error:
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
-    server.serve_until_signalled(f"The echo runs at {server.url}")
+    server.serve_until_signalled(lambda: announce(f"The echo runs at {server.url}"))
     server.close_connections()
 
 
@@ -54,8 +55,8 @@ def echo(websocket: WebSocket) -> None:
 
 
 def echo_plain(websocket: WebSocket) -> None:
-    while True:  # until ConnectionClosed; what came together is answered together
-        websocket.send_all(websocket.receive_all())
+    for message in websocket:
+        websocket.send(message)
 
 
 if __name__ == "__main__":

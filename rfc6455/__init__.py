@@ -5,7 +5,7 @@
 """
 
 from .client import connect
-from .connection import Opening, Prepared, State, WebSocket
+from .connection import Handshake, State, WebSocket, broadcast
 from .deflate import Deflate
 from .errors import Close, ConnectionClosed, InvalidHandshake, ProtocolError, Refused
 from .frames import CloseCode, Opcode
@@ -18,16 +18,16 @@ __all__ = [
     "CloseCode",
     "ConnectionClosed",
     "Deflate",
+    "Handshake",
     "InvalidHandshake",
     "Opcode",
-    "Opening",
-    "Prepared",
     "ProtocolError",
     "Refused",
     "State",
     "Timeouts",
     "WebSocket",
     "WebSocketServer",
+    "broadcast",
     "connect",
     "printable",
 ]

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from . import handshake
-from .connection import MAX_MESSAGE, Opening, WebSocket
+from .connection import MAX_MESSAGE, Handshake, WebSocket
 from .deflate import Deflate, build_offer, check_answer
 from .errors import InvalidHandshake
 from .handshake import Address, Response
@@ -67,7 +67,7 @@ def connect(
     offer = build_offer(deflate) if deflate else None
     request = handshake.build_request(address, key, origin, subprotocols, offer, headers)
     timeouts = timeouts or Timeouts()
-    give_up = time.monotonic() + timeouts.opening
+    give_up = time.monotonic() + timeouts.open_timeout
     tls = TLS(ssl_context or ssl.create_default_context(), address.host) if address.secure else None
     sock, turn = _dial(_find_addresses(address), give_up)
     try:
@@ -79,7 +79,9 @@ def connect(
     finally:
         turn.release()
     path, _, query = address.target.partition("?")
-    opening = Opening(path, query, response.headers, address.authority, chosen.subprotocol, agreed)
+    opening = Handshake(
+        path, query, response.headers, address.authority, chosen.subprotocol, agreed
+    )
     return WebSocket(stream, opening, is_client=True, max_message=max_message, received=received)
 
 

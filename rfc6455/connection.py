@@ -57,7 +57,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Opening(NamedTuple):
+class Handshake(NamedTuple):
     """What the opening handshake agreed on and told."""
 
     path: str  # percent-encoded, as it was sent
@@ -121,23 +121,6 @@ def _decode(opcode: int, payload: bytes) -> str | bytes:
         raise ProtocolError(*_NOT_UTF8) from None
 
 
-class Prepared:
-    """Messages made into frames once, for a server to `post` to many clients."""
-
-    def __init__(self, messages: Iterable[str | bytes]) -> None:
-        self._messages = list(messages)
-        self._compressed: dict[Deflate, bytes] = {}
-        self.frames = b"".join(_message_frame(message) for message in self._messages)
-
-    def compressed(self, deflate: Deflate) -> bytes:
-        """The frames for clients that agreed on this; compressed for the first of them only."""
-        frames = self._compressed.get(deflate)
-        if frames is None:
-            frames = b"".join(_message_frame(each, deflate=deflate) for each in self._messages)
-            self._compressed[deflate] = frames
-        return frames
-
-
 def _message_frame(
     message: str | bytes | bytearray | memoryview,
     *,
@@ -163,7 +146,7 @@ class WebSocket:
     def __init__(
         self,
         stream: Stream,
-        opening: Opening,
+        opening: Handshake,
         *,
         is_client: bool,
         max_message: int = MAX_MESSAGE,
@@ -184,19 +167,17 @@ class WebSocket:
         self._assembler = Assembler(max_message, inflater)
         self._read_size = _READ_AT_LEAST
         self._reading = threading.Lock()  # held by whoever reads
-        self._error: ProtocolError | None = None  # met by `receive_all`, for the next call
         self._ended = False  # the peer ended TCP; what it had said before may still be unread
         self._over = False  # nothing more will be parsed: Close, end, or failed
         self._closing = False  # our Close was sent
         self._closed = False  # TCP has ended
         self._discard_until = 0.0  # of a failed connection, while the peer may still be sending
         self._discarded = 0  # bytes
-        self._max_message = max_message
         self._keepalive = Keepalive(
-            self.timeouts.ping_after, self.timeouts.pong_within, time.monotonic()
+            self.timeouts.ping_interval, self.timeouts.ping_timeout, time.monotonic()
         )
         # Seconds that a ping may have to wait while the handler is busy.
-        self._busy_look = min(1.0, self.timeouts.pong_within / 20)
+        self._busy_look = min(1.0, self.timeouts.ping_timeout / 20)
         stream.set_deadline(math.inf, "")  # the opening handshake's is met
         stream.on_look = self._look
         stream.look_within(self._busy_look)
@@ -236,40 +217,6 @@ class WebSocket:
             left = None if give_up is None else max(0.0, give_up - time.monotonic())
         return message
 
-    def receive_all(self) -> list[str | bytes]:
-        """Wait for a message; then take with it all others that are at hand. Raises as `receive`.
-
-        For a peer that sends many at once: with `send_all`, they are answered in one write.
-        """
-        try:
-            with self._reading:
-                message = self._next(None)
-                messages = [] if message is None else [message]
-                self._take_what_follows(messages)
-        finally:
-            self._stream.look_within(self._busy_look)
-        return messages
-
-    def _take_what_follows(self, messages: list[str | bytes]) -> None:
-        """Add all messages at hand that stand before a control frame.
-
-        That waits for the next call, as a Close is answered after what was said before it. So
-        does an error, and what comes when it is as much as the largest message: deflated, much
-        may be at hand.
-        """
-        size = sum(map(len, messages))
-        try:
-            while size < self._max_message and not self._over and self._parser.data_follows():
-                chunk = self._parser.parse()
-                if chunk is None:
-                    break
-                message = self._assembler.add(chunk)
-                if message is not None:
-                    messages.append(message)
-                    size += len(message)
-        except ProtocolError as error:
-            self._error = error
-
     def __iter__(self) -> Iterator[str | bytes]:
         """Messages until the connection ends, however it ends: `close_code` tells."""
         try:
@@ -281,8 +228,6 @@ class WebSocket:
     def _parse(self) -> str | bytes | None:
         """The next message of the bytes at hand, or None; on the way, control frames are obeyed."""
         try:
-            if self._error and not self._over:
-                raise self._error
             while not self._over and (chunk := self._parser.parse()) is not None:
                 if chunk.opcode >= _CLOSE:
                     self._obey(chunk.opcode, chunk.payload)
@@ -350,22 +295,12 @@ class WebSocket:
         """
         self._write(self._frame(message), wait=True)
 
-    def send_all(self, messages: Iterable[str | bytes]) -> None:
-        """Send several messages in one write, otherwise as `send`."""
-        self._write(b"".join(map(self._frame, messages)), wait=True)
+    def post(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send as `send` does, but never wait: a peer for whom more than a MiB waits is dropped.
 
-    def post(self, message: str | bytes | Prepared) -> None:
-        """Send without ever waiting: a peer for whom more than a MiB waits is dropped.
-
-        Raises ConnectionClosed. A `Prepared` message is for servers.
+        Raises ConnectionClosed, and UnicodeEncodeError for a lone surrogate.
         """
-        if not isinstance(message, Prepared):
-            frames = self._frame(message)
-        elif self._is_client:
-            raise ValueError("5.1: a client masks each frame anew")
-        else:
-            frames = message.compressed(self.deflate) if self.deflate else message.frames
-        self._write(frames, wait=False)
+        self._write(self._frame(message), wait=False)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a Ping of at most 125 bytes; never waits. Raises ValueError, ConnectionClosed."""
@@ -422,7 +357,7 @@ class WebSocket:
         self._write_control(build_frame(_CLOSE, payload, masked=self._is_client), last=True)
 
     def _set_closing_deadline(self, more: float = 0.0) -> None:
-        seconds = self.timeouts.closing + more
+        seconds = self.timeouts.close_timeout + more
         # Patient: a peer that is slow to read has what was said before the Close to read first.
         self._stream.set_deadline(seconds, "the closing handshake took too long", patient=True)
 
@@ -499,8 +434,6 @@ class WebSocket:
         """Answer pings and a Close for a handler that is busy; when to look again."""
         if self._closed:
             return math.inf
-        if self._error and not self._over:
-            return now + self._busy_look  # it is for the next call of `receive_all`
         for _ in range(_READS_IN_A_ROW):
             if not self._over:
                 self._answer_controls()
@@ -560,3 +493,27 @@ class WebSocket:
         elif verdict is Verdict.GIVE_UP:
             self._stream.abort(f"silent for {now - heard_at:.0f} s")
         return again
+
+
+def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
+    """Post the same messages to many clients of a server, in this order; never waits.
+
+    One whose connection is closed is passed over, and one that reads too slowly is dropped, as
+    `post` does: the others get theirs. Any thread may call. Raises UnicodeEncodeError for a lone
+    surrogate, and then nothing is sent; ValueError for a client's side, which must mask each frame
+    anew (5.1).
+    """
+    frames: dict[Deflate | None, bytes] = {}
+    for websocket in websockets:
+        if websocket._is_client:
+            raise ValueError("a client can't broadcast: it masks each frame anew (5.1)")
+        deflate = websocket.deflate
+        if deflate not in frames:
+            frames[deflate] = b"".join(_message_frame(each, deflate=deflate) for each in messages)
+        try:
+            websocket._write(frames[deflate], wait=False)
+        except ConnectionClosed:
+            pass  # whoever receives from it learns it
+        except Exception:
+            log.exception("%s: dropped, as nothing could be sent to it", websocket.peer)
+            websocket.drop("internal error")

@@ -109,12 +109,6 @@ class FrameParser:
         self._at, self.left, self._in_frame = end, missing, missing > 0
         return Chunk(self._opcode, self._fin, self._rsv1, first or control, not missing, payload)
 
-    def data_follows(self) -> bool:
-        """Whether more of a data frame is at hand, and no control frame before it."""
-        if self._in_frame:
-            return self._opcode < _FIRST_CONTROL and self._at < len(self._data)
-        return self._at < len(self._data) and self._data[self._at] & 0x0F < _FIRST_CONTROL
-
     @property
     def unread(self) -> int:
         """Bytes that were fed and not parsed yet."""

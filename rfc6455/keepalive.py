@@ -27,13 +27,13 @@ class Verdict(Enum):
 class Keepalive:
     """One connection's. All times are in seconds of the same clock.
 
-    A peer is pinged after `ping_after` of silence, and given up when `pong_within` later still
+    A peer is pinged after `ping_interval` of silence, and given up when `ping_timeout` later still
     nothing was heard of it.
     """
 
-    def __init__(self, ping_after: float, pong_within: float, now: float) -> None:
-        self._ping_after = ping_after
-        self._pong_within = pong_within
+    def __init__(self, ping_interval: float, ping_timeout: float, now: float) -> None:
+        self._ping_after = ping_interval
+        self._pong_within = ping_timeout
         self._pinged_at = -math.inf  # when the Ping went out that an answer is awaited for
         self._last_ping_at = now  # when any Ping went out
         self._pong_due = math.inf

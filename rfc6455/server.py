@@ -17,7 +17,6 @@ import signal
 import socket
 import socketserver
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from http import HTTPStatus
 from typing import Any
 
 from . import handshake
-from .connection import MAX_MESSAGE, Opening, WebSocket
+from .connection import MAX_MESSAGE, Handshake, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import Close, ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
@@ -75,31 +74,6 @@ def _hosts_to_answer(
     return None
 
 
-def _hold_to_one_core() -> None:
-    """With the interpreter's lock a second core does little but hand the lock to and fro.
-
-    Not for handlers that work long without the lock, as in compression. Linux only.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        core = cores[os.getpid() % len(cores)]  # several servers: different ones
-        with contextlib.suppress(OSError):  # a container may forbid it; then it is only slower
-            os.sched_setaffinity(0, {core})
-
-
-def _announce(text: str) -> None:
-    """Print a line. That it can't be printed is no reason not to serve: the log has it then."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        log.info("%s (which could not be printed: %s)", text, error.strerror)
-        nowhere = os.open(
-            os.devnull, os.O_WRONLY
-        )  # at its end Python tries to print the line again
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
 class _Signalled(Exception):
     """SIGINT or SIGTERM has come, and the loop that accepts connections ends."""
 
@@ -114,9 +88,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     Besides the server's own pages those of `allowed_origins` are let in, and all with "*".
     `advise` adds to a refusal, in the answer and in the log, how to allow what was refused.
     `max_message` is in bytes. `headers` go with every answer. `check` may raise InvalidHandshake
-    before the 101, for a query or a cookie that will not do. `one_core` keeps this thread and those
-    it starts from now on to one core, which serves many busy connections faster. Raises OSError
-    where the address or directory will not do, and ValueError for what is no origin or host.
+    before the 101, for a query or a cookie that will not do. Raises OSError where the address or
+    directory will not do, and ValueError for what is no origin or host.
     """
 
     request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
@@ -140,11 +113,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         timeouts: Timeouts | None = None,
         ssl_context: ssl.SSLContext | None = None,
         deflate: Deflate | None = None,
-        check: Callable[[Opening], None] | None = None,
-        one_core: bool = False,
+        check: Callable[[Handshake], None] | None = None,
     ) -> None:
-        if one_core:
-            _hold_to_one_core()
         self.routes = routes
         self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
@@ -176,10 +146,11 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     # Running and stopping
 
-    def serve_until_signalled(self, announcement: str = "") -> None:
+    def serve_until_signalled(self, ready: Callable[[], None] | None = None) -> None:
         """Serve in the main thread until Ctrl+C or SIGTERM, then stop taking new clients.
 
-        The announcement is printed when signals are heard and connections wait.
+        `ready` is called once signals are handled and connections are accepted: a program says
+        there that it runs.
         """
 
         def stop(*_: object) -> None:
@@ -187,8 +158,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        if announcement:
-            _announce(announcement)
+        if ready:
+            ready()
         with contextlib.suppress(_Signalled):
             self.serve_forever(poll_interval=0.1)
         self.server_close()
@@ -304,7 +275,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         tls = TLS(server.ssl_context) if server.ssl_context else None
         self.directory = server.directory or ""
         self.stream = Stream(self.request, server.timeouts, tls)
-        self.stream.set_deadline(server.timeouts.opening, "the opening handshake took too long")
+        self.stream.set_deadline(
+            server.timeouts.open_timeout, "the opening handshake took too long"
+        )
         self.rfile = self._head = _Head(self.stream)
         self.wfile = _Wire(self.stream)
         self.close_connection = True
@@ -322,7 +295,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     def finish(self) -> None:
         # Patient: a slow client may still be reading what the kernel holds of the answer.
-        self.stream.set_deadline(self.server.timeouts.closing, "", patient=True)
+        self.stream.set_deadline(self.server.timeouts.close_timeout, "", patient=True)
         self.stream.end()
         while self.stream.read(65536):  # else what the peer still sends would cause a reset
             pass
@@ -384,9 +357,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         if server.deflate and (accepted := accept_offer(offers, server.deflate)):
             deflate, extension = accepted
         subprotocol = handshake.choose_subprotocol(headers, server.subprotocols)
-        opening = Opening(path, query, headers, self.peer, subprotocol, deflate)
+        agreement = Handshake(path, query, headers, self.peer, subprotocol, deflate)
         if server.check:
-            server.check(opening)
+            server.check(agreement)
         if not server.slots.acquire(blocking=False):
             raise InvalidHandshake(503, "the server is full")
         try:
@@ -396,7 +369,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             super().end_headers()
             websocket = WebSocket(
                 self.stream,
-                opening,
+                agreement,
                 is_client=False,
                 max_message=server.max_message,
                 received=self._head.rest,

@@ -36,13 +36,13 @@ _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", None)  # Windows has none: its back
 class Timeouts(NamedTuple):
     """How long each wait may last, in seconds."""
 
-    opening: float = 10.0  # the whole opening handshake, TLS included
-    ping_after: float = 20.0  # of silence; below the 60 s after which proxies drop a connection
-    pong_within: float = 20.0
-    closing: float = 5.0  # from the first Close to the end of TCP
+    open_timeout: float = 10.0  # the whole opening handshake, TLS included
+    ping_interval: float = 20.0  # of silence; below the 60 s after which proxies drop a connection
+    ping_timeout: float = 20.0
+    close_timeout: float = 5.0  # from the first Close to the end of TCP
     # For the peer to take anything of what waits for it. nginx holds some megabytes and takes no
     # more until a third of them has gone: with a client of 25 kB/s it stood still for 58 s.
-    stuck: float = 60.0
+    write_timeout: float = 60.0
 
 
 class TLS:
@@ -267,7 +267,7 @@ class Stream:
         self._draining = True
         self._progress_at = time.monotonic()
         self._peer_took_something()  # what it took before this does not count
-        self.look_within(self.timeouts.stuck / 8)
+        self.look_within(self.timeouts.write_timeout / 8)
 
     def _drain(self) -> None:
         """Send the backlog, waiting for the peer; the thread that lives as long as the backlog."""
@@ -403,7 +403,7 @@ class Stream:
         if self._patience:
             due = min(due, now + self._patience / 4)
         if self._draining:
-            stuck = self.timeouts.stuck
+            stuck = self.timeouts.write_timeout
             if now - self._progress_at >= stuck:
                 self._lose(f"took nothing for {stuck:g} s")
                 return math.inf

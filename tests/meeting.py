@@ -16,9 +16,15 @@ from tls import Certificate, Tunnel
 
 both_roles = pytest.mark.parametrize("role", ["server", "client"])
 
-CALM = Timeouts(opening=PATIENCE, ping_after=60, pong_within=60, closing=PATIENCE, stuck=60)
+CALM = Timeouts(
+    open_timeout=PATIENCE,
+    ping_interval=60,
+    ping_timeout=60,
+    close_timeout=PATIENCE,
+    write_timeout=60,
+)
 # The same, with a clock that looks every 20 ms after handlers that do not read.
-BRISK = CALM._replace(pong_within=0.4)
+BRISK = CALM._replace(ping_timeout=0.4)
 
 
 class Task:

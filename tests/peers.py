@@ -20,7 +20,9 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455, 1.3, and what has to be accepte
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 MASK = bytes.fromhex("37fa213d")  # of the examples in RFC 6455, 5.7
 
-QUICK = Timeouts(opening=1.0, ping_after=0.4, pong_within=0.4, closing=1.0, stuck=0.8)
+QUICK = Timeouts(
+    open_timeout=1.0, ping_interval=0.4, ping_timeout=0.4, close_timeout=1.0, write_timeout=0.8
+)
 
 
 def masked(first: int, payload: bytes = b"", key: bytes = MASK) -> bytes:

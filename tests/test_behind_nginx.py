@@ -84,7 +84,9 @@ def test_client_that_reads_slowly_but_steadily_gets_everything() -> None:
 
     nginx takes nothing for as long as it needs to pass on a third of its buffer: here 1.3 s.
     """
-    timeouts = CALM._replace(ping_after=1.0, pong_within=1.0, closing=0.25, stuck=3.0)
+    timeouts = CALM._replace(
+        ping_interval=1.0, ping_timeout=1.0, close_timeout=0.25, write_timeout=3.0
+    )
     size = 8 * MIB
     outcomes: list[str] = []
 
@@ -124,7 +126,7 @@ def read_slowly(peer: Peer, size: int, rate: int) -> None:
 
 def test_idle_connection_through_nginx_outlives_its_timeout() -> None:
     """nginx ends what is silent for proxy_read_timeout; our pings come before that."""
-    timeouts = CALM._replace(ping_after=0.5, pong_within=0.5)
+    timeouts = CALM._replace(ping_interval=0.5, ping_timeout=0.5)
     with (
         serving(echo, timeouts=timeouts) as server,
         nginx(f"http://127.0.0.1:{server.server_port}", more="proxy_read_timeout 2s;") as proxy,

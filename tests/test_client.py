@@ -370,7 +370,7 @@ def test_client_gives_up_waiting_for_its_turn_in_time() -> None:
         connecting = pool.submit(connect, server.url)
         assert has_come.wait(PATIENCE)
         with pytest.raises(TimeoutError):
-            connect(server.url, timeouts=Timeouts(opening=0.2))
+            connect(server.url, timeouts=Timeouts(open_timeout=0.2))
         go_on.set()
         connecting.result(PATIENCE).close()
     assert server.accepted == 1
@@ -387,7 +387,7 @@ client._connecting_lock.acquire()
 child = os.fork()
 if child == 0:
     try:
-        connect(f"ws://127.0.0.1:{port}/", timeouts=Timeouts(opening=5.0))
+        connect(f"ws://127.0.0.1:{port}/", timeouts=Timeouts(open_timeout=5.0))
     except ConnectionRefusedError:
         os._exit(0)
     os._exit(1)
@@ -464,7 +464,7 @@ def test_client_tries_the_next_address_beside_one_that_answers_nothing(
         server = stack.enter_context(RawServer(answer_slowly))
         resolve_to(monkeypatch, *ports, server.port)
         for _ in range(2):  # the first leaves nothing behind that the second would wait for
-            with connect("ws://h/", timeouts=Timeouts(opening=3.0)):
+            with connect("ws://h/", timeouts=Timeouts(open_timeout=3.0)):
                 pass
     assert server.accepted == 2
 
@@ -474,7 +474,7 @@ def test_client_fails_in_time_where_no_address_answers(monkeypatch: pytest.Monke
     with swallowing() as one, swallowing() as other:
         resolve_to(monkeypatch, one, other)
         with pytest.raises(TimeoutError, match="took too long"):
-            connect("ws://h/", timeouts=Timeouts(opening=0.3))
+            connect("ws://h/", timeouts=Timeouts(open_timeout=0.3))
 
 
 def test_client_goes_on_at_once_where_an_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,7 +541,7 @@ def test_client_that_waits_for_its_turn_at_one_address_tries_another(
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_client_fails_in_time_where_nothing_is_answered(scheme: str) -> None:
     with RawServer(never_answer) as server, pytest.raises(TimeoutError):
-        connect(f"{scheme}://127.0.0.1:{server.port}/", timeouts=Timeouts(opening=0.3))
+        connect(f"{scheme}://127.0.0.1:{server.port}/", timeouts=Timeouts(open_timeout=0.3))
 
 
 @pytest.mark.requirement("4.1-5")
@@ -555,7 +555,7 @@ def test_client_fails_in_time_where_the_answer_comes_too_slowly() -> None:
                     return
 
     with RawServer(script) as server, pytest.raises(TimeoutError):
-        connect(server.url, timeouts=Timeouts(opening=0.4))
+        connect(server.url, timeouts=Timeouts(open_timeout=0.4))
 
 
 @pytest.mark.parametrize("size", [0, 10, -4, -1])
@@ -582,7 +582,7 @@ def test_client_sends_nothing_more_before_the_answer() -> None:
 
 
 def test_client_keeps_a_websocket_beyond_the_time_of_its_opening() -> None:
-    timeouts = Timeouts(opening=0.3)
+    timeouts = Timeouts(open_timeout=0.3)
     with listening([]) as server, connect(server.url, timeouts=timeouts) as websocket:
         assert websocket.receive(0.6) is None
 

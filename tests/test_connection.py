@@ -714,7 +714,7 @@ def test_server_ends_tcp_once_both_close_frames_have_passed() -> None:
 @pytest.mark.requirement("5.5.1-10")
 @pytest.mark.parametrize("starts", ["client", "server"])
 def test_client_ends_tcp_when_the_server_does_not(starts: str) -> None:
-    with meeting("client", timeouts=CALM._replace(closing=0.4)) as met:
+    with meeting("client", timeouts=CALM._replace(close_timeout=0.4)) as met:
         if starts == "client":
             closing = met.spawn(met.websocket.close)
             assert met.read_frame() == (0x88, b"\x03\xe8")
@@ -998,7 +998,7 @@ def test_failed_connection_keeps_its_end_until_the_peer_has_stopped_sending(
 @both_roles
 @pytest.mark.requirement("7.1.7-1")
 def test_failed_connection_ends_though_the_peer_keeps_its_socket_open(role: str) -> None:
-    with meeting(role, timeouts=CALM._replace(closing=0.4)) as met:
+    with meeting(role, timeouts=CALM._replace(close_timeout=0.4)) as met:
         met.say(0x83)
         assert met.peer.read_close()[0] == 1002
         assert eventually(lambda: met.state() is State.CLOSED)
@@ -1084,7 +1084,7 @@ def test_server_that_refuses_the_handshake_answers_in_http_without_a_frame(
 @pytest.mark.requirement("7.2.2-1")
 @pytest.mark.parametrize("size", [0, 1, 60])
 def test_server_ends_a_handshake_that_stalls_without_a_frame(size: int) -> None:
-    with serving(echo, timeouts=CALM._replace(opening=0.4)) as server, tcp(server) as peer:
+    with serving(echo, timeouts=CALM._replace(open_timeout=0.4)) as server, tcp(server) as peer:
         peer.send(request(server)[:size])
         answer = peer.read_to_eof()
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
@@ -1104,7 +1104,7 @@ def test_client_takes_a_close_directly_behind_the_handshake() -> None:
 
 @pytest.mark.requirement("7.3-2")
 def test_client_keeps_an_idle_connection_whose_server_answers_pings() -> None:
-    with meeting("client", timeouts=CALM._replace(ping_after=0.1)) as met:
+    with meeting("client", timeouts=CALM._replace(ping_interval=0.1)) as met:
         for _ in range(5):
             first, payload = met.read_frame()
             assert first == 0x89
@@ -1508,112 +1508,6 @@ def test_receive_raises_in_a_waiting_thread_when_the_connection_is_dropped(role:
         met.websocket.drop("enough")
         assert (met.outcome().code, met.outcome().reason) == (1006, "enough")
         assert met.peer.read_to_eof() == b""
-
-
-# Many messages at once
-
-
-@both_roles
-def test_receive_all_gives_every_message_that_is_at_hand(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        met.peer.send(
-            met.frame(0x81, b"a")
-            + met.frame(0x82, b"")
-            + met.frame(0x01, b"Hel")
-            + met.frame(0x80, b"lo")
-            + met.frame(0x01, b"un")
-        )
-        assert received(met, 3) == ["a", b"", "Hello"]
-        met.peer.send(met.frame(0x80, b"finished") + met.frame(0x81, b"next")[:-1])
-        assert received(met, 1) == ["unfinished"]
-        met.peer.send(met.frame(0x81, b"next")[-1:])
-        assert received(met, 1) == ["next"]
-
-
-def received(met: Meeting, count: int) -> list[str | bytes]:
-    """So many messages by `receive_all`; TCP may bring them in pieces."""
-    messages: list[str | bytes] = []
-    while len(messages) < count:
-        messages += met.spawn(met.websocket.receive_all).result()
-    return messages
-
-
-@both_roles
-@pytest.mark.requirement("5.5.1-6", "5.5.2-1")
-def test_receive_all_obeys_control_frames_in_their_turn(role: str) -> None:
-    def answer_all(met: Meeting) -> None:
-        while True:
-            met.websocket.send_all(met.websocket.receive_all())
-
-    with meeting(role, answer_all) as met:
-        met.peer.send(
-            met.frame(0x81, b"a")
-            + met.frame(0x81, b"b")
-            + met.frame(0x89, b"p")
-            + met.frame(0x82, b"c")
-            + met.frame(0x88, b"\x0f\xa0")
-            + met.frame(0x81, b"late")
-        )
-        frames = [(0x81, b"a"), (0x81, b"b"), (0x8A, b"p"), (0x82, b"c")]
-        assert [met.read_frame() for _ in range(4)] == frames
-        assert met.read_close() == (4000, "")
-        assert met.outcome().code == 4000
-
-
-@both_roles
-@pytest.mark.requirement("7.1.7-3")
-@pytest.mark.parametrize("bad", [(0x83, b""), (0xC1, b"x"), (0x81, b"\xff"), (0x80, b"x")])
-def test_receive_all_gives_the_messages_before_a_bad_frame(
-    role: str, bad: tuple[int, bytes]
-) -> None:
-    def answer_all(met: Meeting) -> None:
-        while True:
-            met.websocket.send_all(met.websocket.receive_all())
-
-    with meeting(role, answer_all) as met:
-        met.peer.send(
-            met.frame(0x81, b"a")
-            + met.frame(0x81, b"b")
-            + met.frame(*bad)
-            + met.frame(0x81, b"late")
-            + met.frame(0x89, b"late")
-        )
-        assert [met.read_frame() for _ in range(2)] == [(0x81, b"a"), (0x81, b"b")]
-        assert met.peer.read_close()[0] == (1007 if bad[1] == b"\xff" else 1002)
-        assert met.outcome().code == 1006
-
-
-@both_roles
-def test_receive_all_keeps_the_order_when_the_clock_attends(
-    role: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        receive = met.websocket.receive
-
-        def receive_and_be_attended(timeout: float | None = None) -> str | bytes | None:
-            message = receive(timeout)
-            time.sleep(0.3)  # the clock takes the turn that it may get here
-            return message
-
-        monkeypatch.setattr(met.websocket, "receive", receive_and_be_attended)
-        met.peer.send(b"".join(met.frame(0x81, text) for text in (b"1", b"2", b"3", b"4")))
-        assert received(met, 4) == ["1", "2", "3", "4"]
-
-
-@both_roles
-@pytest.mark.requirement("5.4-5", "6.1-2")
-def test_send_all_sends_each_message_as_a_frame_in_order(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        met.websocket.send_all(["a", b"b", "", "\u20ac"])
-        met.websocket.send_all([])
-        with pytest.raises(ValueError, match="surrogate"):
-            met.websocket.send_all(["fine", "\ud800"])
-        met.websocket.send("last")
-        frames = [(0x81, b"a"), (0x82, b"b"), (0x81, b""), (0x81, b"\xe2\x82\xac")]
-        assert [met.read_frame() for _ in range(5)] == [*frames, (0x81, b"last")]
-        met.websocket.close(wait=False)
-        with pytest.raises(ConnectionClosed):
-            met.websocket.send_all(["late"])
 
 
 # 10.4: limits; 10.7: any input

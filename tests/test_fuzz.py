@@ -67,8 +67,8 @@ from peers import (
 from rfc6455 import (
     ConnectionClosed,
     Deflate,
+    Handshake,
     InvalidHandshake,
-    Opening,
     ProtocolError,
     Timeouts,
     WebSocket,
@@ -119,7 +119,6 @@ class Input(NamedTuple):
     agreed: Deflate | None
     pieces: list[bytes]
     expected: Outcome | None = None  # None where the stream was damaged
-    at_once: bool = False  # our endpoint takes all messages at hand, and answers them together
 
 
 # Inputs
@@ -130,14 +129,14 @@ def some_input(
     agreements: Sequence[Deflate | None] = AGREEMENTS,
     roles: Sequence[str] = ROLES,
 ) -> Input:
-    role, agreed, at_once = r.choice(roles), r.choice(agreements), r.random() < 0.5
+    role, agreed = r.choice(roles), r.choice(agreements)
     if r.random() < 0.1:
-        return Input(role, agreed, chop(r.randbytes(r.randrange(60)), r), None, at_once)
+        return Input(role, agreed, chop(r.randbytes(r.randrange(60)), r), None)
     messages = [some_message(r) for _ in range(r.choice((0, 1, 1, 2, 3, 6)))]
     frames, expected = frames_of(messages, role, agreed, r)
     if r.random() < 0.3:
-        return Input(role, agreed, chop(b"".join(frames), r), expected, at_once)
-    return Input(role, agreed, chop(damage(frames, r), r), None, at_once)
+        return Input(role, agreed, chop(b"".join(frames), r), expected)
+    return Input(role, agreed, chop(damage(frames, r), r), None)
 
 
 def some_message(r: random.Random) -> str | bytes:
@@ -415,7 +414,7 @@ def by_websocket(item: Input, closing: bool = False) -> tuple[WebSocket, Pipe, l
     look after it between two messages.
     """
     pipe = Pipe(item.pieces)
-    opening = Opening("/", "", Message(), "peer", None, item.agreed)
+    opening = Handshake("/", "", Message(), "peer", None, item.agreed)
     websocket = WebSocket(pipe, opening, is_client=item.role == "client", max_message=LIMIT)
     if closing:
         websocket.close(4000, wait=False)
@@ -425,20 +424,15 @@ def by_websocket(item: Input, closing: bool = False) -> tuple[WebSocket, Pipe, l
             for _ in range(3 * closing):
                 assert pipe.on_look
                 pipe.on_look(time.monotonic())
-            messages = websocket.receive_all() if item.at_once else take_one(websocket)
-            received += messages
+            message = websocket.receive()
+            assert message is not None
+            received.append(message)
             if not closing:
-                websocket.send_all(messages)
+                websocket.send(message)
     websocket.close()
     assert pipe.ended
     assert pipe.closed
     return websocket, pipe, received
-
-
-def take_one(websocket: WebSocket) -> list[str | bytes]:
-    message = websocket.receive()
-    assert message is not None
-    return [message]
 
 
 # Strangers
@@ -682,7 +676,7 @@ STRANGERS = {"wsproto": by_wsproto, "websockets": by_websockets}
 
 def check(item: Input, strangers: Sequence[str] = tuple(STRANGERS)) -> list[str]:
     """Everything that has to hold for an input without a socket; the differences it met."""
-    role, agreed, pieces, expected, _ = item
+    role, agreed, pieces, expected = item
     whole = by_the_layer(role, agreed, [b"".join(pieces)])
     if expected is not None:
         assert whole.outcome == expected
@@ -894,7 +888,7 @@ class Ground:
         self._stack = contextlib.ExitStack()
         self._stack.callback(logging.getLogger("rfc6455").removeHandler, self.errors)
         self.server = self._stack.enter_context(
-            serving(echo_at_once, deflate=Deflate(), max_message=LIMIT, subprotocols=["chat"])
+            serving(echo_each, deflate=Deflate(), max_message=LIMIT, subprotocols=["chat"])
         )
         self._response = self._after = b""
         self._raw = self._stack.enter_context(RawServer(self._answer))
@@ -910,7 +904,7 @@ class Ground:
 
     def check_stream(self, item: Input) -> None:
         """Over TCP the same comes back as without, to the byte."""
-        role, agreed, pieces, _, _ = item
+        role, agreed, pieces, _ = item
         assert role == "server"
         ours = by_the_layer(role, agreed, pieces)
         without = check_endpoint(item, ours)
@@ -942,7 +936,7 @@ class Ground:
             with connect(
                 self._raw.url, deflate=Deflate(), subprotocols=["chat"], max_message=LIMIT
             ) as websocket:
-                echo_one_by_one(websocket)
+                echo_each(websocket)
         except (InvalidHandshake, ConnectionClosed, ConnectionError):
             pass
         self.assert_no_error()
@@ -960,12 +954,7 @@ class Ground:
             peer.read_to_eof()
 
 
-def echo_at_once(websocket: WebSocket) -> None:
-    while True:
-        websocket.send_all(websocket.receive_all())
-
-
-def echo_one_by_one(websocket: WebSocket) -> None:
+def echo_each(websocket: WebSocket) -> None:
     for message in websocket:
         websocket.send(message)
 
@@ -1193,13 +1182,13 @@ def test_functions_of_the_handshake_raise_nothing_unforeseen(r: random.Random) -
 
 @requirement("2.1-2", "5.4-1", "5.4-2", "5.4-3", "D6.2-1")
 @few
-@given(messages=messages, role=roles, agreed=agreements, at_once=st.booleans(), seed=seeds)
+@given(messages=messages, role=roles, agreed=agreements, seed=seeds)
 def test_messages_cut_anyhow_arrive_as_they_do_at_strangers(
-    messages: list[str | bytes], role: str, agreed: Deflate | None, at_once: bool, seed: int
+    messages: list[str | bytes], role: str, agreed: Deflate | None, seed: int
 ) -> None:
     r = random.Random(seed)
     frames, expected = frames_of(messages, role, agreed, r)
-    check(Input(role, agreed, chop(b"".join(frames), r), expected, at_once))
+    check(Input(role, agreed, chop(b"".join(frames), r), expected))
 
 
 @requirement("10.7-1")

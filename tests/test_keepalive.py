@@ -37,7 +37,7 @@ PING, WAIT, GIVE_UP = Verdict.PING, Verdict.WAIT, Verdict.GIVE_UP
 
 
 def keepalive() -> Keepalive:
-    return Keepalive(ping_after=20.0, pong_within=10.0, now=0.0)
+    return Keepalive(ping_interval=20.0, ping_timeout=10.0, now=0.0)
 
 
 def test_peer_that_speaks_is_not_pinged() -> None:
@@ -115,11 +115,11 @@ def test_silence_proves_nothing_while_this_side_does_not_read() -> None:
 
 @both_roles
 @pytest.mark.requirement("5.5.2-3")
-@pytest.mark.parametrize("pong_within", [600.0, math.inf])
+@pytest.mark.parametrize("ping_timeout", [600.0, math.inf])
 def test_busy_handlers_peer_has_its_pong_soon_however_patient_this_side_is(
-    role: str, pong_within: float
+    role: str, ping_timeout: float
 ) -> None:
-    timeouts = CALM._replace(ping_after=600.0, pong_within=pong_within)
+    timeouts = CALM._replace(ping_interval=600.0, ping_timeout=ping_timeout)
     with meeting(role, stand_by, timeouts=timeouts) as met:
         met.say(0x81, b"waits")
         met.say(0x89, b"p")
@@ -193,7 +193,7 @@ def test_ping_behind_a_close_is_not_answered_though_the_handler_is_busy(role: st
 def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
     role: str, ending: str
 ) -> None:
-    with meeting(role, stand_by, timeouts=BRISK._replace(closing=0.3)) as met:
+    with meeting(role, stand_by, timeouts=BRISK._replace(close_timeout=0.3)) as met:
         for text in (b"one", b"two", b"three"):
             met.say(0x81, text)
         if ending == "FIN after a Close":
@@ -269,7 +269,7 @@ def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines
 
 @both_roles
 def test_peer_that_is_held_back_is_not_taken_for_silent(role: str) -> None:
-    timeouts = CALM._replace(ping_after=0.1, pong_within=0.2)
+    timeouts = CALM._replace(ping_interval=0.1, ping_timeout=0.2)
     with meeting(role, stand_by, timeouts=timeouts) as met:
         stop = threading.Event()
 
@@ -304,7 +304,7 @@ def test_client_that_never_receives_keeps_its_connection_to_our_server() -> None
     with serving(tell_events, timeouts=QUICK) as server:
         url = f"ws://127.0.0.1:{server.server_port}/"
         with connect(url, timeouts=QUICK) as websocket:
-            assert not ended.wait(3 * (QUICK.ping_after + QUICK.pong_within))
+            assert not ended.wait(3 * (QUICK.ping_interval + QUICK.ping_timeout))
             assert websocket.state is State.OPEN
             assert [websocket.receive() for _ in range(20)] == [f"event {i}" for i in range(20)]
 
@@ -313,7 +313,7 @@ def test_dead_peer_of_a_handler_that_never_receives_is_found(caplog: Any) -> Non
     def never_receive(met: Meeting) -> None:
         assert met.leave.wait(60)
 
-    timeouts = CALM._replace(ping_after=0.1, pong_within=0.2)
+    timeouts = CALM._replace(ping_interval=0.1, ping_timeout=0.2)
     with meeting("server", never_receive, timeouts=timeouts) as met:
         for text in (b"one", b"two"):
             met.say(0x81, text)
@@ -338,7 +338,7 @@ def test_fast_client_of_the_chat_that_is_slowed_keeps_its_connection() -> None:
 
 def test_server_whose_client_reads_slowly_waits_for_the_pong_that_lies_behind_it() -> None:
     """The pong's time begins when the peer could have read what was sent before the ping."""
-    timeouts = CALM._replace(ping_after=0.2, pong_within=0.2)
+    timeouts = CALM._replace(ping_interval=0.2, ping_timeout=0.2)
     size = 96 * 1024  # six seconds' worth for the slowest peer
     with meeting("server", timeouts=timeouts) as met:
         met.websocket.send(bytes(size))

@@ -50,7 +50,7 @@ from rfc6455 import (
     WebSocketServer,
     handshake,
 )
-from rfc6455.connection import Opening
+from rfc6455.connection import Handshake
 from tls import Certificate, Tunnel, through
 
 PROJECT = Path(__file__).parent.parent
@@ -331,7 +331,7 @@ def test_server_refuses_key_or_version_twice(more: str) -> None:
 @pytest.mark.requirement("4.2.1-1")
 def test_server_drops_a_tls_client_on_the_plain_port() -> None:
     opened: list[WebSocket] = []
-    timeouts = Timeouts(opening=0.5)
+    timeouts = Timeouts(open_timeout=0.5)
     with serving(opened.append, timeouts=timeouts) as server, tcp(server) as peer:
         peer.send(CLIENT_HELLO + HELLO)
         data = peer.read_to_eof()
@@ -590,7 +590,7 @@ def test_server_keeps_control_characters_out_of_its_log(
 
 
 def test_server_lets_the_program_refuse_an_opening() -> None:
-    def check(opening: Opening) -> None:
+    def check(opening: Handshake) -> None:
         if opening.query != "key=1":
             raise InvalidHandshake(401, "who are you?", [("WWW-Authenticate", "Basic")])
 
@@ -657,7 +657,7 @@ def test_server_drops_a_client_that_does_not_end_after_the_answer() -> None:
             return True
         return False
 
-    with serving(echo, timeouts=Timeouts(closing=0.3)) as server, tcp(server) as peer:
+    with serving(echo, timeouts=Timeouts(close_timeout=0.3)) as server, tcp(server) as peer:
         peer.send(b"GET / HTTP/1.0\r\n\r\n")
         peer.read_to_eof()
         eventually(lambda: is_dropped(peer))
@@ -684,7 +684,7 @@ def test_server_survives_a_reset(data: bytes, tmp_path: Path) -> None:
 
 
 def test_server_keeps_a_websocket_beyond_the_time_of_its_opening() -> None:
-    with serving(echo, timeouts=Timeouts(opening=0.3)) as server, shake_hands(server) as peer:
+    with serving(echo, timeouts=Timeouts(open_timeout=0.3)) as server, shake_hands(server) as peer:
         assert peer.is_silent(0.6)
         assert answers_echo(peer)
 
@@ -720,7 +720,7 @@ def test_server_refuses_an_endless_head(data: bytes) -> None:
 
 @pytest.mark.parametrize("start", [b"", b"GET", GOOD[:-2], GOOD[:40]])
 def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
-    with serving(echo, timeouts=Timeouts(opening=0.4)) as server, tcp(server) as peer:
+    with serving(echo, timeouts=Timeouts(open_timeout=0.4)) as server, tcp(server) as peer:
         peer.send(start)
         with shake_hands(server) as other:
             assert answers_echo(other)
@@ -728,7 +728,7 @@ def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
 
 
 def test_server_ends_a_head_that_comes_too_slowly() -> None:
-    with serving(echo, timeouts=Timeouts(opening=0.5)) as server, tcp(server) as peer:
+    with serving(echo, timeouts=Timeouts(open_timeout=0.5)) as server, tcp(server) as peer:
         peer.send(b"GET / HTTP/1.1\r\nX: ")
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(ConnectionError):  # it may end between two bytes
@@ -822,7 +822,7 @@ def test_server_gives_a_slow_client_time_for_a_large_file(
     monkeypatch.setattr("rfc6455.server._RESPONSE_TIME", 0.3)  # seconds; more for each KiB of it
     size = 12_000_000  # more than the kernel takes from the server before the client reads
     (public / "large.bin").write_bytes(bytes(size))
-    timeouts = Timeouts(closing=1.0)
+    timeouts = Timeouts(close_timeout=1.0)
     with serving_files(public, timeouts=timeouts) as server, tcp(server) as peer:
         peer.send(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = peer.read_head()
@@ -1007,7 +1007,7 @@ def test_server_lets_no_line_break_into_its_headers(public: Path, target: str) -
 def test_server_ends_a_client_that_does_not_fetch_its_file(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         file.truncate(50_000_000)
-    timeouts = Timeouts(stuck=0.4)
+    timeouts = Timeouts(write_timeout=0.4)
     with serving_files(tmp_path, timeouts=timeouts) as server, tcp(server) as peer:
         peer.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert peer.read_head().startswith("HTTP/1.1 200 ")
@@ -1341,7 +1341,7 @@ def test_server_ends_when_the_client_distrusts_its_certificate(certificate: Cert
 def test_server_serves_others_while_a_tls_client_is_silent_and_ends_that(
     certificate: Certificate,
 ) -> None:
-    timeouts = Timeouts(opening=1.0)
+    timeouts = Timeouts(open_timeout=1.0)
     context = certificate.server()
     with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as silent:
         with through(tunnel_to(server, certificate)) as peer:
@@ -1387,7 +1387,7 @@ BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
 @pytest.mark.requirement("4.2.2-1")
 @pytest.mark.parametrize("when", ["in the handshake", "with its end", "later"])
 def test_server_ends_a_client_that_breaks_tls(certificate: Certificate, when: str) -> None:
-    context, timeouts = certificate.server(), Timeouts(opening=0.8)
+    context, timeouts = certificate.server(), Timeouts(open_timeout=0.8)
     with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as bare:
         if when == "in the handshake":
             bare.send(BAD_RECORD)

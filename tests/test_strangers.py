@@ -220,7 +220,7 @@ def test_our_server_answers_the_pings_of_a_client(library: type[Stranger], plain
 @ALL_CLIENTS
 def test_client_answers_the_pings_of_our_server(library: type[Stranger]) -> None:
     """It says nothing for so long that without its pongs it would be dropped several times."""
-    timeouts = Timeouts(ping_after=0.1, pong_within=1.0)
+    timeouts = Timeouts(ping_interval=0.1, ping_timeout=1.0)
 
     def handler(websocket: WebSocket) -> None:
         assert websocket.receive(timeout=3.0) is None
@@ -419,7 +419,7 @@ def test_our_client_answers_the_pings_of_a_server() -> None:
 @THEIR_ECHOES
 def test_server_answers_the_pings_of_our_client(serve: Any, handler: Any) -> None:
     """Ours hears nothing for so long that without pongs it would give the server up."""
-    timeouts = Timeouts(ping_after=0.1, pong_within=1.0)
+    timeouts = Timeouts(ping_interval=0.1, ping_timeout=1.0)
     with serve(handler) as url, connect(url, timeouts=timeouts) as ours:
         assert ours.receive(timeout=3.0) is None
         ours.send("still here")
