@@ -56,37 +56,6 @@ class Task:
         return answer
 
 
-def xor(payload: bytes, key: bytes) -> bytes:
-    """As in `peers`, but fast enough for megabytes."""
-    size = len(payload)
-    keys = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
-
-
-class SteadyPeer(Peer):
-    """The same, and fast enough for megabytes that come in small pieces."""
-
-    def read(self, size: int) -> bytes:
-        data = bytearray(self.buffer)
-        while len(data) < size:
-            more = self.sock.recv(262144)
-            if not more:
-                raise EOFError(f"the end after {bytes(data[:200])!r}")
-            data += more
-        self.buffer = bytes(data[size:])
-        return bytes(data[:size])
-
-    def read_frame_and_key(self) -> tuple[int, bytes, bytes | None]:
-        first, second = self.read(2)
-        size = second & 0x7F
-        if size > 125:
-            size = int.from_bytes(self.read(2 if size == 126 else 8), "big")
-        if not second & 0x80:
-            return first, self.read(size), None
-        key = self.read(4)
-        return first, xor(self.read(size), key), key
-
-
 class Meeting:
     """Our endpoint in one role and a raw peer in the other, the opening handshake behind them.
 
@@ -222,7 +191,7 @@ def meeting(
             sock = stack.enter_context(_call(server, window))
         else:
             sock = stack.enter_context(_await_call(met, window, options))
-        met.peer = SteadyPeer(sock)
+        met.peer = Peer(sock)
         if certificate and role == "server":
             met.tunnel = Tunnel(sock, certificate.client(), "localhost")
         elif certificate:

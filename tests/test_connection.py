@@ -25,7 +25,6 @@ from meeting import (
     meeting,
     reset,
     stand_by,
-    xor,
 )
 from peers import (
     MASK,
@@ -44,6 +43,7 @@ from peers import (
     shake_hands,
     tcp,
     unmasked,
+    xor,
 )
 from rfc6455 import (
     ConnectionClosed,

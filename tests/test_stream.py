@@ -18,7 +18,6 @@ from meeting import (
     BRISK,
     CALM,
     Meeting,
-    SteadyPeer,
     Task,
     both_roles,
     listen,
@@ -423,7 +422,7 @@ def test_stuck_client_costs_the_others_nothing() -> None:
         eventually(lambda: len(websockets) == 4)
         stuck, *others = peers
         heard = threading.Semaphore(0)
-        readers = [Task(read, SteadyPeer(peer.sock), heard) for peer in others]
+        readers = [Task(read, Peer(peer.sock), heard) for peer in others]
         for i in range(250):
             broadcast(websockets, i.to_bytes(2, "big") + bytes(65534))
             for _ in others:
