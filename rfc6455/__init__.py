@@ -5,11 +5,12 @@
 """
 
 from .client import connect
-from .connection import Handshake, State, WebSocket, broadcast
+from .connection import Handshake, WebSocket, broadcast
 from .deflate import Deflate
 from .errors import Close, ConnectionClosed, InvalidHandshake, ProtocolError, Refused
 from .frames import CloseCode, Opcode
 from .handshake import printable
+from .protocol import State
 from .server import WebSocketServer
 from .stream import Timeouts
 

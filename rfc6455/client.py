@@ -19,10 +19,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from . import handshake
-from .connection import MAX_MESSAGE, Handshake, WebSocket
+from .connection import Handshake, WebSocket
 from .deflate import Deflate, build_offer, check_answer
 from .errors import InvalidHandshake
 from .handshake import Address, Response
+from .protocol import MAX_MESSAGE
 from .stream import TLS, Stream, Timeouts
 
 ATTEMPT_DELAY = 0.25  # seconds from one address to the next; what RFC 8305, 5 recommends
@@ -225,7 +226,7 @@ def _opening(stream: Stream, give_up: float) -> Iterator[None]:
 def _exchange(stream: Stream, request: bytes) -> tuple[Response, bytes]:
     """Send the request; the 101 response, and what came behind it. Raises InvalidHandshake."""
     stream.shake_hands()
-    stream.write(request, wait=True)
+    stream.send(request)
     received = b""
     for _ in range(MAX_INTERIM + 1):
         head, received = _read_head(stream, received)

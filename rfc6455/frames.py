@@ -2,7 +2,7 @@
 
 No socket and no thread here: `FrameParser` is fed whatever bytes have arrived, cut anywhere, and
 gives back what can be known of them so far. Left out: joining fragments to messages, which is
-`connection.py`'s.
+done in `protocol.py`.
 """
 
 import os
@@ -40,49 +40,51 @@ class CloseCode(IntEnum):
 
 
 MAX_CONTROL = 125  # bytes of payload in a control frame (5.5): its length fits the 7-bit field
-# 5.2: what follows a 7-bit length of 126 or 127: how many bytes, and the least they may say.
+# 5.2: a 7-bit length of 126 or 127 is followed by the real length: in so many bytes, and it must
+# be at least so much.
 _LONG_LENGTHS = {126: (2, 126), 127: (8, 65536)}
 _KNOWN_OPCODES = frozenset(int(opcode) for opcode in Opcode)
 _DATA_OPCODES = frozenset({1, 2})
 _FIRST_CONTROL = int(Opcode.CLOSE)
-_PIECE = 4096  # bytes; a big integer is the fastest XOR in pure Python while it fits the cache
+_PIECE = 4096  # bytes; XOR of big integers is fastest in pure Python while they fit the cache
 
 
 class Chunk(NamedTuple):
     """A frame, or as much of a data frame as has arrived; a control frame always comes whole."""
 
     opcode: int
-    fin: bool  # the frame's FIN bit
-    rsv1: bool
+    fin: bool  # the FIN bit of the frame: it is the last fragment of its message
+    rsv1: bool  # the RSV1 bit of the frame: the message is compressed (RFC 7692, 6)
     first: bool  # the frame begins with this chunk
-    last: bool  # the frame ends with it
+    last: bool  # the frame ends with this chunk
     payload: bytes  # unmasked
 
 
 class FrameParser:
-    """Cuts a stream of bytes into frames, refusing a bad one as soon as its header is known.
+    """Cuts a stream of bytes into frames, and refuses a bad one as soon as its header is known.
 
     `masked` is what the peer has to do: clients mask, servers do not (5.1). `max_message` bounds
-    the payload of all frames of one message together, in bytes. With `compressed` a message may
-    begin with RSV1 (RFC 7692, 6). One thread at a time may use it.
+    the payload of all frames of one message together, in bytes. With `compressed` the first frame
+    of a message may have RSV1 set (RFC 7692, 6). One thread at a time may use it.
     """
 
     def __init__(self, *, masked: bool, max_message: int, compressed: bool = False) -> None:
         self._masked = masked
         self._compressed = compressed
         self._max_message = max_message
-        self._room = max_message  # what the fragments of the current message may still take
+        self._room = max_message  # bytes that the fragments of the current message may still have
         self._data = b""
         self._at = 0  # where the unread part of _data begins
-        self._walked = 0  # up to here `take_pings_and_pongs` has gone
+        self._walked = 0  # how far `take_pings_and_pongs` has looked
         self._opcode = 0
-        self._fin = self._rsv1 = False
+        self._fin = False
+        self._rsv1 = False
         self._key = b""
-        self.left = 0  # bytes of the current frame's payload that were not yet parsed
         self._in_frame = False
+        self.missing = 0  # bytes of the current frame's payload that `parse` has not given out
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they arrived. Parse all there is first: what is left over is copied."""
+        """Take bytes as they have arrived. What was not parsed before this is copied."""
         if self._at < len(self._data):
             data = self._data[self._at :] + data
         self._data = data
@@ -95,18 +97,21 @@ class FrameParser:
         if first and not self._parse_header():
             return None
         control = self._opcode >= _FIRST_CONTROL
-        at, end = self._at, min(self._at + self.left, len(self._data))
-        missing = at + self.left - end
+        at = self._at
+        end = min(at + self.missing, len(self._data))
+        missing = at + self.missing - end
         if missing and (control or not (first or end > at)):
             return None
         payload = self._data[at:end]
         if self._masked and payload:
             key = self._key
-            if missing:  # 5.3: the next byte takes up the key where this chunk left it
+            if missing:  # 5.3: the next chunk goes on with the key where this one left it
                 turn = len(payload) % 4
                 self._key = key[turn:] + key[:turn]
             payload = mask(payload, key)
-        self._at, self.left, self._in_frame = end, missing, missing > 0
+        self._at = end
+        self.missing = missing
+        self._in_frame = missing > 0
         return Chunk(self._opcode, self._fin, self._rsv1, first or control, not missing, payload)
 
     @property
@@ -114,7 +119,7 @@ class FrameParser:
         """Bytes that were fed and not parsed yet."""
         return len(self._data) - self._at
 
-    def control_follows(self) -> bool:
+    def is_control_next(self) -> bool:
         """Whether the next thing to parse is a control frame, as far as its first byte tells."""
         if self._in_frame:
             return self._opcode >= _FIRST_CONTROL
@@ -123,28 +128,27 @@ class FrameParser:
     def take_pings_and_pongs(self) -> list[tuple[Opcode, bytes]]:
         """Take the whole Pings and Pongs out of what was fed, also from behind data frames.
 
-        Returns each one's opcode and payload, in order. Everything else keeps its place, and its
-        payload is not looked at: this walks from header to header, up to a Close, a header that
-        breaks a rule, or a frame that has not all come.
+        Returns the opcode and payload of each, in order. Everything else stays in its place, and
+        no other payload is looked at: this walks from header to header, and stops at a Close, at
+        a header that breaks a rule, or at a frame that has not arrived whole.
         """
         if self._in_frame and self._opcode >= _FIRST_CONTROL:
-            return []  # a control frame that is being parsed comes first
+            return []  # the control frame whose header was parsed comes first
         data = self._data
-        at = self._at + self.left if self._in_frame else self._at
-        at = max(at, self._walked)
+        at = max(self._at + self.missing, self._walked)
         kept = []
         kept_from = 0
         taken = []
-        while (sizes := self._measure(at)) is not None and self._is_passable(at):
-            size, length = sizes
-            end = at + size + length
+        while (sizes := _measure(data, at)) is not None and self._is_passable(at):
+            header, length, _ = sizes
+            end = at + header + length
             opcode = data[at] & 0x0F
             if opcode >= _FIRST_CONTROL:
                 if end > len(data):
                     break
-                payload = data[at + size : end]
+                payload = data[at + header : end]
                 if self._masked:
-                    payload = mask(payload, data[at + size - 4 : at + size])
+                    payload = mask(payload, data[at + header - 4 : at + header])
                 taken.append((Opcode(opcode), payload))
                 kept.append(data[kept_from:at])
                 kept_from = end
@@ -157,10 +161,11 @@ class FrameParser:
         return taken
 
     def ends_with_a_frame(self) -> bool:
-        """Whether no frame of what was fed is cut off, whatever else is wrong with them."""
-        at = self._at + self.left if self._in_frame else self._at
-        while (sizes := self._measure(at)) is not None:
-            at += sum(sizes)
+        """Whether the last frame that was fed has arrived whole, whatever else is wrong with it."""
+        at = self._at + self.missing
+        while (sizes := _measure(self._data, at)) is not None:
+            header, length, _ = sizes
+            at += header + length
         return at == len(self._data)
 
     def _is_passable(self, at: int) -> bool:
@@ -175,72 +180,79 @@ class FrameParser:
             return opcode in _KNOWN_OPCODES and not rsv
         return first in (0x80 | Opcode.PING, 0x80 | Opcode.PONG) and second & 0x7F <= MAX_CONTROL
 
-    def _measure(self, at: int) -> tuple[int, int] | None:
-        """Sizes of the header at this place and of its payload; None where they can't be told."""
-        data = self._data
-        if len(data) - at < 2:
-            return None
-        length = data[at + 1] & 0x7F
-        size = 2
-        if length > 125:
-            size += _LONG_LENGTHS[length][0]
-            if len(data) - at < size:
-                return None
-            length = int.from_bytes(data[at + 2 : at + size], "big")
-        return size + (4 if data[at + 1] >= 0x80 else 0), length
-
     def _parse_header(self) -> bool:
-        """Take the next frame's header; False, and nothing taken, while it is incomplete."""
-        data, at = self._data, self._at
+        """Take the next frame's header; False, and nothing is taken, while it is incomplete."""
+        data = self._data
+        at = self._at
         if len(data) - at < 2:
             return False
         # 1. FIN, RSV1-3 and opcode.
-        fin, rsv, opcode = data[at] & 0x80, data[at] & 0x70, data[at] & 0x0F
+        fin = data[at] >= 0x80
+        rsv = data[at] & 0x70
+        opcode = data[at] & 0x0F
         starts_compressed = rsv == 0x40 and opcode in _DATA_OPCODES and self._compressed
-        if rsv and not starts_compressed:  # 5.2: zero where no extension gave them a meaning
+        if rsv and not starts_compressed:  # 5.2: zero unless an extension gives them a meaning
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a reserved bit is set")
-        if opcode not in _KNOWN_OPCODES:
+        if opcode not in _KNOWN_OPCODES:  # 5.2
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"opcode 0x{opcode:X} is reserved")
         # 2. The mask bit.
-        if (data[at + 1] >= 0x80) != self._masked:  # 5.1: every client frame, no server frame
+        if (data[at + 1] >= 0x80) != self._masked:  # 5.1: a client masks, a server does not
             wrong = "is not masked" if self._masked else "is masked"
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, f"the frame {wrong}")
-        # 3. The payload's length, and whether it may be.
-        length = data[at + 1] & 0x7F
-        at += 2
-        if opcode >= _FIRST_CONTROL:
-            if not fin:  # 5.5
-                raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is fragmented")
-            if length > MAX_CONTROL:  # 5.5
-                raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is over 125 bytes")
-        else:
-            if length > 125:
-                size, least = _LONG_LENGTHS[length]
-                if len(data) - at < size:
-                    return False
-                length = int.from_bytes(data[at : at + size], "big")
-                at += size
-                if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
-                    raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
-            room = self._room
-            if rsv:  # deflated, what can't be compressed is longer; inflating has the limit
-                room += 64 + (room >> 6)
-            if length > room:  # 10.4: refused before any memory is taken
-                raise ProtocolError(
-                    CloseCode.TOO_BIG, f"the message is over {self._max_message} bytes"
-                )
-        # 4. The masking key.
-        if self._masked:
-            if len(data) - at < 4:
-                return False
-            self._key = data[at : at + 4]
-            at += 4
-        # 5. The header is whole: from here on the frame is under way.
-        if opcode < _FIRST_CONTROL:
+        # 3. What holds for a control frame.
+        control = opcode >= _FIRST_CONTROL
+        if control and not fin:  # 5.5
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is fragmented")
+        if control and data[at + 1] & 0x7F > MAX_CONTROL:  # 5.5
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame is over 125 bytes")
+        # 4. The payload's length.
+        sizes = _measure(data, at)
+        if sizes is None:
+            return False
+        header, length, least = sizes
+        if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
+        room = self._room
+        if rsv:  # data that can't be compressed gets longer; the limit is kept while inflating
+            room += 64 + (room >> 6)
+        if not control and length > room:  # 10.4: refused before memory is taken for it
+            too_big = f"the message is over {self._max_message} bytes"
+            raise ProtocolError(CloseCode.TOO_BIG, too_big)
+        # 5. The masking key.
+        end = at + header
+        if len(data) < end:
+            return False
+        self._key = data[end - 4 : end] if self._masked else b""
+        # 6. The header is whole: from here on the frame is under way.
+        if not control:
             self._room = self._max_message if fin else room - length
-        self._at, self._opcode, self._fin, self._rsv1 = at, opcode, bool(fin), bool(rsv)
-        self.left, self._in_frame = length, True
+        self._opcode = opcode
+        self._fin = fin
+        self._rsv1 = rsv > 0
+        self._at = end
+        self.missing = length
+        self._in_frame = True
         return True
+
+
+def _measure(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """Sizes of the frame that begins at this place; None until its length has arrived (5.2).
+
+    Bytes of the header with its masking key, bytes of the payload, and how many bytes of payload
+    this form of the length is meant for at least. It is a plain tuple because one is made for
+    every frame.
+    """
+    if len(data) - at < 2:
+        return None
+    key = 4 if data[at + 1] >= 0x80 else 0
+    length = data[at + 1] & 0x7F
+    if length < 126:
+        return 2 + key, length, 0
+    size, least = _LONG_LENGTHS[length]
+    if len(data) - at < 2 + size:
+        return None
+    length = int.from_bytes(data[at + 2 : at + 2 + size], "big")
+    return 2 + size + key, length, least
 
 
 def mask(data: bytes, key: bytes) -> bytes:

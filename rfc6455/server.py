@@ -24,11 +24,12 @@ from http import HTTPStatus
 from typing import Any
 
 from . import handshake
-from .connection import MAX_MESSAGE, Handshake, WebSocket
+from .connection import Handshake, WebSocket
 from .deflate import Deflate, accept_offer
 from .errors import Close, ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
 from .keepalive import SLOWEST_PEER
+from .protocol import MAX_MESSAGE
 from .stream import TLS, Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
@@ -187,7 +188,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         try:
             code, reason = (CloseCode.GOING_AWAY, "") if late else _call(handler, websocket)
             websocket.close(code, reason)
-            reason = websocket.close_reason or websocket.said_reason
+            reason = websocket.close_reason or websocket.sent_reason
             text = f"{websocket.close_code} {ascii(reason) if reason else ''}".rstrip()
             log.info("%s: closed, %s", websocket.peer, text)
         finally:
@@ -467,7 +468,7 @@ class _Wire(io.BufferedIOBase):
         self._stream = stream
 
     def write(self, data: Any) -> int:
-        self._stream.write(bytes(data), wait=True)
+        self._stream.send(bytes(data))
         return len(data)
 
 

@@ -6,6 +6,7 @@ long as the backlog. The lock is never held while the network is waited for. Eve
 the clock looks at the deadlines and wakes a blocked reader or writer by shutting the socket.
 """
 
+import collections
 import contextlib
 import errno
 import math
@@ -110,37 +111,47 @@ class TLS:
             self._object.unwrap()
 
 
+class _Piece(NamedTuple):
+    """A part of the backlog."""
+
+    data: memoryview | bytes
+    awaited: bool  # somebody waits until it is sent
+
+
 class Stream:
-    """A connected socket. One thread at a time may read; any thread may do anything else."""
+    """A connected socket. One thread at a time may read; any thread may do anything else.
+
+    `lock` is held around `put`, and around whatever else has to happen together with it: a change
+    of a connection's state and the frame that belongs to it, for one. No wait happens under it.
+    """
 
     def __init__(self, sock: socket.socket, timeouts: Timeouts, tls: TLS | None = None) -> None:
         """Raises OSError where no thread can be started to watch over its deadlines."""
         sock.settimeout(None)  # the clock ends every wait; a timeout would bind both directions
         with contextlib.suppress(OSError):  # no TCP socket, or the peer is gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock = sock
-        self.tls, self._early = tls, b""
         self.timeouts = timeouts
         self.heard_at = time.monotonic()  # when the peer last sent anything
+        self.lock = threading.Lock()  # around every change of what follows
         self.lost: str | None = None  # why nothing can be read or written any more
-        self._lock = threading.Lock()  # around every change of what follows
-        self._unwritable: str | None = None  # why nothing can be written any more; reading goes on
+        self.failure: str | None = None  # why nothing can be written any more; reading may go on
+        self._sock = sock
+        self._tls = tls
+        self._early = b""  # what came with the end of the TLS handshake
+        self._written = 0  # bytes that were ever put
+        self._handed = 0  # bytes of these that the kernel has taken
+        self._taken = 0  # bytes of these that the peer had taken when it was last looked at
+        self._taken_at = 0.0  # when the peer was last seen to take something
+        self._backlog: collections.deque[_Piece] = collections.deque()
+        self._unawaited = 0  # bytes of the backlog that nobody waits for
+        self._draining = False  # while it is set only the drainer writes to the socket
+        self._progress = threading.Condition(self.lock)  # a piece is sent, or never will be
+        self._ended = False  # FIN follows behind what was put
         self._deadline = math.inf
         self._deadline_reason = ""
         self._patience = 0.0  # seconds from the peer's last progress to the deadline, if it moves
-        self._latest = math.inf  # to which a deadline moves at most
-        self._backlog: list[tuple[memoryview | bytes, bool]] = []  # and whether it was posted
-        self._drained = threading.Condition(self._lock)
-        self._draining = False  # while it is set, only the drainer writes to the socket
-        self._progress_at = 0.0  # when the peer was last seen to take something
-        self._handed = 0  # bytes that the kernel has taken
-        self._taken = 0  # bytes of these that the peer had taken at the last look
-        self._queued = self._sent = 0  # bytes that ever entered and left the backlog
-        self._posted = 0  # bytes of the backlog for which nobody waits
-        self._no_more = self._ended = False  # the last write was announced as such; FIN, too
-        self._fin_follows = False
-        # Of a WebSocket: called at every look, and says when to look again.
-        self.on_look: Callable[[float], float] | None = None
+        self._latest = math.inf  # to which the deadline moves at most
+        self._on_look: Callable[[float], float] | None = None
         try:
             self._entry = clock.watch(self)
         except RuntimeError as error:
@@ -153,11 +164,12 @@ class Stream:
 
         Over TLS they may be more than `size`.
         """
-        if self._early and self.lost is None:  # it came with the end of the TLS handshake
-            data, self._early = self._early, b""
+        if self._early and self.lost is None:
+            data = self._early
+            self._early = b""
             return data
         give_up = None if timeout is None else time.monotonic() + timeout
-        while self.lost is None and not (self.tls and self.tls.ended):
+        while self.lost is None and not (self._tls and self._tls.ended):
             if give_up is not None:
                 left = max(0.0, give_up - time.monotonic())
                 if not self._readable(left):
@@ -166,8 +178,8 @@ class Stream:
                 data = self._sock.recv(size)
                 if data:
                     self.heard_at = time.monotonic()
-                if data and self.tls:
-                    data = self._decrypt(data)
+                if data and self._tls:
+                    data = self._decrypt(self._tls, data)
                     if not data:  # no record is complete yet
                         if timeout == 0:
                             return None
@@ -180,13 +192,13 @@ class Stream:
 
     def shake_hands(self) -> None:
         """The TLS handshake, where there is one. Raises OSError (ssl.SSLError among them)."""
-        if self.tls:
-            self.tls.handshake(self._sock)
-            self._early = self.tls.decrypt(b"")
+        if self._tls:
+            self._tls.handshake(self._sock)
+            self._early = self._tls.decrypt(b"")
 
     def has_unread(self) -> bool:
         """Whether something of the peer's waits in the kernel. Never waits."""
-        with self._lock:
+        with self.lock:
             return self.lost is None and self._readable(0)
 
     def _readable(self, timeout: float) -> bool:
@@ -196,143 +208,174 @@ class Stream:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(math.ceil(timeout * 1000)))
 
-    def _decrypt(self, data: bytes) -> bytes:
-        assert self.tls
-        clear = self.tls.decrypt(data)
-        with contextlib.suppress(ConnectionError):
-            self.write(b"", wait=False, force=True)  # what TLS itself may have to answer
+    def _decrypt(self, tls: TLS, data: bytes) -> bytes:
+        clear = tls.decrypt(data)
+        with self.lock, contextlib.suppress(ConnectionError):
+            self.put(b"")  # what TLS itself may have to answer
         return clear
 
     # Writing
 
-    def write(self, data: bytes, *, wait: bool, last: bool = False, force: bool = False) -> None:
-        """Send `data` as one piece, behind all that was written before.
+    def put(self, data: bytes, *, awaited: bool = False) -> int:
+        """Send `data` as one piece behind all that was put before; where it ends, in bytes.
 
-        With `wait` it returns when the kernel has taken everything; without, at once, and a peer
-        whose backlog would pass MAX_BACKLOG bytes is dropped; only a single piece may be larger.
-        After a `last` write only a `force`d one is allowed. Raises ConnectionError.
+        Never waits: what the kernel does not take now goes to the backlog. A peer whose backlog
+        would pass MAX_BACKLOG bytes is dropped, but a single piece may be larger. Whoever calls
+        `wait_sent` says so with `awaited`: that bounds what it puts, and it is not counted.
+
+        Call it with `lock` held. Raises ConnectionError.
         """
-        with self._lock:
-            broken = self.lost or self._unwritable
-            if broken is not None or (self._no_more and not force):
-                raise ConnectionError(broken or "the connection is closing")
-            if last:
-                self._no_more = True
-            rest = self._send_now(data)
-            if not rest:
-                return
-            if not wait:
-                too_much = self._posted + len(rest) > MAX_BACKLOG
-                if self._posted and (too_much or len(self._backlog) >= _MAX_PIECES):
-                    self._lose(f"read too slowly, {self._posted} bytes wait for it")
-                    raise ConnectionError(self.lost)
-                self._posted += len(rest)
-            self._queued += len(rest)
-            self._backlog.append((rest, not wait))
-            if not self._draining:
-                self._start_drainer()
-            if wait:
-                until = self._queued
-                self._drained.wait_for(lambda: self._sent >= until or self.is_broken)
-                if self._sent < until:
-                    raise ConnectionError(self.lost or self._unwritable)
+        if self.failure is not None or self._ended:
+            raise ConnectionError(self.failure or "the connection is closing")
+        if self._tls:
+            data = self._encrypt(self._tls, data)
+        size = len(data)
+        sent = 0
+        if not self._draining and _DONT_WAIT is not None and data:
+            try:
+                sent = self._sock.send(data, _DONT_WAIT)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._fail_writing(error)
+                raise ConnectionError(self.failure) from error
+            self._handed += sent
+        self._written += size
+        if sent < size:
+            self._queue(memoryview(data)[sent:] if sent else data, awaited)
+        return self._written
+
+    def wait_sent(self, position: int) -> None:
+        """Wait until the kernel has taken everything up to this position.
+
+        Call it without `lock`. Raises ConnectionError where that can't happen any more.
+        """
+        if self._handed >= position:
+            return
+        with self._progress:
+            self._progress.wait_for(lambda: self._handed >= position or self.failure is not None)
+            if self._handed < position:
+                raise ConnectionError(self.failure)
+
+    def send(self, data: bytes) -> None:
+        """Put it, and wait until the kernel has taken it. Raises ConnectionError."""
+        with self.lock:
+            position = self.put(data, awaited=True)
+        self.wait_sent(position)
 
     @property
-    def is_broken(self) -> bool:
-        """Whether nothing can be written any more, because something failed."""
-        return self.lost is not None or self._unwritable is not None
+    def position(self) -> int:
+        """Bytes that were ever put, whether or not the kernel has taken them yet."""
+        return self._written
 
-    def _send_now(self, data: bytes) -> memoryview | bytes:
-        """Hand the kernel what it takes without waiting; the rest, b"" if there is none."""
+    @property
+    def is_draining(self) -> bool:
+        """Whether something waits for the peer to take it."""
+        return self._draining
+
+    def wait_drained(self) -> None:
+        """Wait until nothing waits for the peer, or the stream is lost: set a deadline before."""
+        with self._progress:
+            self._progress.wait_for(lambda: not self._draining)
+
+    def _encrypt(self, tls: TLS, data: bytes) -> bytes:
         try:
-            if self.tls:
-                data = self.tls.encrypt(data)
-            if self._draining or _DONT_WAIT is None or not data:
-                return memoryview(data)
-            sent = self._sock.send(data, _DONT_WAIT)
-            self._handed += sent
-        except BlockingIOError:
-            sent = 0
+            return tls.encrypt(data)
         except OSError as error:
             self._fail_writing(error)
-            raise ConnectionError(self._unwritable) from error
-        return b"" if sent == len(data) else memoryview(data)[sent:]
+            raise ConnectionError(self.failure) from error
+
+    def _queue(self, data: memoryview | bytes, awaited: bool) -> None:
+        """Put into the backlog what the kernel did not take, and see that it is drained."""
+        if not awaited:
+            too_much = self._unawaited + len(data) > MAX_BACKLOG
+            if self._unawaited and (too_much or len(self._backlog) >= _MAX_PIECES):
+                self._lose(f"read too slowly, {self._unawaited} bytes wait for it")
+                raise ConnectionError(self.failure)
+            self._unawaited += len(data)
+        self._backlog.append(_Piece(data, awaited))
+        if not self._draining:
+            self._start_drainer()
 
     def _start_drainer(self) -> None:
         try:
             threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
         except RuntimeError as error:  # too many threads
             self._lose(str(error))
-            raise ConnectionError(self.lost) from error
+            raise ConnectionError(self.failure) from error
         self._draining = True
-        self._progress_at = time.monotonic()
+        self._taken_at = time.monotonic()
         self._peer_took_something()  # what it took before this does not count
         self.look_within(self.timeouts.write_timeout / 8)
 
     def _drain(self) -> None:
         """Send the backlog, waiting for the peer; the thread that lives as long as the backlog."""
         while True:
-            with self._lock:
+            with self.lock:
                 if not self._backlog:
                     self._draining = False
-                    if self._fin_follows:
+                    if self._ended:
                         self._shut(socket.SHUT_WR)
-                    self._drained.notify_all()
+                    self._progress.notify_all()
                     return
-                piece = self._backlog[0][0][:_PIECE]
+                first = self._backlog[0].data[:_PIECE]
             try:
-                sent = self._sock.send(piece)  # no lock: while _draining nobody else sends
+                sent = self._sock.send(first)  # no lock: while _draining nobody else sends
             except OSError as error:
-                with self._lock:
+                with self.lock:
                     self._fail_writing(error)
                 continue
-            with self._lock:
-                if not self.is_broken:
-                    self._handed += sent
-                    self._sent += sent
-                    data, posted = self._backlog[0]
-                    self._posted -= sent if posted else 0
-                    if sent < len(data):
-                        self._backlog[0] = data[sent:], posted
-                    else:
-                        del self._backlog[0]
-                        self._drained.notify_all()
+            with self.lock:
+                if self.failure is None:
+                    self._note_drained(sent)
+
+    def _note_drained(self, sent: int) -> None:
+        """Take what the kernel has taken, at most one piece, out of the backlog."""
+        self._handed += sent
+        data, awaited = self._backlog[0]
+        if not awaited:
+            self._unawaited -= sent
+        if sent < len(data):
+            self._backlog[0] = _Piece(memoryview(data)[sent:], awaited)
+        else:
+            self._backlog.popleft()
+            self._progress.notify_all()
 
     def _fail_writing(self, error: OSError) -> None:
         """The peer takes nothing any more. What it said before may still be unread."""
-        if not self.is_broken:
-            self._unwritable = error.strerror or str(error)
+        if self.failure is None:
+            self.failure = error.strerror or str(error)
+        self._give_up_backlog()
+
+    def _give_up_backlog(self) -> None:
         self._backlog.clear()
-        self._drained.notify_all()
+        self._progress.notify_all()
 
     # The end
 
     def end(self) -> None:
-        """Send FIN behind all that was written: the peer reads everything, then EOF, no reset."""
-        with self._lock:
+        """Send FIN behind all that was put: the peer reads everything, then EOF, and no reset."""
+        with self.lock:
             if self._ended:
                 return
-            self._ended = self._no_more = True
-            if self.tls:
-                self.tls.say_farewell()
-        if self.tls:
-            with contextlib.suppress(ConnectionError):
-                self.write(b"", wait=False, force=True)
-        with self._lock:
-            self._fin_follows = True
+            if self._tls:
+                self._tls.say_farewell()
+                with contextlib.suppress(ConnectionError):
+                    self.put(b"")
+            self._ended = True
             if not self._draining:
                 self._shut(socket.SHUT_WR)
 
     def abort(self, reason: str) -> None:
         """End both directions now; whoever waits for this stream wakes up. Never waits."""
-        with self._lock:
+        with self.lock:
             self._lose(reason)
 
     def close(self) -> None:
         """Release the socket. Call it from the reading side, when nothing more is to be read."""
         self.abort("the connection is closed")
-        with self._lock:
-            self._drained.wait_for(lambda: not self._draining)  # the drainer uses the socket
+        with self._progress:
+            self._progress.wait_for(lambda: not self._draining)  # the drainer uses the socket
             self._sock.close()
         clock.forget(self._entry)
 
@@ -345,33 +388,23 @@ class Stream:
         reads no more slowly than SLOWEST_PEER.
         """
         deadline = time.monotonic() + seconds
-        with self._lock:
-            self._deadline = self._latest = deadline
+        with self.lock:
+            self._deadline = deadline
+            self._latest = deadline
             self._deadline_reason = reason
             self._patience = 0.0
             if patient and self.lost is None:
                 self._patience = seconds
                 self._peer_took_something()  # what it took before this does not count
-                self._latest += (self._written() - self._taken) / SLOWEST_PEER
+                self._latest += (self._written - self._taken) / SLOWEST_PEER
         clock.look_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
 
-    def written(self) -> int:
-        """Bytes that were ever written, whether or not the kernel has taken them yet."""
-        with self._lock:
-            return self._written()
+    def watch(self, on_look: Callable[[float], float]) -> None:
+        """Have the clock call this, too, at each look: it says when to look again, and never waits.
 
-    def _written(self) -> int:
-        return self._handed + self._queued - self._sent
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether something waits for the peer to take it."""
-        return self._draining
-
-    def wait_drained(self) -> None:
-        """Wait until nothing waits for the peer, or the stream is lost: set a deadline before."""
-        with self._lock:
-            self._drained.wait_for(lambda: not self._draining)
+        Both are `time.monotonic()`'s seconds.
+        """
+        self._on_look = on_look
 
     def look_within(self, seconds: float) -> None:
         """Have the clock look in `seconds` at the latest; cheap where it will look anyway."""
@@ -382,10 +415,10 @@ class Stream:
 
     def look(self, now: float) -> float:
         """Called by the clock; never waits. When to look again, in `time.monotonic()`'s seconds."""
-        with self._lock:
+        with self.lock:
             due = self._look_at_waits(now)
-        if self.on_look:
-            due = min(due, self.on_look(now))
+        if self._on_look:
+            due = min(due, self._on_look(now))
         return due
 
     def _look_at_waits(self, now: float) -> float:
@@ -393,7 +426,7 @@ class Stream:
         if self.lost is not None:
             return math.inf
         if (self._draining or self._patience) and self._peer_took_something():
-            self._progress_at = now
+            self._taken_at = now
             if self._patience:
                 self._deadline = min(now + self._patience, self._latest)
         if now >= self._deadline:
@@ -403,11 +436,11 @@ class Stream:
         if self._patience:
             due = min(due, now + self._patience / 4)
         if self._draining:
-            stuck = self.timeouts.write_timeout
-            if now - self._progress_at >= stuck:
-                self._lose(f"took nothing for {stuck:g} s")
+            patience = self.timeouts.write_timeout
+            if now - self._taken_at >= patience:
+                self._lose(f"took nothing for {patience:g} s")
                 return math.inf
-            due = min(due, self._progress_at + stuck, now + stuck / 8)
+            due = min(due, self._taken_at + patience, now + patience / 8)
         return due
 
     def _peer_took_something(self) -> bool:
@@ -425,8 +458,8 @@ class Stream:
     def _lose(self, reason: str) -> None:
         if self.lost is None:
             self.lost = reason
-        self._backlog.clear()
-        self._drained.notify_all()
+            self.failure = self.failure or reason
+        self._give_up_backlog()
         self._shut(socket.SHUT_RDWR)
 
     def _shut(self, how: int) -> None:

@@ -255,7 +255,7 @@ def test_deadline_set_while_the_stream_is_looked_at_is_kept() -> None:
         return math.inf
 
     with stream() as waiting:
-        waiting.on_look = on_look
+        waiting.watch(on_look)
         waiting.look_within(0)
         assert looking.wait(PATIENCE)
         waiting.set_deadline(0.05, "too long")
@@ -269,7 +269,7 @@ def test_deadline_of_a_stream_whose_look_fails_is_kept(caplog: pytest.LogCapture
         raise ZeroDivisionError
 
     with stream() as failing, stream() as other:
-        failing.on_look = on_look
+        failing.watch(on_look)
         failing.look_within(0)
         eventually(lambda: caplog.records)
         failing.set_deadline(0.05, "too long")

@@ -873,9 +873,9 @@ def test_state_is_closing_from_the_first_close_sent_until_tcp_has_ended(role: st
     with meeting(role) as met:
         assert met.state() is State.OPEN
         met.websocket.close(wait=False)
-        assert met.state() is State.CLOSING
+        assert met.state() is State.CLOSE_SENT
         assert met.read_frame() == (0x88, b"\x03\xe8")
-        assert met.state() is State.CLOSING
+        assert met.state() is State.CLOSE_SENT
         met.say(0x88, b"\x03\xe8")
         met.read_eof()
         met.peer.close()
@@ -889,7 +889,7 @@ def test_state_is_closing_from_the_first_close_received_until_tcp_has_ended(role
         met.say(0x88, b"\x03\xe8")
         assert met.read_frame() == (0x88, b"\x03\xe8")
         assert eventually(lambda: met.state() is not State.OPEN)
-        assert met.state() is State.CLOSING
+        assert met.state() is State.CLOSE_EXCHANGED
         met.peer.close()
         met.leave.set()
         assert eventually(lambda: met.state() is State.CLOSED)

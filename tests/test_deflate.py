@@ -41,7 +41,7 @@ from rfc6455 import (
     broadcast,
     connect,
 )
-from rfc6455 import connection as connection_module
+from rfc6455 import protocol as protocol_module
 from rfc6455.deflate import accept_offer, build_offer, check_answer, compress
 from rfc6455.handshake import Extension, parse_extensions
 
@@ -1021,7 +1021,7 @@ def test_server_compresses_a_message_to_many_once_for_each_agreement(
         compressed.append(window_bits)
         return compress(payload, window_bits)
 
-    monkeypatch.setattr(connection_module, "compress", counted)
+    monkeypatch.setattr(protocol_module, "compress", counted)
     websockets: queue.SimpleQueue[WebSocket] = queue.SimpleQueue()
     leave = threading.Event()
 

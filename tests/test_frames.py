@@ -553,7 +553,7 @@ def test_server_frames_are_walked_without_a_key() -> None:
 def test_first_byte_tells_whether_a_control_frame_follows(data: str, follows: bool) -> None:
     parser = FrameParser(masked=True, max_message=1 << 20)
     parser.feed(bytes.fromhex(data))
-    assert parser.control_follows() is follows
+    assert parser.is_control_next() is follows
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ from rfc6455 import (
     connect,
     handshake,
 )
-from rfc6455.connection import Assembler
 from rfc6455.deflate import Inflater, accept_offer, check_answer
 from rfc6455.frames import FrameParser, parse_close
+from rfc6455.protocol import Assembler
 from rfc6455.stream import Stream
 
 LONG = bool(os.environ.get("RUN_LONG"))
@@ -356,26 +356,35 @@ class Pipe(Stream):
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.timeouts = Timeouts()
-        self.tls = None
+        self.lock = threading.Lock()
         self.lost = None
+        self.failure = None
         self.heard_at = time.monotonic()
         self.sent = b""
-        self.ended = self.closed = self.no_more = False
+        self.ended = self.closed = False
+        self.on_look: Callable[[float], float] | None = None
         self._pieces = [piece for piece in reversed(pieces) if piece]
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
         assert not self.closed
         return self._pieces.pop() if self._pieces else b""
 
-    def write(self, data: bytes, *, wait: bool, last: bool = False, force: bool = False) -> None:
+    def put(self, data: bytes, *, awaited: bool = False) -> int:
+        assert self.lock.locked()
         assert not self.closed
-        if self.no_more and not force:
+        if self.ended:
             raise ConnectionError("the connection is closing")
-        self.no_more = self.no_more or last
         self.sent += data
+        return len(self.sent)
+
+    def wait_sent(self, position: int) -> None:
+        assert not self.lock.locked()
+
+    def watch(self, on_look: Callable[[float], float]) -> None:
+        self.on_look = on_look
 
     def end(self) -> None:
-        self.ended = self.no_more = True
+        self.ended = True
 
     def abort(self, reason: str) -> None:
         raise AssertionError(f"aborted: {reason}")
@@ -400,10 +409,7 @@ class Pipe(Stream):
         return False
 
     @property
-    def is_broken(self) -> bool:
-        return False
-
-    def written(self) -> int:
+    def position(self) -> int:
         return len(self.sent)
 
 

@@ -16,6 +16,7 @@ LAYERS = (
     "frames",
     "handshake",
     "deflate",
+    "protocol",
     "keepalive",
     "clock",
     "stream",  # the bytes below the frames

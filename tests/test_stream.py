@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -139,29 +140,32 @@ def test_close_ends_in_bounded_time_though_the_peer_pings_on_and_reads_the_pongs
 
 @both_roles
 @pytest.mark.requirement("5.5.1-6")
-def test_peer_reads_a_close_though_two_threads_begin_to_close_at_once(
+def test_peer_reads_one_close_though_its_own_comes_while_another_thread_closes(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One has said that it closes, and is held up before its Close goes out."""
-    held, go_on = threading.Event(), threading.Event()
+    """That thread is held up between the change of the state and the Close that belongs to it."""
+    held = threading.Event()
+    go_on = threading.Event()
 
     with meeting(role, timeouts=BRISK) as met:
-        set_deadline = met.websocket._set_closing_deadline
+        protocol = met.websocket._protocol
+        close = protocol.close
 
-        def hold_up_the_first(*more: float) -> None:
-            if not held.is_set():
-                held.set()
-                assert go_on.wait(PATIENCE)
-            set_deadline(*more)
+        def close_and_be_held_up(*code_and_reason: Any) -> None:
+            close(*code_and_reason)
+            held.set()
+            assert go_on.wait(PATIENCE)
 
-        monkeypatch.setattr(met.websocket, "_set_closing_deadline", hold_up_the_first)
+        monkeypatch.setattr(protocol, "close", close_and_be_held_up)
         slow = met.spawn(close_at_once, met.websocket)
         assert held.wait(PATIENCE)
         met.say(0x88, b"\x0f\xa0")
-        assert met.read_frame() == (0x88, b"\x0f\xa0")
+        assert met.peer.is_silent()
         go_on.set()
         slow.result()
+        assert met.read_frame() == (0x88, b"\x03\xe8")
         met.read_eof()
+        assert met.outcome().code == 4000
 
 
 @both_roles
@@ -346,7 +350,7 @@ def test_nothing_else_waits_while_a_send_does(role: str) -> None:
     with meeting(role, stand_by, window=SMALL_WINDOW) as met:
         sending = met.spawn(met.websocket.send, bytes(MORE_THAN_KERNELS_BUFFER))
         met.peer.read(2)
-        assert met.spawn(the_rest).result() is State.CLOSING
+        assert met.spawn(the_rest).result() is State.CLOSE_SENT
         assert sending.running
 
 
@@ -646,7 +650,7 @@ def test_close_that_comes_during_a_send_is_answered_behind_the_message(role: str
     with meeting(role, tell, window=65536, timeouts=BRISK) as met:
         met.peer.buffer = met.peer.read(2) + met.peer.buffer
         met.say(0x88, b"\x0f\xa0")
-        assert eventually(lambda: met.state() is State.CLOSING)
+        assert eventually(lambda: met.state() is State.CLOSE_EXCHANGED)
         assert met.read_frame() == (0x82, bytes(MORE_THAN_KERNELS_BUFFER))
         assert met.read_close() == (4000, "")
         assert met.outcome().code == 4000

@@ -95,13 +95,14 @@ def only_lines_are_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """No answer is written before this is set, so that the peer is gone at the first write."""
-    gone, write = threading.Event(), Stream.write
+    gone = threading.Event()
+    send = Stream.send
 
-    def write_late(stream: Stream, *arguments: Any, **options: Any) -> None:
+    def send_late(stream: Stream, data: bytes) -> None:
         assert gone.wait(PATIENCE)
-        write(stream, *arguments, **options)
+        send(stream, data)
 
-    monkeypatch.setattr(Stream, "write", write_late)
+    monkeypatch.setattr(Stream, "send", send_late)
     return gone
 
 
