@@ -10,9 +10,9 @@ at the Close behind it. Left out: sending a message in fragments. Each goes out 
 """
 
 import codecs
-import io
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
+from typing import Generic, TypeVar
 
 from .deflate import Deflate, Inflater, compress
 from .errors import ConnectionClosed, ProtocolError
@@ -29,9 +29,12 @@ from .frames import (
 
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments of a message together (10.4)
 
+_SMALL = 1024  # bytes or characters: so long is a piece of a message that is kept as it came
 _TEXT = Opcode.TEXT
 _CONTINUATION = Opcode.CONTINUATION
 _FIRST_CONTROL = int(Opcode.CLOSE)
+
+Data = TypeVar("Data", str, bytes)
 
 
 class State(Enum):
@@ -311,19 +314,49 @@ def _whole(opcode: int, payload: bytes) -> str | bytes:
         raise _not_utf8() from None
 
 
+class _Pieces(Generic[Data]):
+    """Pieces of a message, to be joined once, when it is complete.
+
+    With a buffer that grows with each piece, an echo of a MiB takes one and a half times as long:
+    the kernel provides its memory anew, page by page. But a list must not hold a million pieces of
+    one byte each, so that small ones are joined at once.
+    """
+
+    def __init__(self, empty: Data) -> None:
+        """`empty` is b"" or "", and says which of the two the pieces are."""
+        self._empty: Data = empty
+        self._pieces: list[Data] = []
+        self._small: list[Data] = []  # that follow upon these, and become one of them together
+
+    def add(self, piece: Data) -> None:
+        if len(piece) < _SMALL:
+            if piece:
+                self._small.append(piece)
+            if len(self._small) < _SMALL:
+                return
+            piece = self._empty
+        if self._small:
+            self._pieces.append(self._empty.join(self._small))
+            self._small.clear()
+        self._pieces.append(piece)
+
+    def join(self) -> Data:
+        return self._empty.join(self._pieces + self._small)
+
+
 class _Binary:
     """A binary message that comes in pieces."""
 
     def __init__(self) -> None:
         self.size = 0  # bytes so far
-        self._pieces = io.BytesIO()
+        self._pieces = _Pieces(b"")
 
     def add(self, data: bytes, last: bool) -> None:
         self.size += len(data)
-        self._pieces.write(data)
+        self._pieces.add(data)
 
     def value(self) -> bytes:
-        return self._pieces.getvalue()
+        return self._pieces.join()
 
 
 class _Text:
@@ -334,7 +367,7 @@ class _Text:
 
     def __init__(self) -> None:
         self.size = 0  # bytes so far
-        self._pieces = io.StringIO()
+        self._pieces = _Pieces("")
         self._begun = b""  # of a character that ends in the next piece
 
     def add(self, data: bytes, last: bool) -> None:
@@ -349,10 +382,10 @@ class _Text:
         # Half of a surrogate pair has three bytes. Python's decoder waits for the third.
         if self._begun[:1] == b"\xed" and self._begun[1:] >= b"\xa0":
             raise _not_utf8()
-        self._pieces.write(text)
+        self._pieces.add(text)
 
     def value(self) -> str:
-        return self._pieces.getvalue()
+        return self._pieces.join()
 
 
 def _not_utf8() -> ProtocolError:
