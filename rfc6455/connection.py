@@ -22,7 +22,7 @@ from .deflate import Deflate
 from .errors import ConnectionClosed
 from .frames import CloseCode
 from .keepalive import Keepalive, Verdict
-from .protocol import MAX_MESSAGE, Protocol, State, build_message
+from .protocol import MAX_MESSAGE, Protocol, State
 from .stream import Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
@@ -42,6 +42,7 @@ _QUIET = 0.3  # seconds
 _DISCARD_TIME = 20.0  # seconds that a peer may take to stop sending,
 _MAX_DISCARDED = 64 << 20  # and bytes that it may send meanwhile
 _TOO_LONG = "the closing handshake took too long"
+_OPEN = State.OPEN  # looked at for every message, for which a name of its own is faster
 
 
 class Handshake(NamedTuple):
@@ -163,7 +164,7 @@ class WebSocket:
     def _parse(self) -> str | bytes | None:
         """The next message of the bytes at hand, or None; control frames before it are handled."""
         message = self._protocol.next_message()
-        if self._protocol.has_data_to_send or self._protocol.state is not State.OPEN:
+        if self._protocol.has_data_to_send or self._protocol.state is not _OPEN:
             self._follow()
         return message
 
@@ -418,13 +419,11 @@ def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
             raise ValueError("a client can't broadcast: it masks each frame anew (5.1)")
         deflate = websocket.deflate
         if deflate not in framed:
-            framed[deflate] = b"".join(
-                build_message(message, is_client=False, deflate=deflate) for message in messages
-            )
+            framed[deflate] = b"".join(map(protocol.build_message, messages))
         # One Python call for each connection: `_send_frames` would be two more.
         try:
             with websocket._lock:
-                if protocol.state is State.OPEN:
+                if protocol.state is _OPEN:
                     websocket._stream.put(framed[deflate])
         except ConnectionError:
             pass  # whoever receives from it learns of it

@@ -30,8 +30,9 @@ from .frames import (
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments of a message together (10.4)
 
 _SMALL = 1024  # bytes or characters: so long is a piece of a message that is kept as it came
-_TEXT = Opcode.TEXT
-_CONTINUATION = Opcode.CONTINUATION
+_CONTINUATION = int(Opcode.CONTINUATION)
+_TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
 _FIRST_CONTROL = int(Opcode.CLOSE)
 
 Data = TypeVar("Data", str, bytes)
@@ -55,6 +56,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
+_OPEN = State.OPEN  # looked at for every message, for which a name of its own is faster
 # The states in which the peer's frames are looked at. A tuple: `in` finds its members by identity.
 _RECEIVING = (State.OPEN, State.CLOSE_SENT)
 
@@ -87,6 +89,11 @@ class Protocol:
         self.pongs = 0  # how many Pongs have come
         self.is_client = is_client
         self._deflate = deflate
+        self._window_bits = 0  # of what this side compresses, where it does
+        if deflate:
+            self._window_bits = (
+                deflate.client_max_window_bits if is_client else deflate.server_max_window_bits
+            )
         self._lock = lock or nullcontext()
         inflater = Inflater.for_side(deflate, is_client=is_client) if deflate else None
         self._frames = FrameParser(
@@ -213,11 +220,23 @@ class Protocol:
     # What is to be sent (6.1)
 
     def build_message(self, message: str | bytes | bytearray | memoryview) -> bytes:
-        """One message as a frame, text from str and binary data from the others. Any thread.
+        """One message as a frame (6.1): text from str, binary data from the others. Any thread.
 
-        Raises UnicodeEncodeError for a lone surrogate, TypeError for what is neither.
+        It is compressed if that was agreed on and makes it smaller (RFC 7692, 6.1). Raises
+        UnicodeEncodeError for a lone surrogate, TypeError for what is neither text nor bytes.
         """
-        return build_message(message, is_client=self.is_client, deflate=self._deflate)
+        if isinstance(message, str):
+            opcode = _TEXT
+            payload = message.encode()
+        else:
+            opcode = _BINARY
+            # memoryview refuses what bytes() would take for a count: bytes(5) are five zeros.
+            payload = message if isinstance(message, bytes) else bytes(memoryview(message))
+        if self._deflate and len(payload) >= self._deflate.least:
+            smaller = compress(payload, self._window_bits)
+            if smaller is not None and len(smaller) < len(payload):
+                return build_frame(opcode, smaller, masked=self.is_client, rsv1=True)
+        return build_frame(opcode, payload, masked=self.is_client)
 
     def build_ping(self, payload: bytes = b"") -> bytes:
         """A Ping as a frame (5.5.2). Any thread. Raises ValueError for more than 125 bytes."""
@@ -230,7 +249,7 @@ class Protocol:
 
         Raises ConnectionClosed: 5.5.1 forbids any data behind our Close.
         """
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             reason = self.close_reason or "the connection is closing"
             raise ConnectionClosed(self.close_code, reason)
         return self.data_to_send() + frames if self._to_send else frames
@@ -390,28 +409,3 @@ class _Text:
 
 def _not_utf8() -> ProtocolError:
     return ProtocolError(CloseCode.INVALID_DATA, "the text is not UTF-8")
-
-
-def build_message(
-    message: str | bytes | bytearray | memoryview,
-    *,
-    is_client: bool,
-    deflate: Deflate | None = None,
-) -> bytes:
-    """One message as a frame: masked if a client sends it, compressed if that makes it smaller.
-
-    Raises UnicodeEncodeError for a lone surrogate, TypeError for what is neither text nor bytes.
-    """
-    if isinstance(message, str):
-        opcode = Opcode.TEXT
-        payload = message.encode()
-    else:
-        opcode = Opcode.BINARY
-        # memoryview refuses what bytes() would take for a count: bytes(5) are five zeros.
-        payload = message if isinstance(message, bytes) else bytes(memoryview(message))
-    if deflate and len(payload) >= deflate.least:
-        bits = deflate.client_max_window_bits if is_client else deflate.server_max_window_bits
-        smaller = compress(payload, bits)
-        if smaller is not None and len(smaller) < len(payload):
-            return build_frame(opcode, smaller, masked=is_client, rsv1=True)
-    return build_frame(opcode, payload, masked=is_client)
