@@ -119,9 +119,10 @@ def measure(scenario: Scenario, peer: Peer, timing: Timing) -> Result:
         answer = measure_once(scenario, peer, timing)
         fault = answer.get("fault", "")
         joined = answer.get("joined", False)
+        died_joining = fault.startswith("died") and not joined
         if fault:
-            faults.append(fault if joined else f"{fault} (while clients joined)")
-        if joined or not fault.startswith("died"):
+            faults.append(f"{fault} (while clients joined)" if died_joining else fault)
+        if not died_joining:
             break
     value = answer[scenario.result_key] if joined else None
     if fault and (value == 0 or scenario.load == "idle"):
