@@ -1,20 +1,19 @@
-"""What the benchmark needs of the machine: its own packages, compiled programs, a description.
+"""What the benchmarks need of the machine: an interpreter, the peers' packages, compiled programs.
 
 Everything made here lies in `.venv` and `.build` beside this file and is kept between runs.
-Nothing is installed outside them, and what cannot be had is left out by name, not fatal; only
-the load generator must be built.
+Nothing is installed outside of them. A peer that cannot be had is left out with a reason; only the
+load generator must be built.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import resource
 import shutil
 import subprocess
 import sys
-import venv
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,45 +22,105 @@ PROJECT = HERE.parent
 PEERS = HERE / "peers"
 BUILD = HERE / ".build"
 VENV = HERE / ".venv"
-PYTHON = VENV / "bin" / "python"
+VENV_PYTHON = VENV / "bin" / "python"
 LOAD = BUILD / "load"
 GO_LIBRARY = Path("/usr/share/gocode")  # where Debian's Go packages are
-PACKAGES = ("aiohttp", "flask-sock", "simple-websocket", "socketify", "websocket-server")
+GORILLA = "golang-github-gorilla-websocket-dev"  # the Debian package of gorilla/websocket
+OLDEST_PYTHON = (3, 11)
 BUILD_SECONDS = 300.0
+PROBE_SECONDS = 20.0
+
+# Prints the version, and how the interpreter was built as far as sysconfig tells. Debian's package
+# is built with profile-guided optimization by rules of its own: it passes no flag to `configure`,
+# and it removes the compiler's flag from sysconfig, where all other builds with GCC have it.
+PROBE = """
+import platform, sysconfig
+arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+generate = sysconfig.get_config_var("PGO_PROF_GEN_FLAG")
+use = sysconfig.get_config_var("PGO_PROF_USE_FLAG")
+print(platform.python_version())
+print(platform.python_implementation())
+print("yes" if "--enable-optimizations" in arguments or (generate and not use) else "no")
+"""
 
 
 class Unavailable(Exception):
-    """Something is not here; the text says what, and what to install."""
+    """Something is missing; the text says what, and what to install."""
 
 
-def prepare() -> None:
-    """Make the environment and the load generator, and let children open many files."""
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that can run the servers."""
+
+    path: str
+    version: str
+    implementation: str
+    optimized: bool
+
+    def __str__(self) -> str:
+        how = "with" if self.optimized else "WITHOUT"
+        return f"{self.implementation} {self.version}, built {how} optimizations"
+
+
+def prepare(python: str | None) -> Interpreter:
+    """Build the load generator and let child processes open many files; returns the interpreter
+    that runs the servers: `python`, or an optimized one where the machine has one."""
     if sys.platform != "linux":
         raise Unavailable("the load generator needs Linux (epoll and /proc)")
     BUILD.mkdir(exist_ok=True)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    make_venv()
     build_load_generator()
+    interpreter = probe(python) if python else choose_interpreter()
+    if interpreter is None:
+        raise Unavailable(f"{python} does not run, or is older than Python 3.11")
+    return interpreter
 
 
-def make_venv() -> None:
+def choose_interpreter() -> Interpreter | None:
+    """The first optimized one of the system's, PATH's and this one; else this one."""
+    for path in ("/usr/bin/python3", shutil.which("python3"), sys.executable):
+        found = probe(path) if path else None
+        if found and found.optimized:
+            return found
+    return probe(sys.executable)
+
+
+def probe(path: str) -> Interpreter | None:
+    """None if it does not run or is too old."""
+    try:
+        done = subprocess.run(
+            [path, "-c", PROBE], capture_output=True, text=True, check=True, timeout=PROBE_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    version, implementation, optimized = done.stdout.split()
+    major, minor, _ = version.split(".", 2)
+    if (int(major), int(minor)) < OLDEST_PYTHON:
+        return None
+    return Interpreter(path, version, implementation, optimized == "yes")
+
+
+def make_venv(interpreter: Interpreter) -> None:
+    """An environment of that interpreter with the peers' packages; kept until either changes."""
     requirements = HERE / "requirements.txt"
-    made_from = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    made_from = f"{interpreter.path} {interpreter.version}\n{requirements.read_text()}"
     stamp = VENV / "made-from"
     if stamp.exists() and stamp.read_text() == made_from:
         return
     print("Installing the peers into benchmarks/.venv ...", flush=True)
-    venv.create(VENV, with_pip=True, clear=True)
-    command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*command, "-r", str(requirements)]).returncode != 0:
-        # One that cannot be had must not cost all the others.
-        wanted = [line for line in requirements.read_text().splitlines() if line[:1] not in "#"]
-        for requirement in wanted:
-            if subprocess.run([*command, requirement]).returncode != 0:
-                print(f"Could not install {requirement}; what needs it is left out.", flush=True)
-        return  # no stamp: the next run tries again
-    stamp.write_text(made_from)
+    if subprocess.run([interpreter.path, "-m", "venv", "--clear", str(VENV)]).returncode != 0:
+        print("Could not make it (Debian: python3-venv); the peers in Python are left out.")
+        return
+    pip = [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    complete = True
+    for line in requirements.read_text().splitlines():
+        # One by one: a package that cannot be had must not cost all the others.
+        if line and not line.startswith("#") and subprocess.run([*pip, line]).returncode != 0:
+            print(f"Could not install {line}; a peer that needs it is left out.", flush=True)
+            complete = False
+    if complete:
+        stamp.write_text(made_from)
 
 
 def build_load_generator() -> None:
@@ -75,15 +134,16 @@ def build_load_generator() -> None:
     subprocess.run(command, check=True, timeout=BUILD_SECONDS)
 
 
-def build_go(name: str) -> Path:
-    """Compile one of the Go peers from Debian's packages, with no network."""
-    source, program = PEERS / f"{name}.go", BUILD / name
+def build_go(name: str) -> None:
+    """Compile one of the Go peers against Debian's packages, without the network."""
+    source = PEERS / f"{name}.go"
+    program = BUILD / name
     if shutil.which("go") is None:
         raise Unavailable("Go is not installed (Debian: golang-go)")
     if not (GO_LIBRARY / "src/github.com/gorilla/websocket").is_dir():
-        raise Unavailable("install Debian's golang-github-gorilla-websocket-dev")
+        raise Unavailable(f"gorilla/websocket is not installed (Debian: {GORILLA})")
     if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
-        return program
+        return
     settings = {"GO111MODULE": "off", "GOPATH": str(GO_LIBRARY), "GOPROXY": "off", "GOFLAGS": ""}
     built = subprocess.run(
         ["go", "build", "-o", str(program), str(source)],
@@ -94,59 +154,49 @@ def build_go(name: str) -> Path:
     )
     if built.returncode != 0:
         raise Unavailable(f"go build failed: {built.stderr.strip().splitlines()[-1:]}")
-    return program
 
 
-def require_module(module: str, hint: str) -> None:
-    """Import it in the environment: an installed package may still lack a library."""
-    tried = subprocess.run([str(PYTHON), "-c", f"import {module}"], capture_output=True, text=True)
+def require_module(module: str) -> None:
+    """Import it in the environment: an installed package may still lack a system library."""
+    if not VENV_PYTHON.exists():
+        raise Unavailable("there is no virtual environment (Debian: python3-venv)")
+    command = [str(VENV_PYTHON), "-c", f"import {module}"]
+    tried = subprocess.run(command, capture_output=True, text=True)
     if tried.returncode != 0:
         last = (tried.stderr.strip().splitlines() or ["unknown reason"])[-1]
-        reason = last.replace(str(HERE), "benchmarks")
-        raise Unavailable(f"{hint} ({reason})" if hint else reason)
-
-
-def require_file(name: str) -> Path:
-    path = PROJECT / name
-    if not path.exists():
-        raise Unavailable(f"{name} is not there")
-    return path
+        raise Unavailable(last.replace(str(HERE), "benchmarks"))
 
 
 def first_line(*command: str) -> str:
+    """What a command prints first; nothing if it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     lines = done.stdout.strip().splitlines()
     return lines[0] if done.returncode == 0 and lines else ""
 
 
-def describe_machine() -> dict[str, object]:
-    """What a reader must know to judge the figures; no names or paths of this machine."""
-    model = ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
+def describe_machine(interpreter: Interpreter) -> dict[str, str]:
+    """What a reader must know to judge the results; without names or paths of this machine."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    question = (
-        "import importlib.metadata as m\n"
-        f"print(*(f'{{p}} {{m.version(p)}}' for p in {('websockets', *PACKAGES)!r}), sep=', ')"
-    )
-    gorilla = first_line(
-        "dpkg-query", "-W", "-f", "${Version}", "golang-github-gorilla-websocket-dev"
-    )
+    pins = (HERE / "requirements.txt").read_text().splitlines()[1:]
+    gorilla = first_line("dpkg-query", "-W", "-f", "${Version}", GORILLA)
+    go = first_line("go", "version").removeprefix("go version ")
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": model or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory / 2**30),
-        "kernel": platform.release(),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "go": first_line("go", "version").removeprefix("go version "),
-        "gorilla": gorilla,
-        "packages": first_line(str(PYTHON), "-c", question),
-        "commit": first_line("git", "-C", str(PROJECT), "describe", "--always", "--dirty"),
-        "load_before": round(os.getloadavg()[0], 2),
+        "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Commit": first_line("git", "-C", str(PROJECT), "describe", "--always", "--dirty"),
+        "Python": str(interpreter),
+        "CPU": f"{models[0] if models else platform.machine()}, {cores} cores",
+        "Memory": f"{memory / 2**30:.0f} GiB",
+        "Kernel": f"Linux {platform.release()}",
+        "Load average before": f"{os.getloadavg()[0]:.2f}",
+        "Packages": ", ".join(pin.replace("==", " ") for pin in pins),
+        "Go": f"{go}, gorilla/websocket {gorilla}" if go else "not installed",
     }

@@ -3,7 +3,7 @@
 import asyncio
 
 from aiohttp import WSMsgType, web
-from common import HOST, announce, chat_message, wants_chat
+from common import HOST, announce, chat_message
 
 clients: set[web.WebSocketResponse] = set()
 
@@ -49,5 +49,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    wants_chat()  # both are served, each on its path
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""What all the Python peers share: which of the two servers to be, and the chat's JSON."""
+"""What the peers in Python share: which of the two servers to be, and the chat's JSON."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ FIELDS = ("email", "username", "message")
 
 
 def wants_chat() -> bool:
-    """Every peer is started as `PEER.py chat` or `PEER.py echo`."""
+    """Whether it was started as `PEER.py chat`, and not as `PEER.py echo`."""
     return sys.argv[1] == "chat"
 
 

@@ -1,13 +1,13 @@
-"""The floor: the chat's and the echo's system calls on bare sockets, and nothing else.
+"""The floor: the chat's system calls on bare sockets, and nothing else.
 
-What remains when everything is left out that makes a server: no frame is read, nothing is
-unmasked, checked, decoded, logged or numbered, nobody is ever pinged or dropped. It counts the
-frames of one receive by their length and sends each client as many frames that it made once,
-of the length that chat_server.py's have; the same way and order, one non-blocking write for a
-client and batch. A server on these sockets in Python cannot be faster than this by much, so
-what it loses against it is what its features cost.
+This is what remains when everything is left out that makes a server: no frame is read, nothing is
+unmasked, checked, decoded, stored or numbered, and nobody is ever pinged or dropped. It counts the
+frames of one receive by their length and sends each client as many frames that it made once, of
+the length that chat_server.py's have, with one non-blocking write for each client and batch. A
+server in Python cannot be much faster on these sockets, so what ours loses against the floor is
+what its features cost.
 
-One thread and epoll stand for a thread per connection: no lock is handed over either.
+One thread with epoll stands for a thread per connection: no lock is handed over either.
 """
 
 import base64
@@ -16,12 +16,11 @@ import json
 import select
 import socket
 
-from common import HOST, announce, wants_chat
+from common import HOST, announce
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-CLOSE = 0x88  # a final frame with opcode 8
-MESSAGE_BYTES = 100  # of the load generator's chat message
-RECEIVE_BYTES = 256 << 10  # a batch, or a good part of a large message
+RECEIVE_BYTES = 256 << 10
+CLIENT_FRAME_BYTES = 2 + 4 + 100  # header, masking key, the load generator's chat message
 CHAT_MESSAGE = json.dumps(
     {
         "email": "bench@example.org",
@@ -32,7 +31,6 @@ CHAT_MESSAGE = json.dumps(
     }
 ).encode()
 CHAT_FRAME = b"\x81\x7e" + len(CHAT_MESSAGE).to_bytes(2, "big") + CHAT_MESSAGE
-CLIENT_FRAME_BYTES = 2 + 4 + MESSAGE_BYTES
 
 
 def upgrade(request: bytes) -> bytes:
@@ -44,8 +42,8 @@ def upgrade(request: bytes) -> bytes:
     )
 
 
-def write(client: socket.socket, data: bytes | memoryview) -> None:
-    """What the kernel does not take at once is written blocking: nobody here is stuck."""
+def write(client: socket.socket, data: bytes) -> None:
+    """What the kernel does not take at once is written blocking, as every client here reads."""
     try:
         sent = client.send(data, socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -59,27 +57,23 @@ class Chat:
 
     def __init__(self) -> None:
         self.clients: dict[int, socket.socket] = {}
-        self.rest: dict[int, int] = {}  # bytes of a frame that has not come whole
+        self.rest: dict[int, int] = {}  # bytes of a frame that is not complete
         self.waiting = 0  # frames
 
     def join(self, client: socket.socket) -> None:
+        client.sendall(upgrade(client.recv(RECEIVE_BYTES)))
         self.clients[client.fileno()] = client
         self.rest[client.fileno()] = 0
 
-    def leave(self, client: socket.socket) -> None:
-        del self.clients[client.fileno()]
-
-    def take(self, client: socket.socket, data: bytes) -> bool:
-        """False when the client says Close."""
-        number = client.fileno()
-        if not self.rest[number] and data[0] == CLOSE:
-            return False
+    def read(self, number: int) -> None:
+        data = self.clients[number].recv(RECEIVE_BYTES)
+        if not data:
+            self.clients.pop(number).close()
         count, self.rest[number] = divmod(self.rest[number] + len(data), CLIENT_FRAME_BYTES)
         self.waiting += count
-        return True
 
     def flush(self) -> None:
-        """Everything that came, from whichever senders, in one write for each client."""
+        """Everything that came, in one write for each client."""
         if self.waiting:
             batch = CHAT_FRAME * self.waiting
             self.waiting = 0
@@ -87,69 +81,13 @@ class Chat:
                 write(client, batch)
 
 
-class Echo:
-    """Unmasks the first frame of each length, and sends it again for every one that follows."""
-
-    def __init__(self) -> None:
-        self.length: dict[int, int] = {}
-        self.rest: dict[int, int] = {}
-        self.first: dict[int, bytearray] = {}
-        self.answers: dict[int, bytes] = {}
-
-    def join(self, client: socket.socket) -> None:
-        self.rest[client.fileno()] = 0
-
-    def leave(self, client: socket.socket) -> None:
-        del self.rest[client.fileno()]
-
-    def take(self, client: socket.socket, data: bytes) -> bool:
-        """False when the client says Close."""
-        number = client.fileno()
-        if not self.rest[number]:
-            if data[0] == CLOSE:
-                return False
-            self.length[number] = frame_length(data)
-            self.first[number] = bytearray()
-        length = self.length[number]
-        if length not in self.answers:
-            self.first[number] += data
-            if len(self.first[number]) >= length:
-                self.answers[length] = unmasked(self.first[number][:length])
-        count, self.rest[number] = divmod(self.rest[number] + len(data), length)
-        if count:
-            answer = self.answers[length]
-            write(client, answer if count == 1 else answer * count)
-        return True
-
-    def flush(self) -> None:
-        """Nothing waits: each connection is answered by itself."""
-
-
-def frame_length(data: bytes) -> int:
-    length = data[1] & 127
-    if length < 126:
-        return 6 + length
-    size = 2 if length == 126 else 8
-    return 6 + size + int.from_bytes(data[2 : 2 + size], "big")
-
-
-def unmasked(frame: bytearray) -> bytes:
-    length = frame[1] & 127
-    header = 2 if length < 126 else 4 if length == 126 else 10
-    mask, payload = frame[header : header + 4], frame[header + 4 :]
-    key = int.from_bytes((mask * (len(payload) // 4 + 1))[: len(payload)])
-    plain = (int.from_bytes(payload) ^ key).to_bytes(len(payload))
-    return bytes([frame[0], length]) + bytes(frame[2:header]) + plain
-
-
 def main() -> None:
     listener = socket.create_server((HOST, 0), backlog=128)
     announce(listener.getsockname()[1])
-    service: Chat | Echo = Chat() if wants_chat() else Echo()
+    chat = Chat()
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     upgrading: dict[int, socket.socket] = {}
-    clients: dict[int, socket.socket] = {}
     while True:
         for number, _ in poll.poll():
             if number == listener.fileno():
@@ -158,20 +96,10 @@ def main() -> None:
                 upgrading[client.fileno()] = client
                 poll.register(client, select.EPOLLIN)
             elif number in upgrading:
-                client = upgrading.pop(number)
-                client.sendall(upgrade(client.recv(RECEIVE_BYTES)))
-                clients[number] = client
-                service.join(client)
+                chat.join(upgrading.pop(number))
             else:
-                client = clients[number]
-                data = client.recv(RECEIVE_BYTES)
-                if not data or not service.take(client, data):
-                    poll.unregister(client)
-                    service.leave(clients.pop(number))
-                    if data:
-                        client.sendall(b"\x88\x00")
-                    client.close()
-        service.flush()
+                chat.read(number)
+        chat.flush()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	buffered  = 512 // messages; the benchmark never has more outstanding, so none is dropped
+	buffered  = 512 // messages; the benchmark has no more in flight, so no client is dropped
 	writeWait = 10 * time.Second
 	pongWait  = 60 * time.Second
 	pingEvery = pongWait * 9 / 10

@@ -1,7 +1,7 @@
-// The shape of the Simple Chat that many learn WebSocket in Go with: a map of clients that
-// everyone writes to, a channel, and one goroutine that sends each message to each client. Its
-// faults are part of the shape and stay: nothing guards the map, which the handlers and the
-// broadcaster share, so under load the runtime ends it ("fatal error: concurrent map writes").
+// The shape of the Simple Chat with which many learn WebSocket in Go: a map of clients, a channel,
+// and one goroutine that sends each message to each client. Its faults belong to the shape and stay:
+// nothing guards the map, which the handlers and the broadcaster share, so Go's runtime may end it
+// at any time ("fatal error: concurrent map writes").
 package main
 
 import (

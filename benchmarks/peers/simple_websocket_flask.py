@@ -1,4 +1,4 @@
-"""simple-websocket on Flask-Sock and Flask's threaded server: two threads a connection."""
+"""simple-websocket on Flask-Sock and Flask's threaded server: two threads for each connection."""
 
 import threading
 
@@ -43,7 +43,7 @@ class QuietHandler(WSGIRequestHandler):
     disable_nagle_algorithm = True
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """No line for each request: the other peers write none."""
+        """Print nothing, as the other peers do."""
 
 
 def main() -> None:

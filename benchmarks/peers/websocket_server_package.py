@@ -1,6 +1,6 @@
 """The websocket-server package: a thread per connection on the standard library's socketserver.
 
-It reads no binary messages, so the echoes of 64 KB and 1 MB leave it out.
+It reads no binary messages, so it is left out of the 1-MB echo.
 """
 
 from typing import Any
