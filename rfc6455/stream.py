@@ -31,7 +31,7 @@ MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
 # Pieces that may wait: each takes hundreds of bytes beside its own, which for a pong are two.
 _MAX_PIECES = 8192
 _PIECE = 65536  # bytes that the drainer hands to the kernel at once
-_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", None)  # Windows has none: its backlog does all
+DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none: its backlog does all
 
 
 class Timeouts(NamedTuple):
@@ -138,12 +138,15 @@ class Stream:
         self._sock = sock
         self._tls = tls
         self._early = b""  # what came with the end of the TLS handshake
-        self._written = 0  # bytes that were ever put
-        self._handed = 0  # bytes of these that the kernel has taken
+        # What `broadcast` uses in place of `put`, with `lock` held, to save a call for each client:
+        # the socket, while bytes may go straight to it, and the count of those that did.
+        self.direct: socket.socket | None = None
+        self.handed = 0  # bytes that the kernel has ever taken
         self._taken = 0  # bytes of these that the peer had taken when it was last looked at
         self._taken_at = 0.0  # when the peer was last seen to take something
         self._backlog: collections.deque[_Piece] = collections.deque()
-        self._unawaited = 0  # bytes of the backlog that nobody waits for
+        self._waiting = 0  # bytes of the backlog
+        self._unawaited = 0  # bytes of these that nobody waits for
         self._draining = False  # while it is set only the drainer writes to the socket
         self._progress = threading.Condition(self.lock)  # a piece is sent, or never will be
         self._ended = False  # FIN follows behind what was put
@@ -152,6 +155,7 @@ class Stream:
         self._patience = 0.0  # seconds from the peer's last progress to the deadline, if it moves
         self._latest = math.inf  # to which the deadline moves at most
         self._on_look: Callable[[float], float] | None = None
+        self._set_direct()
         try:
             self._entry = clock.watch(self)
         except RuntimeError as error:
@@ -229,32 +233,30 @@ class Stream:
             raise ConnectionError(self.failure or "the connection is closing")
         if self._tls:
             data = self._encrypt(self._tls, data)
-        size = len(data)
         sent = 0
-        if not self._draining and _DONT_WAIT is not None and data:
+        if not self._draining and DONT_WAIT and data:
             try:
-                sent = self._sock.send(data, _DONT_WAIT)
+                sent = self._sock.send(data, DONT_WAIT)
             except BlockingIOError:
                 pass
             except OSError as error:
                 self._fail_writing(error)
                 raise ConnectionError(self.failure) from error
-            self._handed += sent
-        self._written += size
-        if sent < size:
+            self.handed += sent
+        if sent < len(data):
             self._queue(memoryview(data)[sent:] if sent else data, awaited)
-        return self._written
+        return self.handed + self._waiting
 
     def wait_sent(self, position: int) -> None:
         """Wait until the kernel has taken everything up to this position.
 
         Call it without `lock`. Raises ConnectionError where that can't happen any more.
         """
-        if self._handed >= position:
+        if self.handed >= position:
             return
         with self._progress:
-            self._progress.wait_for(lambda: self._handed >= position or self.failure is not None)
-            if self._handed < position:
+            self._progress.wait_for(lambda: self.handed >= position or self.failure is not None)
+            if self.handed < position:
                 raise ConnectionError(self.failure)
 
     def send(self, data: bytes) -> None:
@@ -266,7 +268,8 @@ class Stream:
     @property
     def position(self) -> int:
         """Bytes that were ever put, whether or not the kernel has taken them yet."""
-        return self._written
+        with self.lock:
+            return self.handed + self._waiting
 
     @property
     def is_draining(self) -> bool:
@@ -294,8 +297,14 @@ class Stream:
                 raise ConnectionError(self.failure)
             self._unawaited += len(data)
         self._backlog.append(_Piece(data, awaited))
+        self._waiting += len(data)
         if not self._draining:
             self._start_drainer()
+
+    def _set_direct(self) -> None:
+        plain = self._tls is None and DONT_WAIT != 0
+        free = not self._draining and not self._ended and self.failure is None
+        self.direct = self._sock if plain and free else None
 
     def _start_drainer(self) -> None:
         try:
@@ -304,6 +313,7 @@ class Stream:
             self._lose(str(error))
             raise ConnectionError(self.failure) from error
         self._draining = True
+        self._set_direct()
         self._taken_at = time.monotonic()
         self._peer_took_something()  # what it took before this does not count
         self.look_within(self.timeouts.write_timeout / 8)
@@ -314,6 +324,7 @@ class Stream:
             with self.lock:
                 if not self._backlog:
                     self._draining = False
+                    self._set_direct()
                     if self._ended:
                         self._shut(socket.SHUT_WR)
                     self._progress.notify_all()
@@ -331,7 +342,8 @@ class Stream:
 
     def _note_drained(self, sent: int) -> None:
         """Take what the kernel has taken, at most one piece, out of the backlog."""
-        self._handed += sent
+        self.handed += sent
+        self._waiting -= sent
         data, awaited = self._backlog[0]
         if not awaited:
             self._unawaited -= sent
@@ -348,6 +360,8 @@ class Stream:
         self._give_up_backlog()
 
     def _give_up_backlog(self) -> None:
+        """Nothing more can be written: whoever waits for it is told."""
+        self._set_direct()
         self._backlog.clear()
         self._progress.notify_all()
 
@@ -363,6 +377,7 @@ class Stream:
                 with contextlib.suppress(ConnectionError):
                     self.put(b"")
             self._ended = True
+            self._set_direct()
             if not self._draining:
                 self._shut(socket.SHUT_WR)
 
@@ -396,7 +411,7 @@ class Stream:
             if patient and self.lost is None:
                 self._patience = seconds
                 self._peer_took_something()  # what it took before this does not count
-                self._latest += (self._written - self._taken) / SLOWEST_PEER
+                self._latest += (self.handed + self._waiting - self._taken) / SLOWEST_PEER
         clock.look_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
 
     def watch(self, on_look: Callable[[float], float]) -> None:
@@ -449,7 +464,7 @@ class Stream:
         The drainer can't tell: its `send` returns only once a third of the kernel's buffer is
         free, and that may hold megabytes.
         """
-        taken = self._handed - _not_taken(self._sock)
+        taken = self.handed - _not_taken(self._sock)
         if taken <= self._taken:
             return False
         self._taken = taken
