@@ -381,9 +381,9 @@ import os, sys
 from rfc6455 import Timeouts, client, connect
 
 port = int(sys.argv[1])
-held = client._turn(client._Found(2, 1, 6, "", ("127.0.0.1", port)))
+held = client._address_lock(client._AddressInfo(2, 1, 6, "", ("127.0.0.1", port)))
 held.acquire()  # as a thread that is connecting when another one forks
-client._connecting_lock.acquire()
+client._address_locks_lock.acquire()
 child = os.fork()
 if child == 0:
     try:

@@ -819,7 +819,7 @@ def test_server_sends_headers_of_choice_with_every_file(public: Path) -> None:
 def test_server_gives_a_slow_client_time_for_a_large_file(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfc6455.server._RESPONSE_TIME", 0.3)  # seconds; more for each KiB of it
+    monkeypatch.setattr("rfc6455.server._FILE_TIME", 0.3)  # seconds; more for each KiB of it
     size = 12_000_000  # more than the kernel takes from the server before the client reads
     (public / "large.bin").write_bytes(bytes(size))
     timeouts = Timeouts(close_timeout=1.0)
