@@ -1,4 +1,4 @@
-"""Which answers `connect` takes for an agreement (RFC 6455, 4.1, 4.2.2, 9.1, 11.3).
+"""The response to `connect`: what is accepted as a 101 (RFC 6455, 4.1, 4.2.2, 9.1, 11.3).
 
 The servers are bare sockets.
 """

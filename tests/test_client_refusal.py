@@ -1,4 +1,4 @@
-"""What `connect` tells its caller of a server that refuses (RFC 6455, 4.1).
+"""What `connect` tells its caller about a server that refuses (RFC 6455, 4.1).
 
 The servers are bare sockets.
 """
@@ -32,11 +32,11 @@ def test_client_tells_the_status_of_another_answer(status: int, line: str) -> No
 
 
 def refusal_text(answer: bytes, ends: bool = True) -> str:
-    """What the error says when the server answers this, and then ends TCP, or goes silent."""
+    """The text of the error where the server answers this, and then ends TCP or goes silent."""
 
     def script(peer: Peer) -> None:
         peer.read_head()
-        with contextlib.suppress(OSError):  # the client has read enough, and is gone
+        with contextlib.suppress(OSError):  # the client has read enough, and has closed
             peer.send(answer)
             if ends:
                 peer.sock.shutdown(socket.SHUT_WR)
@@ -57,7 +57,7 @@ def refusal_text(answer: bytes, ends: bool = True) -> str:
         (b"HTTP/1.1 403 \r\nContent-Length: 0\r\n\r\n", "403 Forbidden"),
         (b"HTTP/1.1 503\r\nContent-Length: 0\r\n\r\n", "503 Service Unavailable"),
         (b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n", "599"),
-        (  # our own server's, which begins its text with the same
+        (  # as our own server answers, whose body begins with the status line
             b"HTTP/1.1 403 Forbidden\r\nContent-Length: 26\r\n\r\n403 Forbidden: not for you\n",
             "403 Forbidden: not for you",
         ),
@@ -81,7 +81,7 @@ def refusal_text(answer: bytes, ends: bool = True) -> str:
             b"5\r\nhello\r\n8;x=y\r\n, world!\r\n0\r\n\r\nand more",
             "400 Bad: hello, world!",
         ),
-        (  # the chunks are broken off: what there is of them
+        (  # the chunks are cut off
             b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nff\r\n, wor",
             "400 Bad: hello, wor",
         ),
@@ -174,7 +174,7 @@ def test_client_skips_interim_responses_before_a_refusal() -> None:
 
 def test_client_gives_up_on_a_server_that_sends_only_interim_responses() -> None:
     assert "interim" in refusal_text(INTERIM[0] * 1000)
-    # and their size counts as any head's
+    # The size of their heads is limited, too.
     assert "16384 bytes" in refusal_text(b"HTTP/1.1 103 x\r\n" + b"X: y\r\n" * 10_000)
 
 

@@ -1,4 +1,4 @@
-"""What `connect` asks of a server, and for what it asks nothing (RFC 6455, 3, 4.1, 9.1, 11).
+"""The URL, the arguments and the request of `connect` (RFC 6455, 3, 4.1, 9.1, 11).
 
 The servers are bare sockets.
 """
@@ -17,10 +17,10 @@ from rfc6455 import Deflate, connect
 
 @pytest.fixture
 def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test with this fails when an address is looked up or a socket opened."""
+    """Fail a test that looks up a name or opens a connection."""
 
     def fail(*_: object, **__: object) -> None:
-        pytest.fail("something was opened")
+        pytest.fail("a name was looked up, or a connection opened")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     monkeypatch.setattr(socket.socket, "connect", fail)

@@ -18,7 +18,7 @@ from tls import Certificate, Tunnel, records, through
 
 @contextlib.contextmanager
 def refusing_tls(certificate: Certificate) -> Iterator[RawServer]:
-    """A TLS server whose handshake the client must break off, so that it decrypts nothing."""
+    """A TLS server whose handshake the client must break off before it sends its request."""
 
     def script(peer: Peer) -> None:
         tunnel = Tunnel(peer.sock, certificate.server())
@@ -84,7 +84,7 @@ def test_client_names_the_host_in_its_client_hello(certificate: Certificate) -> 
 def test_client_repeats_a_refusal_that_comes_in_several_tls_records(
     certificate: Certificate,
 ) -> None:
-    """A record gives out more than was asked for."""
+    """A TLS record may hold more than the client asks for at once."""
     text = b"see the manual, " * 100
 
     def refuse(peer: Peer) -> None:

@@ -95,7 +95,7 @@ def test_server_answers_only_to_the_hosts_that_belong_to_its_address_or_are_allo
 def test_server_told_to_listen_on_a_name_of_loopback_is_protected_as_on_loopback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Debian gives a machine's own name the address 127.0.1.1, which binds as well as any."""
+    """On Debian a machine's own name has the address 127.0.1.1, which is one of loopback."""
     bind = socket.socket.bind
 
     def bind_by_name(sock: socket.socket, address: tuple[str, int]) -> None:

@@ -80,7 +80,7 @@ def test_server_survives_a_reset(data: bytes, tmp_path: Path) -> None:
         assert lets_in(server, "/ws")
 
 
-# Requests of HTTP/1.0, and what else is not a browser's
+# Clients that are no browsers
 
 
 def test_server_serves_a_client_of_http_1_0(public: Path) -> None:
@@ -97,7 +97,7 @@ def test_server_serves_a_client_of_http_1_0(public: Path) -> None:
     [
         (b"GET / HTTP/1.0\r\n\r\n", 200),
         (b"HEAD / HTTP/1.0\r\nUser-Agent: x\r\n\r\n", 200),
-        (b"OPTIONS / HTTP/1.0\r\n\r\n", 204),  # HAProxy's, where nothing else is told
+        (b"OPTIONS / HTTP/1.0\r\n\r\n", 204),  # what HAProxy sends unless it is told otherwise
         (b"OPTIONS / HTTP/1.0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 204),
         (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 204),
         (b"GET /nosuch HTTP/1.0\r\n\r\n", 404),

@@ -1,4 +1,4 @@
-"""The server's opening handshake over loopback (RFC 6455, 4.2-4.4, 9.1, 11.3).
+"""The server's side of the opening handshake (RFC 6455, 4.2-4.4, 9.1, 11.3).
 
 The peers are bare sockets.
 """
@@ -13,7 +13,7 @@ from rfc6455 import Deflate, Handshake, InvalidHandshake, Timeouts, WebSocket
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
-# The first bytes that openssl s_client sends, up to its random numbers; with no LF among them.
+# What a TLS client sends first, as openssl s_client does, with no LF in it.
 CLIENT_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(range(0x40, 0xC0)) * 3
 
 
@@ -253,7 +253,7 @@ def test_server_tells_a_plain_get_to_upgrade(upgrade: bytes | None) -> None:
     answer = assert_refused(GOOD.replace(b"Upgrade: websocket\r\n", upgrade or b""), 426)
     assert answer.headers.get_all("Upgrade") == ["websocket"]
     options = ", ".join(answer.headers.get_all("Connection", [])).lower().split(", ")
-    assert "upgrade" in options  # RFC 9110, 7.8: whoever sends Upgrade says so here
+    assert "upgrade" in options  # RFC 9110, 7.8: a message with Upgrade names it here, too
 
 
 @pytest.mark.requirement("4.4-1")
