@@ -235,7 +235,8 @@ def _address_lock(info: _AddressInfo) -> threading.Lock:
     4.1, step 2: further connections wait until that one is open or has failed, even if they know
     the server by another name.
     """
-    ip_address, port = str(info.address[0]), int(info.address[1])
+    ip_address = str(info.address[0])
+    port = int(info.address[1])
     with _address_locks_lock:
         return _address_locks.setdefault((ip_address, port), threading.Lock())
 

@@ -223,7 +223,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             is_late = self._shutting_down
         try:
             if is_late:
-                code, reason = int(CloseCode.GOING_AWAY), ""
+                code = int(CloseCode.GOING_AWAY)
+                reason = ""
             else:
                 code, reason = _call(handler, websocket)
             websocket.close(code, reason)

@@ -37,7 +37,8 @@ class Program:
         root: Path = ROOT,
     ) -> None:
         command = [sys.executable, "-W", "default::ResourceWarning", *python, str(root / script)]
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._out = tempfile.TemporaryFile()
+        self._err = tempfile.TemporaryFile()
         self.server_port = 0
         self.process = subprocess.Popen(
             [*command, "--port", "0", *options],

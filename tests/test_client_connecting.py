@@ -25,7 +25,9 @@ from rfc6455 import InvalidHandshake, Timeouts, connect
 @pytest.mark.requirement("4.1-2")
 @pytest.mark.parametrize("first_gets", ["its 101", "a refusal", "nothing and the end"])
 def test_client_opens_one_connection_at_a_time_to_one_address(first_gets: str) -> None:
-    first_has_come, go_on, second_has_come = (threading.Event() for _ in range(3))
+    first_has_come = threading.Event()
+    second_has_come = threading.Event()
+    go_on = threading.Event()
 
     def script(peer: Peer) -> None:
         if first_has_come.is_set():
@@ -78,7 +80,8 @@ def test_client_opens_connections_to_two_ports_at_once() -> None:
 
 @pytest.mark.requirement("4.1-2")
 def test_client_waits_no_longer_than_its_timeout_for_another_handshake() -> None:
-    has_come, go_on = threading.Event(), threading.Event()
+    has_come = threading.Event()
+    go_on = threading.Event()
 
     def script(peer: Peer) -> None:
         head = peer.read_head()
@@ -247,7 +250,8 @@ def test_client_alternates_between_addresses_of_ipv6_and_ipv4(
 def test_client_tries_another_address_while_it_must_wait_for_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    has_come, go_on = threading.Event(), threading.Event()
+    has_come = threading.Event()
+    go_on = threading.Event()
 
     def script(peer: Peer) -> None:
         head = peer.read_head()

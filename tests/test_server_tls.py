@@ -143,7 +143,8 @@ BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
 @pytest.mark.requirement("4.2.2-1")
 @pytest.mark.parametrize("when", ["in the handshake", "with its end", "later"])
 def test_server_ends_a_client_that_breaks_tls(certificate: Certificate, when: str) -> None:
-    context, timeouts = certificate.server(), Timeouts(open_timeout=3.0)
+    context = certificate.server()
+    timeouts = Timeouts(open_timeout=3.0)
     with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as bare:
         if when == "in the handshake":
             bare.send(BAD_RECORD)

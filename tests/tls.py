@@ -70,7 +70,8 @@ class Tunnel:
     ) -> None:
         self.sock = sock
         self.wire = b""
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         self.tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
