@@ -1,4 +1,4 @@
-"""What the servers have in common as programs: options, advice, and how they use the processor."""
+"""What the command lines of both servers have in common, and how they use the processor."""
 
 import argparse
 import contextlib
@@ -11,22 +11,29 @@ from rfc6455.handshake import Authority, Origin
 
 
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
-    """Add --host, --port (with this default), --allow-origin and --allow-host to a parser."""
+    """Add --host, --port with this default, --allow-origin and --allow-host to a parser."""
     parser.add_argument(
         "--host",
         type=_address,
         default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 is every one that this machine has (%(default)s)",
+        metavar="ADDRESS",
+        help="the address to listen on; 0.0.0.0 stands for all addresses of this machine, so that "
+        "others can connect, too (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=port, help="0 picks a free one (%(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=port,
+        help="the port to listen on; 0 picks one that is free (default: %(default)s)",
+    )
     parser.add_argument(
         "--allow-origin",
         type=_origin,
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let in the pages of another site, such as https://chat.example; * is every site; "
-        "may be given several times",
+        help="let pages of another site connect, such as https://chat.example; * stands for every "
+        "site; can be given several times",
     )
     parser.add_argument(
         "--allow-host",
@@ -34,42 +41,46 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="answer to this name, such as chat.example; a server on a loopback address, and "
-        "every server with this option, answers to no other names or addresses than these, "
-        "localhost, and the address it listens on; may be given several times",
+        help="answer requests to this host name, such as chat.example; can be given several "
+        "times. A server on a loopback address, and every server with this option, answers only "
+        "to these names, to localhost, and to the address that it listens on",
     )
 
 
 def advise(refused: Refused) -> str:
-    """How to allow what the server has refused, for those who read its answer or its log."""
-    # Quoted where a shell would take it apart: the brackets of an IPv6 address are a pattern.
+    """How to allow what the server has refused, for who reads its answer or its log."""
+    # The value is quoted where a shell would change it: to a shell, the brackets of an IPv6 address
+    # are a pattern for file names.
     return f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
 
 
 def hold_to_one_core() -> None:
     """Keep the process to one processor core, where that makes it faster.
 
-    Under the interpreter's lock one thread runs at a time, and with several busy connections the
-    lock is handed from core to core at each system call: a hundred echo clients got half of what
-    one core gives them. It is not for programs that work long without the lock, as in compression,
-    and a free-threaded interpreter has no such lock. On Linux only; elsewhere nothing happens.
+    Under CPython's global lock one thread runs at a time. With many busy connections on several
+    cores the lock moves from core to core at each system call, and this costs more than the cores
+    give: a hundred echo clients got half as many answers as on one core. It is not for programs
+    that work long without the lock, as they do when they compress. A free-threaded interpreter has
+    no such lock, and systems other than Linux have no such call: there nothing happens.
     """
-    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()  # Python 3.13 can be without
-    if has_lock and hasattr(os, "sched_setaffinity"):
+    has_global_lock = getattr(sys, "_is_gil_enabled", lambda: True)()  # new in Python 3.13
+    if has_global_lock and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        core = cores[os.getpid() % len(cores)]  # several servers take different ones
-        with contextlib.suppress(OSError):  # a container may forbid it; then it is only slower
+        core = cores[os.getpid() % len(cores)]  # so that several servers use different ones
+        with contextlib.suppress(OSError):  # A container may forbid it. Then it is only slower.
             os.sched_setaffinity(0, {core})
 
 
+# The types of options. Of what they raise, argparse shows the text of an ArgumentTypeError alone.
+
+
 def _address(text: str) -> str:
-    if not text:  # Python would take it for every address of the machine
-        raise argparse.ArgumentTypeError("it is empty; 0.0.0.0 is every address")
+    if not text:  # Python would listen on every address of the machine
+        raise argparse.ArgumentTypeError("the address is empty; 0.0.0.0 stands for every address")
     return text
 
 
 def _origin(text: str) -> str:
-    """Look at it before the server starts. argparse shows the text of this error and no other."""
     try:
         return text if text == "*" else str(Origin.parse(text))
     except ValueError as error:

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Says something to an echo server and prints the answer: the x/net/websocket example's client."""
+"""Sends a message to an echo server: a port of the client in x/net/websocket's echo example.
+
+In the original's order: connect, send, print what was sent, receive, print what was received.
+"""
 
 import argparse
 import sys
@@ -9,20 +12,19 @@ from console import printable
 from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect
 from rfc6455.handshake import parse_url
 
-INTERRUPTED = 130  # the exit status by which shells say: ended by signal 2
+INTERRUPTED = 130  # the exit status that shells give to a program ended by Ctrl+C: 128 + SIGINT
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Send one message, print the answer.")
-    parser.add_argument("url", nargs="?", default="ws://127.0.0.1:8080/echo", metavar="URL")
-    parser.add_argument("message", nargs="?", default="hello, world!你好", metavar="MESSAGE")
-    options = parser.parse_args()
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show 你 is no reason to fail
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Print "\u4f60" where the terminal can't show 你, rather than fail.
         sys.stdout.reconfigure(errors="backslashreplace")
+    options = read_options()
     try:
-        # As in the original: it says that it comes from a page of the server, which demands one.
-        own_origin = parse_url(options.url).origin
-        websocket = connect(options.url, origin=own_origin)
+        # As in the original, it claims to be a page of the server: x/net's server demands that.
+        # differs from Go: the origin is made from the URL, and not written out in the program.
+        origin = parse_url(options.url).origin
+        websocket = connect(options.url, origin=origin)
     except (ValueError, OSError, InvalidHandshake) as error:
         sys.exit(printable(f"cannot connect to {options.url}: {error}"))
     except KeyboardInterrupt:
@@ -32,21 +34,42 @@ def main() -> None:
             talk(websocket, options.message)
     except ConnectionClosed as error:
         sys.exit(printable(f"the server closed the connection: {error}"))
-    except UnicodeEncodeError:
-        sys.exit(f"cannot send what is no text: {options.message!a}")
-    except OSError as error:
+    except UnicodeEncodeError:  # an argument that was not UTF-8 reaches Python as half surrogates
+        sys.exit(f"cannot send what is not text: {options.message!a}")
+    except OSError as error:  # from `print`: the layer raises ConnectionClosed from here on
         sys.exit(f"cannot print: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
 def talk(websocket: WebSocket, message: str) -> None:
-    """Say it, and print what was said and what came back."""
+    """Send the message, and print what was sent and what came back."""
     websocket.send(message)
     print(f"Send: {printable(message)}")
-    answer = websocket.receive()
+    answer = websocket.receive()  # differs from Go: whole, where the original reads 512 bytes
     text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
     print(f"Receive: {printable(text)}", flush=True)
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Send one message to a WebSocket echo server, and print its answer."
+    )
+    parser.add_argument(
+        "url",
+        nargs="?",
+        default="ws://127.0.0.1:8080/echo",
+        metavar="URL",
+        help="the address of the echo server, which begins with ws: or wss: (default: %(default)s)",
+    )
+    parser.add_argument(
+        "message",
+        nargs="?",
+        default="hello, world!你好",
+        metavar="MESSAGE",
+        help="the text to send (default: %(default)s)",
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

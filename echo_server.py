@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""An echo at ws://localhost:8080/echo: the port of the x/net/websocket example's server.
+"""An echo at ws://localhost:8080/echo: a port of the server in x/net/websocket's echo example.
 
-It answers each message in brackets until the client closes; the original only the first.
+`echo` is the original's handler. It receives a message, prints it, and sends it back in brackets.
 """
 
 import argparse
@@ -13,23 +13,35 @@ from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
-# differs from Go: a client is answered, whether or not somebody reads what is printed.
+# differs from Go: no client waits for its answer because nobody reads what the server prints.
 output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
 
 
+def echo(websocket: WebSocket) -> None:
+    # differs from Go: it answers until the client closes, the original only the first message; and
+    # it receives that message whole, the original its first 512 bytes.
+    for message in websocket:
+        # As in the original, the answer to binary data is text, too.
+        text = message if isinstance(message, str) else message.decode(errors="replace")
+        output.write(f"Receive: {printable(text)}")
+        websocket.send(f"[{text}]")
+        output.write(f"Send: [{printable(text)}]")
+
+
+def echo_plain(websocket: WebSocket) -> None:
+    """The handler for --plain: text comes back as text, and binary data as binary data."""
+    for message in websocket:
+        websocket.send(message)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A WebSocket echo server.")
-    add_server_options(parser, port=8080)
-    parser.add_argument("--max-message", type=int, default=32 << 20, help="bytes (%(default)s)")
-    parser.add_argument("--plain", action="store_true", help="send back exactly what came")
-    parser.add_argument("--deflate", action="store_true", help="compress; pays on slow lines only")
-    options = parser.parse_args()
-    if options.max_message < 1:
-        parser.error("--max-message is a positive number")
+    options = read_options()
     log_to_stderr()
     if not options.deflate:
         hold_to_one_core()
     try:
+        # differs from Go: a client that names no origin is let in, and the page of another site
+        # is not. The original demands an origin, and takes any.
         server = WebSocketServer(
             (options.host, options.port),
             {"/echo": echo_plain if options.plain else echo},
@@ -40,23 +52,41 @@ def main() -> None:
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
         )
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
-    server.serve_until_signalled(lambda: announce(f"The echo runs at {server.url}"))
+    server.serve_until_signalled(lambda: announce(f"The echo server runs at {server.url}"))
     server.close_connections()
 
 
-def echo(websocket: WebSocket) -> None:
-    for message in websocket:
-        text = message if isinstance(message, str) else message.decode(errors="replace")
-        output.write(f"Receive: {printable(text)}")
-        websocket.send(f"[{text}]")
-        output.write(f"Send: [{printable(text)}]")
-
-
-def echo_plain(websocket: WebSocket) -> None:
-    for message in websocket:
-        websocket.send(message)
+def read_options() -> argparse.Namespace:
+    """The command line; where it is wrong, this exits with status 2 and a line that says why."""
+    parser = argparse.ArgumentParser(
+        description="A WebSocket echo server. It sends each message back in brackets."
+    )
+    add_server_options(parser, port=8080)
+    parser.add_argument(
+        "--max-message",
+        type=int,
+        default=32 << 20,
+        metavar="BYTES",
+        help="the largest message that a client may send; a larger one ends its connection "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="send each message back exactly as it came, and print none of them",
+    )
+    parser.add_argument(
+        "--deflate",
+        action="store_true",
+        help="compress messages for clients that offer it; this costs much processor time, and "
+        "is faster over slow lines only",
+    )
+    options = parser.parse_args()
+    if options.max_message < 1:
+        parser.error("--max-message must be at least 1")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""`connect`: a WebSocket from this side (RFC 6455, 3, 4.1).
+"""`connect`: open a WebSocket to a server (RFC 6455, 3, 4.1).
 
-Left out: proxies, redirects, authentication and reconnecting, which a caller knows better; and a
-limit to the time that the system takes to look up a name.
+The rules of the opening handshake stand in `handshake`; here are the connection that it goes over,
+opened one at a time to each address (4.1, step 2), and the time limit for all of it.
+Left out are proxies, redirects, authentication and reconnecting, where only the caller knows what
+is right; and a limit to the time that the system takes to look up a name.
 """
 
 import contextlib
@@ -26,25 +28,27 @@ from .handshake import Address, Response
 from .protocol import MAX_MESSAGE
 from .stream import TLS, Stream, Timeouts
 
-ATTEMPT_DELAY = 0.25  # seconds from one address to the next; what RFC 8305, 5 recommends
-MAX_INTERIM = 10  # 1xx responses before the one that counts; a server sends one, or two
-BODY_SIZE = 1024  # bytes of a refusal's text, of which the error repeats the beginning
-BODY_TIME = 1.0  # seconds to wait for that text: it comes with the head, or is not worth it
+ATTEMPT_DELAY = 0.25  # seconds from one address to the next, as RFC 8305, 5 recommends
+MAX_INTERIM = 10  # 1xx responses before the final one; a server sends one or two
+BODY_SIZE = 1024  # bytes to read of a refusal's body; the error shows the beginning of it
+BODY_TIME = 1.0  # seconds to wait for that body, which usually comes together with the head
 
-_connecting: weakref.WeakValueDictionary[tuple[str, int], threading.Lock]
-_connecting = weakref.WeakValueDictionary()
-_connecting_lock = threading.Lock()
+# For each IP address and port to which a connection is being opened, the lock that its opener
+# holds. An entry goes away with the last who holds its lock or waits for it.
+_address_locks: weakref.WeakValueDictionary[tuple[str, int], threading.Lock]
+_address_locks = weakref.WeakValueDictionary()
+_address_locks_lock = threading.Lock()  # around _address_locks
 
 
-def _forget_turns() -> None:
-    """In a child process: whoever held a turn, or the lock, is a thread of the parent."""
-    global _connecting, _connecting_lock
-    _connecting = weakref.WeakValueDictionary()
-    _connecting_lock = threading.Lock()
+def _forget_address_locks() -> None:
+    """Start anew in a child process: the threads that hold these locks are the parent's."""
+    global _address_locks, _address_locks_lock
+    _address_locks = weakref.WeakValueDictionary()
+    _address_locks_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_turns)
+    os.register_at_fork(after_in_child=_forget_address_locks)
 
 
 def connect(
@@ -60,25 +64,36 @@ def connect(
 ) -> WebSocket:
     """Open a WebSocket to a ws: or wss: URL; close it, or use it in a `with` statement.
 
-    Raises ValueError for a bad argument, OSError (TimeoutError among them) where the server can't
-    be reached, InvalidHandshake where it refuses. May be called from any thread.
+    origin: the Origin header, such as "https://chat.example"; browsers send one, and others need
+        not (4.1).
+    subprotocols: the names to offer, the preferred one first.
+    headers: names and values to add to the request, such as a Cookie.
+    max_message: bytes of one message to receive, all its fragments together (10.4).
+    timeouts: how long each wait may last; `open_timeout` is for everything until this returns but
+        looking up the name.
+    ssl_context: for wss:; without it the system's certificate authorities are trusted.
+    deflate: with it permessage-deflate is offered (RFC 7692).
+
+    Raises ValueError for a bad argument, before anything is sent; OSError, or its subclass
+    TimeoutError, where the server can't be reached; InvalidHandshake where the server refuses.
+    May be called from any thread.
     """
     address = handshake.parse_url(url)
     key = handshake.new_key()
     offer = build_offer(deflate) if deflate else None
     request = handshake.build_request(address, key, origin, subprotocols, offer, headers)
     timeouts = timeouts or Timeouts()
-    give_up = time.monotonic() + timeouts.open_timeout
+    deadline = time.monotonic() + timeouts.open_timeout
     tls = TLS(ssl_context or ssl.create_default_context(), address.host) if address.secure else None
-    sock, turn = _dial(_find_addresses(address), give_up)
+    connection = _connect_to_any(_look_up(address), deadline)
     try:
-        stream = _stream_on(sock, timeouts, tls)
-        with _opening(stream, give_up):
+        stream = _make_stream(connection.sock, timeouts, tls)
+        with _closing_on_failure(stream, deadline):
             response, received = _exchange(stream, request)
             chosen = handshake.check_response(response, key, subprotocols)
             agreed = check_answer(chosen.extensions, deflate)
     finally:
-        turn.release()
+        connection.address_lock.release()
     path, _, query = address.target.partition("?")
     opening = Handshake(
         path, query, response.headers, address.authority, chosen.subprotocol, agreed
@@ -89,8 +104,8 @@ def connect(
 # Connecting
 
 
-class _Found(NamedTuple):
-    """One of the addresses that a name means, as getaddrinfo gives it."""
+class _AddressInfo(NamedTuple):
+    """One of the addresses of a host, as `socket.getaddrinfo` returns it."""
 
     family: int
     kind: int
@@ -99,108 +114,137 @@ class _Found(NamedTuple):
     address: tuple[Any, ...]
 
 
-def _find_addresses(address: Address) -> list[_Found]:
-    """The host's addresses, those of IPv6 and IPv4 in turn (RFC 8305, 4). Raises OSError."""
+class _Connection(NamedTuple):
+    """A TCP connection, and the lock of its address: to be released after the handshake."""
+
+    sock: socket.socket
+    address_lock: threading.Lock
+
+
+def _look_up(address: Address) -> list[_AddressInfo]:
+    """The host's addresses, IPv6 and IPv4 alternating (RFC 8305, 4). Raises OSError."""
     results = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    found = [_Found(*result) for result in dict.fromkeys(results)]
-    if not found:
-        raise OSError(f"no address for {address.host}")
-    preferred = [each for each in found if each.family == found[0].family]
-    others = [each for each in found if each.family != found[0].family]
+    infos = [_AddressInfo(*result) for result in dict.fromkeys(results)]
+    if not infos:
+        raise OSError(f"the name {address.host} has no address")
+    preferred = [each for each in infos if each.family == infos[0].family]
+    others = [each for each in infos if each.family != infos[0].family]
     pairs = itertools.zip_longest(preferred, others)
     return [each for pair in pairs for each in pair if each is not None]
 
 
-def _dial(waiting: list[_Found], give_up: float) -> tuple[socket.socket, threading.Lock]:
-    """Connect to the first address that answers; the socket, and the turn to be released later.
+def _connect_to_any(untried: list[_AddressInfo], deadline: float) -> _Connection:
+    """Connect to the address that answers first. Raises OSError where none does.
 
-    One that swallows what is sent to it must not use up the time of the others: each is given a
-    start of ATTEMPT_DELAY, then the next is tried beside it (RFC 8305, 5). Raises OSError.
+    An address that never answers must not use up the time of the others: each is given a start
+    of ATTEMPT_DELAY, and then the next is tried beside it (RFC 8305, 5).
     """
-    error: OSError | None = None
+    last_error: OSError | None = None
     with selectors.DefaultSelector() as attempts:
         try:
-            while waiting or attempts.get_map():
-                left = give_up - time.monotonic()
-                if left <= 0:
-                    late = isinstance(error, TimeoutError)
-                    raise error if error and late else TimeoutError("connecting took too long")
+            while untried or attempts.get_map():
+                if time.monotonic() >= deadline:
+                    if isinstance(last_error, TimeoutError):
+                        raise last_error
+                    raise TimeoutError("connecting took too long")
                 try:
-                    if waiting:
-                        _start_one(attempts, waiting, left)
-                    left = max(0.0, give_up - time.monotonic())
-                    connected = _await_one(attempts, min(left, ATTEMPT_DELAY) if waiting else left)
-                except OSError as failure:  # then the next is tried at once
-                    error = failure
+                    connection = _try_next(attempts, untried, deadline)
+                except OSError as error:  # then the next address is tried at once
+                    last_error = error
                 else:
-                    if connected:
-                        return connected
+                    if connection:
+                        return connection
         finally:
             for attempt in list(attempts.get_map().values()):
-                _give_up(attempts, attempt)
-    assert error
-    raise error
+                _abandon(attempts, attempt)
+    assert last_error
+    raise last_error
 
 
-def _start_one(attempts: selectors.BaseSelector, waiting: list[_Found], left: float) -> None:
-    """Take the first of the waiting addresses whose turn it is, and begin to connect to it."""
-    for found in waiting:
-        turn = _turn(found)
-        if turn.acquire(blocking=False):
+def _try_next(
+    attempts: selectors.BaseSelector, untried: list[_AddressInfo], deadline: float
+) -> _Connection | None:
+    """Begin to connect to one address more, and wait until an attempt succeeds.
+
+    Returns None when it is time for the next address. Raises OSError where an attempt fails.
+    """
+    if untried:
+        _start_attempt(attempts, untried, deadline)
+    seconds = max(0.0, deadline - time.monotonic())
+    if untried:
+        seconds = min(seconds, ATTEMPT_DELAY)
+    return _wait_for_attempts(attempts, seconds)
+
+
+def _start_attempt(
+    attempts: selectors.BaseSelector, untried: list[_AddressInfo], deadline: float
+) -> None:
+    """Take the first address whose lock is free, and begin to connect to it.
+
+    Where none is free it waits for the first one's, unless attempts are under way: these are to
+    be waited for. Raises OSError.
+    """
+    for info in untried:
+        lock = _address_lock(info)
+        if lock.acquire(blocking=False):
             break
     else:
         if attempts.get_map():
-            return  # a turn may come while those under way are waited for
-        found = waiting[0]
-        turn = _turn(found)
-        if not turn.acquire(timeout=left):
-            raise TimeoutError(f"another connection to {found.address[0]} is still being opened")
-    waiting.remove(found)
+            return
+        info = untried[0]
+        lock = _address_lock(info)
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TimeoutError(f"another connection to {info.address[0]} is still being opened")
+    untried.remove(info)
     sock = None
     try:
-        sock = socket.socket(found.family, found.kind, found.protocol)
+        sock = socket.socket(info.family, info.kind, info.protocol)
         sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):  # the selector tells how it went
-            sock.connect(found.address)
-        attempts.register(sock, selectors.EVENT_WRITE, turn)
+            sock.connect(info.address)
+        attempts.register(sock, selectors.EVENT_WRITE, lock)
     except BaseException:
         if sock:
             sock.close()
-        turn.release()
+        lock.release()
         raise
 
 
-def _await_one(
-    attempts: selectors.BaseSelector, seconds: float
-) -> tuple[socket.socket, threading.Lock] | None:
-    """An attempt that succeeds in this time, if one does. Raises OSError for one that fails."""
+def _wait_for_attempts(attempts: selectors.BaseSelector, seconds: float) -> _Connection | None:
+    """The first attempt that succeeds in this time, or None. Raises OSError for one that fails."""
     for attempt, _ in attempts.select(seconds):
         sock = cast(socket.socket, attempt.fileobj)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            _give_up(attempts, attempt)
+            _abandon(attempts, attempt)
             raise OSError(code, os.strerror(code))
         attempts.unregister(sock)
-        return sock, attempt.data
+        return _Connection(sock, attempt.data)
     return None
 
 
-def _give_up(attempts: selectors.BaseSelector, attempt: selectors.SelectorKey) -> None:
+def _abandon(attempts: selectors.BaseSelector, attempt: selectors.SelectorKey) -> None:
     attempts.unregister(attempt.fileobj)
     cast(socket.socket, attempt.fileobj).close()
     attempt.data.release()
 
 
-def _turn(found: _Found) -> threading.Lock:
-    """Held by whoever opens a connection to this IP address and port: one at a time (4.1, 2)."""
-    with _connecting_lock:
-        return _connecting.setdefault((str(found.address[0]), found.address[1]), threading.Lock())
+def _address_lock(info: _AddressInfo) -> threading.Lock:
+    """The lock for this IP address and port; whoever opens a connection to them holds it.
+
+    4.1, step 2: further connections wait until that one is open or has failed, even if they know
+    the server by another name.
+    """
+    ip_address = str(info.address[0])
+    port = int(info.address[1])
+    with _address_locks_lock:
+        return _address_locks.setdefault((ip_address, port), threading.Lock())
 
 
 # The opening handshake
 
 
-def _stream_on(sock: socket.socket, timeouts: Timeouts, tls: TLS | None) -> Stream:
+def _make_stream(sock: socket.socket, timeouts: Timeouts, tls: TLS | None) -> Stream:
     try:
         return Stream(sock, timeouts, tls)
     except OSError:
@@ -209,22 +253,28 @@ def _stream_on(sock: socket.socket, timeouts: Timeouts, tls: TLS | None) -> Stre
 
 
 @contextlib.contextmanager
-def _opening(stream: Stream, give_up: float) -> Iterator[None]:
-    """Bound the opening handshake; 7.2.1: where it fails, TCP is closed without a Close frame."""
+def _closing_on_failure(stream: Stream, deadline: float) -> Iterator[None]:
+    """Bound the opening handshake in time, and close TCP where it fails.
+
+    7.2.1: the client sends no Close frame then, as there is no WebSocket yet.
+    """
     too_long = "the opening handshake took too long"
-    stream.set_deadline(give_up - time.monotonic(), too_long)
+    stream.set_deadline(deadline - time.monotonic(), too_long)
     try:
         yield
     except BaseException as failure:
-        late = stream.lost == too_long
+        is_late = stream.lost == too_long
         stream.close()
-        if late and isinstance(failure, OSError):
+        if is_late and isinstance(failure, OSError):
             raise TimeoutError(too_long) from None
         raise
 
 
 def _exchange(stream: Stream, request: bytes) -> tuple[Response, bytes]:
-    """Send the request; the 101 response, and what came behind it. Raises InvalidHandshake."""
+    """Send the request; the 101 response, and the bytes of frames that came behind it.
+
+    Raises InvalidHandshake for any other response, and OSError.
+    """
     stream.shake_hands()
     stream.send(request)
     received = b""
@@ -235,48 +285,61 @@ def _exchange(stream: Stream, request: bytes) -> tuple[Response, bytes]:
             return response, received
         if response.status >= 200:
             raise handshake.refusal(response, _read_body(stream, head + received))
-        # RFC 9110, 15.2: any number of 1xx responses may precede the one that counts
-    raise InvalidHandshake(response.status, f"over {MAX_INTERIM} interim responses")
+        # RFC 9110, 15.2: any number of 1xx responses may come before the final one. A limit is
+        # stricter, so that a server can't go on with them until the time is over.
+    raise InvalidHandshake(response.status, f"more than {MAX_INTERIM} interim responses")
 
 
 def _read_head(stream: Stream, data: bytes) -> tuple[bytes, bytes]:
-    """A response's head, its empty line included, and what came behind it."""
+    """A response's head, its empty line included, and what came behind it.
+
+    `data` is what was received already.
+    """
     while b"\r\n\r\n" not in data:
         more = stream.read(4096)
         if not more:
-            raise ConnectionError(stream.lost or "the server ended TCP in the opening handshake")
+            raise ConnectionError(stream.lost or "the server ended the opening handshake early")
         data += more
         if len(data) > handshake.MAX_HEAD and b"\r\n\r\n" not in data:
-            raise InvalidHandshake(400, f"the response head is over {handshake.MAX_HEAD} bytes")
+            limit = handshake.MAX_HEAD
+            raise InvalidHandshake(400, f"the head of the response has more than {limit} bytes")
     head, end, rest = data.partition(b"\r\n\r\n")
     return head + end, rest
 
 
 def _read_body(stream: Stream, received: bytes) -> bytes:
-    """The beginning of the text of a refusal, of which so much was received; perhaps nothing.
+    """The beginning of a refusal's body, or b"" where none comes in time.
 
-    http.client knows where a body ends, and undoes its chunks.
+    `received` is what was received already, from the status line on. http.client knows where a
+    body ends, and undoes a chunked coding.
     """
-    source = _Source(stream, received)
+    source = _ResponseReader(stream, received)
     response = http.client.HTTPResponse(cast(socket.socket, source), method="GET")
     body = b""
-    # The server may say anything here. That it refuses is known, and is what the caller is told.
+    # Whatever is malformed here, the caller is told that the server refuses: that is known.
     with contextlib.closing(response), contextlib.suppress(http.client.HTTPException, ValueError):
         response.begin()
-        while len(body) < BODY_SIZE and (piece := response.read1(BODY_SIZE)):
+        while len(body) < BODY_SIZE:
+            piece = response.read1(BODY_SIZE)
+            if not piece:
+                break
             body += piece
     return body
 
 
-class _Source(io.RawIOBase):
-    """What http.client reads a response from: what came already, then the stream for a while."""
+class _ResponseReader(io.RawIOBase):
+    """What http.client reads a response from: what was received already, and then the stream.
+
+    It ends BODY_TIME after it was made, as if the server had ended the connection.
+    """
 
     def __init__(self, stream: Stream, received: bytes) -> None:
         self._stream = stream
         self._received = received
-        self._give_up = time.monotonic() + BODY_TIME
+        self._deadline = time.monotonic() + BODY_TIME
 
     def makefile(self, *_: object) -> io.BufferedReader:
+        """Called by http.client, for which this is a socket."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -284,8 +347,9 @@ class _Source(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if not self._received:
-            left = max(0.0, self._give_up - time.monotonic())
-            self._received = self._stream.read(len(buffer), left) or b""  # perhaps more, over TLS
+            seconds = max(0.0, self._deadline - time.monotonic())
+            # Over TLS this may be more than was asked for.
+            self._received = self._stream.read(len(buffer), seconds) or b""
         data = self._received[: len(buffer)]
         self._received = self._received[len(data) :]
         buffer[: len(data)] = data

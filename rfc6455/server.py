@@ -1,9 +1,11 @@
-"""`WebSocketServer`: static files and WebSockets on one port, one thread per connection.
+"""`WebSocketServer`: static files and WebSockets on one port, with a thread for each connection.
 
-The standard library's `http.server` reads the request and serves the files. Added to it: every
-wait bounded, the number of connections capped, Host and Origin checked, heads read strictly,
-bodies refused, and each connection closed after its one answer, so that nothing gets out of step.
-Left out: everything that a reverse proxy does better (compression, caching, several names).
+It is the server's side of the opening handshake (RFC 6455, 4.2) over a real connection; the rules
+themselves stand in `handshake`. The standard library's `http.server` reads the request and serves
+the files. This module makes it safe to put on a network: it bounds every wait and the number of
+connections, checks Host and Origin (10.2), reads the request strictly, refuses request bodies, and
+closes each connection after one answer, so that two requests can never be confused.
+Left out is what a reverse proxy does better: compression of files, caching, several host names.
 """
 
 import contextlib
@@ -36,67 +38,90 @@ log = logging.getLogger("rfc6455")
 
 Handler = Callable[[WebSocket], None]
 
-SPARE_CONNECTIONS = 128  # beyond `max_connections`, for pages, and for telling the rest 503
-SHUTDOWN_GRACE = 3.0  # seconds for clients to answer 1001; the whole exit has five
-_RESPONSE_TIME = 60.0  # seconds for a client to fetch one file; a large one is given more
-_TOO_LONG = "the file took too long to fetch"
+# Connections beyond `max_connections`: some fetch pages, and the others are answered with a 503.
+SPARE_CONNECTIONS = 128
+SHUTDOWN_GRACE = 3.0  # seconds for clients to answer the Close with 1001 before they are dropped
+_DROP_TIME = 0.5  # seconds for the threads of dropped connections to end
+_FILE_TIME = 60.0  # seconds for a client to fetch a file, and more for a large one
+_FILE_TOO_SLOW = "the client took too long to fetch the file"
+_ACCEPT_PAUSE = 0.1  # seconds to wait when the system has no resources for another connection
 _METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
-_NO_MORE_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def _check_directory(directory: str | os.PathLike[str] | None) -> str | None:
-    if directory is not None and not os.path.isdir(directory):
+    """The directory as text, or None where no files are served. Raises NotADirectoryError."""
+    if directory is None:
+        return None
+    if not os.path.isdir(directory):
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
-    return None if directory is None else os.fspath(directory)
+    return os.fspath(directory)
 
 
 def _parse_origins(texts: Collection[str]) -> set[handshake.Origin] | None:
-    """The origins to let in besides the server's own; None: any. Raises ValueError."""
+    """The origins to let in besides the server's own, or None for all. Raises ValueError."""
     if "*" in texts:
         return None
     return {handshake.Origin.parse(text) for text in texts}
 
 
-def _hosts_to_answer(
-    told: str, bound: str, named: Collection[handshake.Authority]
+def _find_allowed_hosts(
+    requested: str, bound: str, allowed: Collection[handshake.Authority]
 ) -> set[handshake.Authority] | None:
-    """The Host names to answer to; None: any, as a server for a network can't know its names.
+    """The Host names that the server answers to, or None for all.
 
-    `told` is the address to listen on as the program gave it, perhaps a name, and `bound` the one
-    that it turned out to be: on some machines their own name means an address of loopback.
+    A server for a network answers to all unless it is told names, because it can't know under
+    which ones it is reached. `requested` is the address to listen on as the program gave it,
+    perhaps a name, and `bound` is the address that this turned out to be: some systems give the
+    machine's own name an address of loopback.
     """
     own = set()
-    for address in (told, bound):
-        with contextlib.suppress(ValueError):  # "", which is every address
+    for address in (requested, bound):
+        with contextlib.suppress(ValueError):  # an empty text stands for every address
             own.add(handshake.Authority.parse(address)._replace(port=None))
-    if named or any(handshake.is_loopback(each.host) for each in own):
-        return handshake.LOOPBACK_HOSTS | own | set(named)
+    if allowed or any(handshake.is_loopback(each.host) for each in own):
+        return handshake.LOOPBACK_HOSTS | own | set(allowed)
     return None
 
 
 class _Signalled(Exception):
-    """SIGINT or SIGTERM has come, and the loop that accepts connections ends."""
+    """SIGINT or SIGTERM has come: it ends the loop that accepts connections."""
 
 
 class WebSocketServer(http.server.ThreadingHTTPServer):
-    """Serves `directory`, and calls `routes[path](websocket)` in a thread for each connection.
+    """Serves files, and calls `routes[path](websocket)` in a thread for each WebSocket.
 
-    When the handler returns, the connection is closed with 1000; when it raises Close, with what
-    that says; after any other exception, which is logged with its trace, with 1011.
+    When this handler returns, the server closes the connection with 1000; when it raises `Close`,
+    with the code and reason of that; after any other exception, which it logs with its trace,
+    with 1011.
 
-    On a loopback address only loopback Host names, that address and `allowed_hosts` are answered.
-    Besides the server's own pages those of `allowed_origins` are let in, and all with "*".
-    `advise` adds to a refusal, in the answer and in the log, how to allow what was refused.
-    `max_message` is in bytes. `headers` go with every answer. `check` may raise InvalidHandshake
-    before the 101, for a query or a cookie that will not do. Raises OSError where the address or
-    directory will not do, and ValueError for what is no origin or host.
+    address: the address to listen on, as a name or an IP address, and the port; 0 picks a free one.
+    routes: the handler for each path, such as "/ws"; a path has no query.
+    directory: the files to serve on all other paths; with None there are none.
+    headers: headers to add to every HTTP answer but the 101.
+    allowed_origins: origins whose pages may connect, besides the server's own; "*" allows all.
+    allowed_hosts: Host names to answer to. A server on a loopback address, and every server that
+        is told names here, answers to these, to its own address and to those of loopback alone.
+    advise: called with what was refused; its text is added to the answer and to the log line, to
+        say how the user of the program can allow it.
+    subprotocols: the names that the server speaks; the first that the client offers is chosen.
+    max_connections: WebSockets at the same time; whoever comes then is answered with 503.
+    max_message: bytes of one message, all its fragments together (10.4).
+    timeouts: how long each wait may last.
+    ssl_context: with one the server speaks TLS, and nothing else (10.6).
+    deflate: with one the server accepts permessage-deflate (RFC 7692).
+    check: called with each good opening handshake, in the connection's thread, before the 101; it
+        may raise InvalidHandshake, for a query or a cookie that is not good enough.
+
+    Raises OSError where the address or the directory can't be used, and ValueError for an origin
+    or a host that is none.
     """
 
-    request_queue_size = 1024  # the default of 5 refuses a crowd that comes at once
+    request_queue_size = 1024  # the default of 5 refuses clients that come all at once
     daemon_threads = True
-    allow_reuse_address = os.name != "nt"  # on Windows it lets two servers share one port
-    _signalled = False  # whether SIGINT or SIGTERM has come
+    allow_reuse_address = os.name != "nt"  # on Windows this would let two servers share one port
+    _signalled = False  # whether SIGINT or SIGTERM has come; the main thread alone uses it
 
     def __init__(
         self,
@@ -116,6 +141,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         deflate: Deflate | None = None,
         check: Callable[[Handshake], None] | None = None,
     ) -> None:
+        # What the connections' threads read of these does not change once the server runs.
         self.routes = routes
         self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
@@ -126,11 +152,12 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
         self.ssl_context = ssl_context
-        self.deflate, self.check = deflate, check
-        self.slots = threading.BoundedSemaphore(max_connections)
-        self._requests = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
-        self._connections: set[WebSocket] = set()
-        self._changed = threading.Condition()
+        self.deflate = deflate
+        self.check = check
+        self.websocket_slots = threading.BoundedSemaphore(max_connections)
+        self._connection_slots = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
+        self._registry_changed = threading.Condition()  # around the two that follow
+        self._websockets: set[WebSocket] = set()  # those whose handler runs, or that are closing
         self._shutting_down = False
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -138,24 +165,27 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the server."""
+        """Where a browser on this machine finds the server: an http: or https: URL without path."""
         host = str(self.server_address[0])
         if host in ("127.0.0.1", "0.0.0.0", "::"):
             host = "localhost"
+        elif ":" in host:
+            host = f"[{host}]"
         scheme = "https" if self.ssl_context else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.server_port}"
+        return f"{scheme}://{host}:{self.server_port}"
 
     # Running and stopping
 
     def serve_until_signalled(self, ready: Callable[[], None] | None = None) -> None:
-        """Serve in the main thread until Ctrl+C or SIGTERM, then stop taking new clients.
+        """Serve until Ctrl+C or SIGTERM, and then stop listening. From the main thread only.
 
-        `ready` is called once signals are handled and connections are accepted: a program says
-        there that it runs.
+        `ready` is called once signals are handled and connections are accepted, for a program to
+        say that it runs. The connections stay open: `close_connections` comes next.
         """
 
         def stop(*_: object) -> None:
-            self._signalled = True  # no thread for `shutdown`: there may be none to be had
+            # `shutdown` would have to be called in another thread, and there may be none to get.
+            self._signalled = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
@@ -166,88 +196,103 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def close_connections(self, reason: str = "the server is shutting down") -> None:
-        """Close all with 1001, wait SHUTDOWN_GRACE seconds for that, then drop the rest."""
-        with self._changed:
+        """Close every WebSocket with 1001 (7.4.1), now and whichever may still be opened.
+
+        Waits for the closing handshakes SHUTDOWN_GRACE seconds at most, then drops who is left.
+        May be called from any thread but a handler's.
+        """
+        with self._registry_changed:
             self._shutting_down = True
-            connections = list(self._connections)
-        for websocket in connections:
+            open_websockets = list(self._websockets)
+        for websocket in open_websockets:
             websocket.close(CloseCode.GOING_AWAY, reason, wait=False)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._connections, SHUTDOWN_GRACE)
-            connections = list(self._connections)
-        for websocket in connections:
+        for websocket in self._wait_for_the_last(SHUTDOWN_GRACE):
             websocket.drop(reason)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._connections, 0.5)
+        self._wait_for_the_last(_DROP_TIME)
+
+    def _wait_for_the_last(self, seconds: float) -> list[WebSocket]:
+        """Wait until no WebSocket is left, or for this many seconds; those that are left."""
+        with self._registry_changed:
+            self._registry_changed.wait_for(lambda: not self._websockets, seconds)
+            return list(self._websockets)
 
     def run_handler(self, handler: Handler, websocket: WebSocket) -> None:
-        """The life of one connection, in its thread, from the 101 response to the end of TCP."""
-        with self._changed:
-            self._connections.add(websocket)
-            late = self._shutting_down
+        """Run a WebSocket in its thread, from the 101 to the end of TCP."""
+        with self._registry_changed:
+            self._websockets.add(websocket)
+            is_late = self._shutting_down
         try:
-            code, reason = (CloseCode.GOING_AWAY, "") if late else _call(handler, websocket)
+            if is_late:
+                code = int(CloseCode.GOING_AWAY)
+                reason = ""
+            else:
+                code, reason = _call(handler, websocket)
             websocket.close(code, reason)
             reason = websocket.close_reason or websocket.sent_reason
             text = f"{websocket.close_code} {ascii(reason) if reason else ''}".rstrip()
             log.info("%s: closed, %s", websocket.peer, text)
         finally:
-            with self._changed:  # last: a thread that logs while Python ends would abort it
-                self._connections.discard(websocket)
-                self._changed.notify_all()
+            # Nothing is logged after this: once the last is gone the program may exit, and a thread
+            # that logs while Python ends would abort the process.
+            with self._registry_changed:
+                self._websockets.discard(websocket)
+                self._registry_changed.notify_all()
 
-    # What http.server lets a subclass mend
+    # What http.server calls, and a subclass may replace
 
     def service_actions(self) -> None:
-        """Called by `serve_forever` between two connections, and ten times a second without any."""
+        """Called by `serve_forever` after each connection, and ten times a second without any."""
         if self._signalled:
             raise _Signalled
 
     def server_bind(self) -> None:
-        told = str(self.server_address[0])
-        socketserver.TCPServer.server_bind(self)  # HTTPServer would ask DNS for our own name
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-        self.allowed_hosts = _hosts_to_answer(told, self.server_name, self._named_hosts)
+        requested = str(self.server_address[0])
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's would ask DNS for our own name
+        self.server_name = str(self.server_address[0])
+        self.server_port = self.server_address[1]
+        self.allowed_hosts = _find_allowed_hosts(requested, self.server_name, self._named_hosts)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
         except OSError as error:
-            if error.errno in _NO_MORE_RESOURCES:  # the loop would come back here at once, for ever
-                log.warning("cannot accept: %s", error.strerror)
-                time.sleep(0.1)
+            if error.errno in _OUT_OF_RESOURCES:
+                # The connection still waits, so `serve_forever` comes back here at once: without
+                # a pause it would keep the processor busy until a descriptor is free.
+                log.warning("cannot accept connections: %s", error.strerror)
+                time.sleep(_ACCEPT_PAUSE)
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        return self._requests.acquire(blocking=False)
+        return self._connection_slots.acquire(blocking=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request(request, client_address)
-        except RuntimeError as error:  # no thread could be started: the others go on
-            self._requests.release()
-            log.warning("%s: sent away: %s", _peer(client_address), error)
+        except RuntimeError as error:  # No thread could be started. The others go on.
+            self._connection_slots.release()
+            log.warning("%s: dropped: %s", _peer_name(client_address), error)
             self.shutdown_request(request)
         except BaseException:
-            self._requests.release()
+            self._connection_slots.release()
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._requests.release()
+            self._connection_slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("%s: the request failed", _peer(client_address))
+        log.exception("%s: the request failed", _peer_name(client_address))
 
 
 def _call(handler: Handler, websocket: WebSocket) -> tuple[int, str]:
-    """Run a handler; the code and reason with which the connection is to be closed after it."""
+    """Run a handler; the code and the reason with which to close the connection after it."""
     try:
         handler(websocket)
     except ConnectionClosed:
-        pass
+        pass  # the peer has closed it, which is how most handlers end
     except Close as close:
         return close.code, close.reason
     except Exception:
@@ -257,14 +302,19 @@ def _call(handler: Handler, websocket: WebSocket) -> tuple[int, str]:
 
 
 class _RequestHandler(http.server.SimpleHTTPRequestHandler):
-    """Answers one request, or turns it into a WebSocket."""
+    """Answers one request, or turns its connection into a WebSocket; in a thread of its own.
+
+    http.server makes one for each connection, and calls `setup`, `handle` and `finish`. `handle`
+    reads the request and calls the method named after it, such as `do_GET`.
+    """
 
     server: WebSocketServer
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
-    request_version = "HTTP/1.1"  # of answers to what is no HTTP
+    request_version = "HTTP/1.1"  # for the answer to a request that names no version
     command = ""
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
-        ".html": "text/html; charset=utf-8",  # spelled out: a system's own tables differ
+        # Written out, because what http.server would ask, the system's own table, may differ.
+        ".html": "text/html; charset=utf-8",
         ".css": "text/css; charset=utf-8",
         ".js": "text/javascript; charset=utf-8",
         ".json": "application/json",
@@ -272,19 +322,20 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     }
 
     def setup(self) -> None:
-        server, self.peer = self.server, _peer(self.client_address)
+        server = self.server
         tls = TLS(server.ssl_context) if server.ssl_context else None
+        self.peer = _peer_name(self.client_address)
         self.directory = server.directory or ""
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(
             server.timeouts.open_timeout, "the opening handshake took too long"
         )
-        self.rfile = self._head = _Head(self.stream)
-        self.wfile = _Wire(self.stream)
+        self.rfile = self._reader = _RequestReader(self.stream)
+        self.wfile = _ResponseWriter(self.stream)
         self.close_connection = True
 
     def handle(self) -> None:
-        """Answer. The peer may vanish at any point, also while it is being refused."""
+        """Answer the request. The client may vanish at any point, even while it is refused."""
         try:
             try:
                 self.stream.shake_hands()
@@ -295,10 +346,12 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
     def finish(self) -> None:
-        # Patient: a slow client may still be reading what the kernel holds of the answer.
+        # Patient, because a slow client may still be reading an answer that the kernel holds.
         self.stream.set_deadline(self.server.timeouts.close_timeout, "", patient=True)
         self.stream.end()
-        while self.stream.read(65536):  # else what the peer still sends would cause a reset
+        # Read to the end: the kernel answers what is left unread with a reset, and that can
+        # destroy the answer on its way.
+        while self.stream.read(65536):
             pass
         self.stream.close()
 
@@ -310,85 +363,102 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         elif handshake.has_token(self.headers, "Upgrade", "websocket"):
             self._refuse(404, f"there is no WebSocket at {path}")
         elif self.server.directory is None:
-            self._refuse(404, "no such file")
+            self._refuse(404, "there is no such file")
         else:
-            self.stream.set_deadline(_RESPONSE_TIME, _TOO_LONG)
-            with contextlib.suppress(ValueError):  # %00, or half a surrogate, in the name
-                return super().do_HEAD() if self.command == "HEAD" else super().do_GET()
-            self._refuse(404, "no such file")
+            self._send_file()
 
     do_HEAD = do_GET
 
     def do_OPTIONS(self) -> None:
-        """Say what is allowed (RFC 9110, 9.3.7): HAProxy asks so whether a server is well."""
+        """Name the methods (RFC 9110, 9.3.7): HAProxy asks this to learn whether a server is up."""
         if handshake.has_token(self.headers, "Upgrade", "websocket"):
-            return self._method_not_allowed()
+            return self._refuse_method()
         self._check_request()
         self.send_response(204)
         self.send_header("Allow", _METHODS)
         self.end_headers()
 
-    def _method_not_allowed(self) -> None:
-        self._refuse(405, f"{self.command} is not for here", [("Allow", _METHODS)])
+    def _refuse_method(self) -> None:
+        reason = f"the method {self.command} is not allowed here"
+        self._refuse(405, reason, [("Allow", _METHODS)])
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = _method_not_allowed
+    do_POST = do_PUT = do_DELETE = do_PATCH = _refuse_method
 
     def _check_request(self) -> None:
-        """Refuse what http.server lets pass. Raises InvalidHandshake."""
+        """Refuse what http.server lets pass (4.2.1). Raises InvalidHandshake."""
         if not _REQUEST_LINE.fullmatch(self.requestline):
             raise InvalidHandshake(400, "the request line is malformed")
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or any(length != "0" for length in lengths):
-            raise InvalidHandshake(400, "a GET request with a body")
-        # RFC 9112, 3.2: HTTP/1.0 may leave out the Host, and health checks of proxies do. No
-        # browser does, so that this can't be a page whose name was rebound.
+            raise InvalidHandshake(400, "a request must not have a body here")
+        # RFC 9112, 3.2: a request of HTTP/1.0 may have no Host, and health checks of proxies have
+        # none. It is no risk: browsers send one, so that this can't be a page whose host name was
+        # made to mean this machine.
         if self.request_version != "HTTP/1.0" or "Host" in self.headers:
             handshake.check_host(self.headers, self.server.allowed_hosts)
-        path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)  # the absolute form (4.2.1)
-        self.path = "/" + path.lstrip("/\\")  # "//host" would be another site in a redirect
+        # 4.2.1: the request target may be an absolute URI, of which only the path counts here.
+        path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)
+        # One slash: where http.server redirects to a path of "//host", browsers go to that host.
+        self.path = "/" + path.lstrip("/\\")
 
     def _upgrade(self, handler: Handler, path: str, query: str) -> None:
-        """Answer the opening handshake (4.2), and run the handler for as long as it lasts."""
-        server, headers = self.server, self.headers
-        handshake.check_request(self.command, self.request_version, headers)
-        secure = server.ssl_context is not None
-        handshake.check_origin(headers, server.allowed_origins, secure=secure)
-        offers = handshake.parse_extensions(headers)
-        deflate, extension = None, None
-        if server.deflate and (accepted := accept_offer(offers, server.deflate)):
-            deflate, extension = accepted
-        subprotocol = handshake.choose_subprotocol(headers, server.subprotocols)
-        agreement = Handshake(path, query, headers, self.peer, subprotocol, deflate)
+        """Answer the opening handshake (4.2), and run the handler until the connection ends."""
+        server = self.server
+        handshake.check_request(self.command, self.request_version, self.headers)
+        is_secure = server.ssl_context is not None
+        handshake.check_origin(self.headers, server.allowed_origins, secure=is_secure)
+        offers = handshake.parse_extensions(self.headers)
+        accepted = accept_offer(offers, server.deflate) if server.deflate else None
+        deflate, extension = accepted or (None, None)
+        subprotocol = handshake.choose_subprotocol(self.headers, server.subprotocols)
+        agreement = Handshake(path, query, self.headers, self.peer, subprotocol, deflate)
         if server.check:
             server.check(agreement)
-        if not server.slots.acquire(blocking=False):
+        if not server.websocket_slots.acquire(blocking=False):
             raise InvalidHandshake(503, "the server is full")
         try:
-            self.send_response_only(HTTPStatus.SWITCHING_PROTOCOLS)
-            for name, value in handshake.response_headers(headers, subprotocol, extension):
-                self.send_header(name, value)
-            super().end_headers()
+            self._send_101(handshake.response_headers(self.headers, subprotocol, extension))
             websocket = WebSocket(
                 self.stream,
                 agreement,
                 is_client=False,
                 max_message=server.max_message,
-                received=self._head.rest,
+                received=self._reader.buffer,
             )
             server.run_handler(handler, websocket)
         finally:
-            server.slots.release()
+            server.websocket_slots.release()
 
     # Answers
 
+    def _send_101(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Say that from here on both sides speak WebSocket (4.2.2, step 5)."""
+        self.send_response_only(HTTPStatus.SWITCHING_PROTOCOLS)
+        for name, value in headers:
+            self.send_header(name, value)
+        super().end_headers()  # ours would add what belongs to other answers
+
+    def _send_file(self) -> None:
+        """Send a file of the directory, or for HEAD its headers alone."""
+        self.stream.set_deadline(_FILE_TIME, _FILE_TOO_SLOW)
+        try:
+            if self.command == "HEAD":
+                super().do_HEAD()
+            else:
+                super().do_GET()
+        except ValueError:  # no file can have this name: it holds a NUL, or half a surrogate
+            self._refuse(404, "there is no such file")
+
     def _reason_of(self, error: InvalidHandshake) -> str:
+        """Why a handshake is refused, and how to allow it where the program knows that."""
         if error.refused and self.server.advise:
             return f"{error.reason}; {self.server.advise(error.refused)}"
         return error.reason
 
     def _refuse(self, status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer with an error, its reason in words as the body."""
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
-        self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 has no status line
+        self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 would have no status line
         body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
         self.send_response(status)
         for name, value in headers:
@@ -411,57 +481,72 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
     def handle_expect_100(self) -> bool:
-        return True  # there is no body to wait for
+        return True  # No interim answer: there is no body that the client could wait to send.
 
     def copyfile(self, source: Any, outputfile: Any) -> None:
-        """Send the file; called by http.server once it has sent the headers."""
+        """Send the file; http.server calls this once it has sent the headers."""
         size = os.fstat(source.fileno()).st_size
-        self.stream.set_deadline(_RESPONSE_TIME + size / SLOWEST_PEER, _TOO_LONG)
+        self.stream.set_deadline(_FILE_TIME + size / SLOWEST_PEER, _FILE_TOO_SLOW)
         super().copyfile(source, outputfile)
 
     def list_directory(self, path: Any) -> None:
-        self._refuse(404, "no such file")
+        self._refuse(404, "there is no such file")
 
     def version_string(self) -> str:
-        return "rfc6455"  # http.server would add Python's version, or at least a blank
+        return "rfc6455"  # http.server would tell everyone the version of Python
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (http.server's word)
-        log.debug("%s: %s", self.peer, ascii(format % args))  # and not to stderr
+        log.debug("%s: %s", self.peer, ascii(format % args))  # http.server would write to stderr
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         log.debug("%s: %s %s", self.peer, ascii(getattr(self, "requestline", "")), code)
 
 
-class _Head(io.BufferedIOBase):
-    """What http.server reads a request's head from: strict, bounded. `rest` is what came behind."""
+class _RequestReader(io.BufferedIOBase):
+    """What http.server reads a request's head from: strict, and bounded by MAX_HEAD.
+
+    `buffer` is what has come and was not read as part of the head; at the end of the head these
+    are the first bytes of WebSocket frames.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._taken = 0
-        self.rest = b""
+        self._head_size = 0  # bytes of the lines that were read
+        self.buffer = b""
 
     def readline(self, size: int | None = -1) -> bytes:
-        while b"\n" not in self.rest and self._taken + len(self.rest) <= handshake.MAX_HEAD:
+        """The next line of the head, or b"" where the client sent nothing at all.
+
+        Raises InvalidHandshake for a malformed line, and ConnectionError for half a head.
+        """
+        while b"\n" not in self.buffer:
+            if self._head_size + len(self.buffer) > handshake.MAX_HEAD:
+                break
             data = self._stream.read(4096)
-            if not data and self._taken:
-                raise ConnectionError("the request was cut off")
+            if not data and self._head_size:
+                raise ConnectionError("the client ended the connection within its request")
             if not data:
                 return b""
-            self.rest += data
-        line, newline, self.rest = self.rest.partition(b"\n")
-        line += newline
-        if self._taken + len(line) > handshake.MAX_HEAD:
-            raise InvalidHandshake(431, f"the head is over {handshake.MAX_HEAD} bytes")
-        if not self._taken:
+            self.buffer += data
+        text, newline, self.buffer = self.buffer.partition(b"\n")
+        line = text + newline
+        self._check(line)
+        self._head_size += len(line)
+        return line
+
+    def _check(self, line: bytes) -> None:
+        if self._head_size + len(line) > handshake.MAX_HEAD:
+            limit = handshake.MAX_HEAD
+            raise InvalidHandshake(431, f"the head of the request has more than {limit} bytes")
+        is_request_line = self._head_size == 0
+        if is_request_line:
             if not re.fullmatch(rb"[^\r\n]*\r\n", line):
                 raise InvalidHandshake(400, "the request line is malformed")
         elif line != b"\r\n":
             handshake.check_header_line(line)
-        self._taken += len(line)
-        return line
 
 
-class _Wire(io.BufferedIOBase):
+class _ResponseWriter(io.BufferedIOBase):
     """What http.server writes its answers to."""
 
     def __init__(self, stream: Stream) -> None:
@@ -472,6 +557,7 @@ class _Wire(io.BufferedIOBase):
         return len(data)
 
 
-def _peer(address: Any) -> str:
+def _peer_name(address: Any) -> str:
+    """How the log names a client: its IP address and port, as in 127.0.0.1:50000."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

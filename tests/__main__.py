@@ -32,21 +32,25 @@ if sys.version_info < (3, 11) or os.name != "posix":
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
-WORKERS = "4"  # tests mostly wait; more would have two cores miss the shorter deadlines
+WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 # Markers of the tests that do not run on further Pythons.
 ONLY_HERE = ("browser", "redis", "nginx", "go", "autobahn", "slow")
-# What runs there: the layer and the log, without a socket and over loopback.
-LAYER = [
-    f"tests/test_{module}.py"
+# What runs there: the tests of the layer and of the log, which need no other program. The tests of
+# a module stand in test_MODULE.py, or where they are many in several files, test_MODULE_*.py.
+LAYER = sorted(
+    f"tests/{path.name}"
     for module in (
-        "frames", "handshake", "deflate", "clock", "stream", "connection", "server", "client", "log"
+        "errors", "frames", "handshake", "deflate", "protocol", "keepalive", "clock", "stream",
+        "connection", "server", "client", "vanishing", "log",
     )
-]  # fmt: skip
+    for pattern in (f"test_{module}.py", f"test_{module}_*.py")
+    for path in (ROOT / "tests").glob(pattern)
+)  # fmt: skip
 TEARDOWN_TIME = 30.0  # seconds; above the 15 that pytest-xdist takes to stop a busy worker
 
 
 class SetupError(Exception):
-    """The environment could not be made; the message says what the user can do."""
+    """The environment could not be made; the message says what to do about it."""
 
 
 class Report:
@@ -83,7 +87,7 @@ def main() -> int:
     options, pytest_arguments = parser.parse_known_args()
     if options.long:
         os.environ |= {"RUN_LONG": "1", "PYTEST_TIMEOUT": "3600"}  # seconds for each test
-    # SIGINT, too: in a script's background it is ignored, and pytest would inherit that.
+    # SIGINT, too: a shell's background job ignores it, and pytest would inherit that.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
 
@@ -108,13 +112,15 @@ def main() -> int:
 
 
 def environment(name: str, base: str) -> str:
-    """The Python of a virtual environment with what REQUIREMENTS pins. It is made anew where they
-    have changed, or where its Python is gone or of another version than `base`.
+    """The Python of a virtual environment with what REQUIREMENTS pins.
+
+    The environment is made anew where REQUIREMENTS has changed, and where its Python is gone or of
+    another version than `base`.
     """
     directory = ROOT / name
     python = str(directory / "bin" / "python")
     version = version_of(base)
-    stamp = directory / "made-from"  # written last: half an environment has none
+    stamp = directory / "made-from"  # written last, so that an unfinished environment has none
     made_from = f"{version} {hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()}\n"
     if stamp.is_file() and stamp.read_text() == made_from and version_of(python) == version:
         return python
@@ -151,7 +157,7 @@ def further_environments(report: Report) -> list[str]:
 
 
 def version_of(python: str, *modules: str) -> str:
-    """That Python's version; nothing if it does not run, or lacks one of the modules."""
+    """That Python's version, or "" where it does not run or lacks one of the modules."""
     imports = "".join(f"import {module}; " for module in ("platform", *modules))
     command = [python, "-c", imports + "print(platform.python_version())"]
     try:
@@ -165,7 +171,7 @@ def check_statically(report: Report, python: str) -> None:
     report.check("ruff format --check", python, "-m", "ruff", "format", "--check")
     programs = sorted(path.name for path in ROOT.glob("*.py"))
     report.check("mypy of the programs", python, "-m", "mypy", "rfc6455", *programs)
-    # One by one, since two have a __main__; with the folder on the path, as Python runs it.
+    # One by one, because two of them have a __main__; with the folder on the path, as they run.
     for folder in ("tests", "benchmarks", "docs"):
         if any((ROOT / folder).glob("*.py")):
             report.check(f"mypy of {folder}", python, "-m", "mypy", folder, MYPYPATH=folder)
@@ -187,8 +193,10 @@ def check_with_pytest(report: Report, python: str, *arguments: str) -> None:
 
 
 def run(*command: object, **variables: str) -> int:
-    """Runs a command in a process group of its own, and lets nothing of the group outlive it:
-    tests start servers and browsers. So Ctrl+C reaches it only from here.
+    """Run a command in a process group of its own, and end all of that group with it.
+
+    Tests start servers and browsers, which must not outlive them. In a group of its own the
+    command gets no Ctrl+C from the terminal, so it is passed on here.
     """
     words = [str(word) for word in command]
     process = subprocess.Popen(words, cwd=ROOT, env=os.environ | variables, start_new_session=True)

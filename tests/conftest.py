@@ -1,9 +1,10 @@
-"""What every test stands on: how a missing program is skipped, where programs are found, and
-the rule that no test leaves a thread behind.
+"""What every test uses: how it finds other programs, or is skipped where one is missing; the
+rule that no test leaves a thread behind; and the fixtures of several files.
 
-A test file takes the helpers by `from conftest import require, find_chromium`.
+A test file imports the helpers: `from conftest import require, find_chromium`.
 """
 
+import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 import hypothesis
 import pytest
 
+from peers import PATIENCE, eventually
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -26,23 +29,24 @@ if TYPE_CHECKING:
     from proxy import Proxy
     from tls import Certificate
 
-# No test measures speed, and a busy machine is no fault of the code.
+# No test measures speed: a busy machine is not a fault of the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 T = TypeVar("T")
 
-THREADS_END_WITHIN = 5.0  # seconds; above any closing wait that the tests set
+THREADS_END_WITHIN = PATIENCE  # seconds; no closing handshake in the tests takes longer
 
-# Threads that outlive a test by design, by the prefix of their names.
-LASTING_THREADS = ("rfc6455-clock",)  # one for all connections; ends soon after the last of them
+# What the names of threads begin with that may outlive a test: the layer's clock serves all
+# connections, and ends soon after the last of them.
+LASTING_THREADS = ("rfc6455-clock",)
 
 
 def require(found: T | None, what: str, how_to_install: str) -> T:
-    """Gives back what was found. Nothing found (None, False) is a skip with the reason on a
-    user's machine, and a failure where the environment variable CI is set.
+    """Return what was found. Where nothing was (None, False), skip the test and say why; or fail
+    it where the environment variable CI is set, because there everything has to be installed.
 
-    Call it in a test or a fixture; pytest refuses a skip while a module is imported.
+    Call it in a test or a fixture: pytest takes no skip while a module is imported.
     """
     if found:
         return found
@@ -78,7 +82,7 @@ GO_SOURCES = Path("/usr/share/gocode")  # where Debian keeps the sources of Go p
 
 
 def find_go() -> str | None:
-    """A Go compiler, where the sources of the originals' WebSocket packages are there, too."""
+    """A Go compiler, if the WebSocket packages that the originals import are installed, too."""
     packages = ("golang.org/x/net/websocket", "github.com/gorilla/websocket")
     if all((GO_SOURCES / "src" / package).is_dir() for package in packages):
         return shutil.which("go")
@@ -86,7 +90,7 @@ def find_go() -> str | None:
 
 
 def find_python27() -> str | None:
-    """A Python 2.7 that really runs: pyenv puts a `python2.7` on PATH that may only complain."""
+    """A Python 2.7 that runs: the `python2.7` that pyenv puts on PATH may only print an error."""
     pyenv_root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     candidates = [shutil.which("python2.7")]
     candidates += map(str, sorted(pyenv_root.glob("versions/2.7*/bin/python")))
@@ -99,9 +103,9 @@ def find_python27() -> str | None:
 
 @pytest.fixture(autouse=True)
 def leaves_no_thread_behind() -> Iterator[None]:
-    """Fails a test whose threads, daemons too, have not ended a while after it.
+    """Fail a test whose threads, daemons included, have not ended a while after it.
 
-    Fixtures of a wider scope are made before this one, so theirs do not count.
+    The threads of module and session fixtures do not count, as these are made before this one.
     """
     before = set(threading.enumerate())
     yield
@@ -121,7 +125,7 @@ def new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 def describe(thread: threading.Thread) -> str:
-    """The thread, and the line of code that it stands at."""
+    """The thread, and the line of code at which it waits."""
     frame = sys._current_frames().get(thread.ident or 0)
     where = traceback.format_stack(frame)[-1].rstrip() if frame else "  (ending)"
     return f"{thread!r}\n{where}"
@@ -129,13 +133,41 @@ def describe(thread: threading.Thread) -> str:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> "Certificate":
-    """A certificate for localhost that nobody but the tests trusts."""
-    from tls import make_certificate  # imports this module
+    """A certificate for localhost that only the tests trust."""
+    from tls import make_certificate  # here, because it imports this module
 
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-# Chromium. What is imported here imports this module.
+@pytest.fixture
+def nothing_unforeseen_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which the server logs an error.
+
+    No peer can make it do so, whatever it sends: errors are for our own mistakes, and for those of
+    the machine.
+    """
+    yield
+    eventually(lambda: not any("process_request" in each.name for each in threading.enumerate()))
+    errors = [each for each in caplog.get_records("call") if each.levelno >= logging.ERROR]
+    assert errors == []
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """A directory to serve. The one above it holds a file that nobody may read."""
+    directory = tmp_path / "public"
+    (directory / "sub").mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("secret")
+    (directory / "index.html").write_text("<p>\u00e9", encoding="utf-8")
+    (directory / "page.css").write_text("p {}")
+    (directory / "page.js").write_text("1")
+    (directory / "page.json").write_text("1")
+    (directory / "page.svg").write_text("<svg/>")
+    (directory / "sub" / "file.txt").write_text("in sub")
+    return directory
+
+
+# Chromium. The modules that are imported within these functions import this one.
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +180,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator["Visit"]:
-    """Makes visitors; in the end none may have had anything to complain of."""
+    """Makes visitors. Fails the test if one of them saw an error that it did not expect."""
     from pages import Visitor
 
     visitors: list[Visitor] = []
@@ -170,9 +202,8 @@ def visit(browser: "Browser") -> Iterator["Visit"]:
 
 @pytest.fixture
 def context(browser: "Browser") -> Iterator["BrowserContext"]:
-    """A browser's profile, for a test that looks at nothing but what it tests."""
+    """A browser's profile of its own, for a test that needs no visitor's checks."""
     from pages import GRAVATAR
-    from peers import PATIENCE
 
     context = browser.new_context()
     context.set_default_timeout(2 * PATIENCE * 1000)  # ms

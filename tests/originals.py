@@ -1,4 +1,4 @@
-"""The tutorial's own programs in Go, built from tests/go with the sources that Debian packages."""
+"""The tutorial's programs in Go: built from tests/go with the packages of Debian, and run."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ from conftest import GO_SOURCES, find_go, require
 from peers import PATIENCE, eventually
 
 SOURCES = Path(__file__).parent / "go"
-BUILD_TIME = 150.0  # seconds; the first build also compiles the packages
+BUILD_TIME = 150.0  # seconds for one program; the first build compiles the packages, too
 
 
 def build(folder: Path) -> Path:
-    """Put all programs into a folder, under their sources' names; the folder."""
+    """Build all programs into this folder, each under the name of its source; the folder."""
     how = "apt install golang-go golang-golang-x-net-dev golang-github-gorilla-websocket-dev"
     go = require(find_go(), "Go with golang.org/x/net and gorilla/websocket", how)
     env = os.environ | {"GO111MODULE": "off", "GOPATH": str(GO_SOURCES), "GOFLAGS": ""}
@@ -30,7 +30,7 @@ def build(folder: Path) -> Path:
 
 
 class Original:
-    """A program that runs; its output goes to a file, so that it never waits for its reader."""
+    """A running program. Its output goes to a file, so that it never waits for a reader."""
 
     def __init__(self, program: Path, *arguments: str) -> None:
         self._out = tempfile.TemporaryFile()
@@ -47,7 +47,7 @@ class Original:
         return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def wait_for(self, pattern: str) -> str:
-        """What a pattern's group finds in the output, once it is there."""
+        """Wait until a pattern is found in the output; the text of the pattern's group."""
         try:
             found = eventually(lambda: re.search(pattern, self.output))
         except AssertionError as error:
@@ -56,17 +56,19 @@ class Original:
         return str(found[1])
 
     def say(self, line: str) -> None:
+        """Write a line to its stdin."""
         assert self.process.stdin
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
     def end_of_input(self) -> int:
-        """Tell it that there is no more; its exit status."""
+        """Close its stdin; its exit status."""
         assert self.process.stdin
         self.process.stdin.close()
         return self.process.wait(PATIENCE)
 
     def stop(self) -> None:
+        """End it, whatever it does."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

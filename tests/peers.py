@@ -1,7 +1,7 @@
-"""Peers for tests, on bare sockets: what they send and expect is written out as bytes.
+"""Peers for tests: endpoints on bare sockets, which send and expect literal bytes.
 
-They share no code with the layer under test, so that one fault can't hide in both. Every wait is
-bounded by PATIENCE.
+They share no code with the layer under test, so that the same fault can't be on both sides. Every
+wait is bounded by PATIENCE.
 """
 
 import base64
@@ -15,27 +15,29 @@ from typing import Any, Protocol
 
 from rfc6455 import Timeouts, WebSocket, WebSocketServer
 
-PATIENCE = 10.0  # seconds until a peer that should have answered has failed the test
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455, 1.3, and what has to be accepted for it
-ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-MASK = bytes.fromhex("37fa213d")  # of the examples in RFC 6455, 5.7
+PATIENCE = 10.0  # seconds; a test fails if what it waits for has not happened by then
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the Sec-WebSocket-Key in RFC 6455, 1.3
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the Sec-WebSocket-Accept for it
+MASK = bytes.fromhex("37fa213d")  # the masking key in RFC 6455, 5.7
 
+# For tests that wait until a time is over. What a test must get done in time needs more.
 QUICK = Timeouts(
     open_timeout=1.0, ping_interval=0.4, ping_timeout=0.4, close_timeout=1.0, write_timeout=0.8
 )
 
 
 def masked(first: int, payload: bytes = b"", key: bytes = MASK) -> bytes:
-    """A client's frame with this first byte."""
+    """A frame of a client. `first` is its first byte: FIN, the reserved bits, the opcode."""
     return bytes([first]) + length(payload, 0x80) + key + xor(payload, key)
 
 
 def unmasked(first: int, payload: bytes = b"") -> bytes:
-    """A server's frame with this first byte."""
+    """A frame of a server. `first` is its first byte: FIN, the reserved bits, the opcode."""
     return bytes([first]) + length(payload) + payload
 
 
 def length(payload: bytes, mask_bit: int = 0) -> bytes:
+    """The payload length as a frame's header has it (5.2), with the mask bit, 0x80 or 0."""
     size = len(payload)
     if size < 126:
         return bytes([mask_bit | size])
@@ -45,25 +47,26 @@ def length(payload: bytes, mask_bit: int = 0) -> bytes:
 
 
 def xor(payload: bytes, key: bytes) -> bytes:
-    """Masked or unmasked (5.3): as one large number, because some tests send megabytes."""
+    """Mask or unmask a payload (5.3). As one large number, because some tests send megabytes."""
     size = len(payload)
     keys = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
+    """The payload of a Close frame (5.5.1)."""
     return code.to_bytes(2, "big") + reason.encode()
 
 
 def has_ipv6() -> bool:
-    """Whether a test may listen on ::1: not in every container."""
+    """Whether a test may listen on ::1, which not every container has."""
     with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
         return True
     return False
 
 
 def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """Ask until the answer is true; the answer."""
+    """Call `check` until it returns something true, and return that."""
     deadline = time.monotonic() + patience
     while not (answer := check()):
         if time.monotonic() > deadline:
@@ -91,9 +94,9 @@ class Peer:
                 while len(found) < size:
                     more = self.sock.recv(max(65536, size - len(found)))
                     if not more:
-                        raise EOFError(f"the end after {bytes(found[:200])!r}")
+                        raise EOFError(f"TCP ended after {bytes(found[:200])!r}")
                     found += more
-            finally:  # what has come stays, also where the rest does not come in time
+            finally:  # keep what has come, even if the rest does not come in time
                 self.buffer = bytes(found)
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         return data
@@ -103,7 +106,7 @@ class Peer:
         while b"\r\n\r\n" not in self.buffer:
             data = self.sock.recv(65536)
             if not data:
-                raise EOFError(f"the end after {self.buffer!r}")
+                raise EOFError(f"TCP ended after {self.buffer!r}")
             self.buffer += data
         head, end, self.buffer = self.buffer.partition(b"\r\n\r\n")
         return (head + end).decode("latin-1")
@@ -114,7 +117,7 @@ class Peer:
         return first, payload
 
     def read_frame_and_key(self) -> tuple[int, bytes, bytes | None]:
-        """The same and the masking key, None where the frame is not masked."""
+        """A frame's first byte, its payload, unmasked, and its masking key if it has one."""
         first, second = self.read(2)
         size = second & 0x7F
         if size > 125:
@@ -127,20 +130,20 @@ class Peer:
     def read_close(self) -> tuple[int | None, str]:
         """The code and reason of the Close frame that must come next, and then EOF."""
         first, payload = self.read_frame()
-        assert first == 0x88, f"no Close but 0x{first:x} {payload!r}"
+        assert first == 0x88, f"not a Close, but 0x{first:x} {payload!r}"
         assert self.read_to_eof() == b""
         code = int.from_bytes(payload[:2], "big") if payload else None
         return code, payload[2:].decode()
 
     def read_to_eof(self) -> bytes:
-        """All that still comes; a reset is an error."""
+        """All that still comes. Raises ConnectionError for a reset."""
         data, self.buffer = self.buffer, b""
         while more := self.sock.recv(65536):
             data += more
         return data
 
     def is_silent(self, seconds: float = 0.2) -> bool:
-        """Whether nothing, not even EOF, comes for so long."""
+        """Whether nothing, not even EOF, comes in this time."""
         if self.buffer:
             return False
         self.sock.settimeout(seconds)
@@ -166,7 +169,7 @@ class Peer:
 
 
 class Reachable(Protocol):
-    """A server on 127.0.0.1, or what stands in front of one."""
+    """A server on 127.0.0.1, or a proxy before one."""
 
     server_port: int
 
@@ -175,7 +178,7 @@ class Reachable(Protocol):
 def serving(
     handler: Callable[[WebSocket], None], path: str = "/", host: str = "127.0.0.1", **options: Any
 ) -> Iterator[WebSocketServer]:
-    """Our server on a free port of this host, with one handler."""
+    """Our server on a free port of this host, with one handler; `options` as it takes them."""
     server = WebSocketServer((host, 0), {path: handler}, **options)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -199,7 +202,7 @@ def tcp(server: Reachable) -> Peer:
 
 
 def request(server: Reachable, target: str = "/", **changes: str | None) -> bytes:
-    """A good opening handshake; `changes` replace headers (`_` for `-`), None leaves one out."""
+    """A good opening handshake. `changes` replace headers, with `_` for `-`; None removes one."""
     headers: dict[str, str | None] = {
         "Host": f"127.0.0.1:{server.server_port}",
         "Upgrade": "websocket",
@@ -213,7 +216,7 @@ def request(server: Reachable, target: str = "/", **changes: str | None) -> byte
 
 
 def shake_hands(server: Reachable, target: str = "/", **changes: str | None) -> Peer:
-    """A client that has got its 101."""
+    """A client whose opening handshake was answered with a 101."""
     peer = tcp(server)
     peer.send(request(server, target, **changes))
     head = peer.read_head()
@@ -222,7 +225,7 @@ def shake_hands(server: Reachable, target: str = "/", **changes: str | None) -> 
 
 
 def answer_to(server: Reachable, data: bytes) -> tuple[int, str]:
-    """The status and the whole text that the server answers with before it ends TCP."""
+    """Send these bytes; the status and all the text that the server answers before it ends TCP."""
     with tcp(server) as peer:
         peer.send(data)
         text = peer.read_to_eof().decode("latin-1")
@@ -233,14 +236,16 @@ def answer_to(server: Reachable, data: bytes) -> tuple[int, str]:
 
 
 def accept_value(key: str) -> str:
+    """The Sec-WebSocket-Accept for a Sec-WebSocket-Key (4.2.2)."""
     digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
     return base64.b64encode(digest).decode()
 
 
 class RawServer:
-    """Accepts one client after the other, and runs `script` with each in a thread of its own.
+    """A server that runs `script` with each client, in a thread of its own.
 
-    Use it in a `with` statement; its end waits for the scripts and raises what they raised.
+    Use it in a `with` statement. The end of this waits for the scripts, and raises what the first
+    of them raised.
     """
 
     def __init__(self, script: Callable[[Peer], None], host: str = "127.0.0.1") -> None:
@@ -284,7 +289,7 @@ class RawServer:
 
 
 def response(head: str, *more: str) -> bytes:
-    """A good 101 to the request with this head, and further header lines."""
+    """A good 101 for the request with this head, with `more` header lines."""
     key = next(line[19:] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key: "))
     lines = [
         "HTTP/1.1 101 Switching Protocols",
@@ -297,7 +302,7 @@ def response(head: str, *more: str) -> bytes:
 
 
 def after_handshake(script: Callable[[Peer], None], *more: str) -> RawServer:
-    """A server that agrees to everything and then follows `script`."""
+    """A server that accepts every handshake, and then runs `script`."""
 
     def whole(peer: Peer) -> None:
         peer.send(response(peer.read_head(), *more))

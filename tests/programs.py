@@ -1,4 +1,4 @@
-"""The programs as a user runs them: processes of their own, on ports of their own choice."""
+"""The programs as a user runs them, each in a process of its own and on a free port."""
 
 import contextlib
 import json
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 EXIT_TIME = 5.0  # seconds from the signal to the end of the process; what the programs promise
-NOISE = 3.0  # seconds that a busy machine may add to it
+NOISE = 3.0  # seconds that a busy machine may need beyond that
 
 
 class Program:
-    """A server that runs; its output goes to files, so that it never waits for its reader."""
+    """A running server. Its output goes to files, so that it never waits for a reader."""
 
     def __init__(
         self,
@@ -37,7 +37,8 @@ class Program:
         root: Path = ROOT,
     ) -> None:
         command = [sys.executable, "-W", "default::ResourceWarning", *python, str(root / script)]
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._out = tempfile.TemporaryFile()
+        self._err = tempfile.TemporaryFile()
         self.server_port = 0
         self.process = subprocess.Popen(
             [*command, "--port", "0", *options],
@@ -62,12 +63,12 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it printed so far."""
+        """What it has printed so far."""
         return _text(self._out.fileno())
 
     @property
     def log(self) -> str:
-        """What it wrote to stderr so far."""
+        """What it has written to stderr so far."""
         return _text(self._err.fileno())
 
     @property
@@ -79,20 +80,20 @@ class Program:
         return f"ws://127.0.0.1:{self.server_port}"
 
     def join(self, target: str = "/ws", **changes: str | None) -> Peer:
-        """A bare socket whose handler runs; `changes` as in `peers.request`."""
+        """A client whose handler runs in the server; `changes` as in `peers.request`."""
         peer = shake_hands(self, target, **changes)
         await_handler(peer)
         return peer
 
     def answer(self, data: bytes) -> tuple[int, str]:
-        """The status and the whole text that it answers with before it ends TCP."""
+        """Send these bytes; the status and all the text that it answers before it ends TCP."""
         return answer_to(self, data)
 
     def tcp(self, receive_buffer: int | None = None) -> Peer:
         """A TCP connection, nothing sent yet."""
         sock = socket.socket()
         try:
-            if receive_buffer:  # before connecting, or the window is agreed on already
+            if receive_buffer:  # set before connecting, which fixes the size of TCP's window
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.settimeout(PATIENCE)
             sock.connect(self.address)
@@ -102,18 +103,21 @@ class Program:
         return Peer(sock)
 
     def log_lines_about(self, peer: str, since: int = 0) -> list[str]:
-        """`since` is the log's length before the peer came: its port may have been another's."""
+        """The lines about this client.
+
+        `since` is the length of the log before it came, as an earlier one may have had its port.
+        """
         return [line for line in self.log[since:].splitlines() if f"{peer}:" in line]
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit status, which has to come within the promised time."""
+        """Wait for its end, which must come within the promised time; the exit status."""
         return self.process.wait(EXIT_TIME + NOISE)
 
     def stop(self) -> None:
-        """End it as a user does, and look whether all was well."""
+        """End it as a user does, and check its exit status and its log."""
         try:
             self.signal()
             status = self.wait()
@@ -138,7 +142,7 @@ def _text(file: int) -> str:
 
 @contextlib.contextmanager
 def running(script: str, *options: str, **how: Any) -> Iterator[Program]:
-    """The program, until the end of the `with` statement; see `Program`."""
+    """Run a program until the end of the `with` statement; `how` as `Program` takes it."""
     program = Program(script, *options, **how)
     try:
         yield program
@@ -150,7 +154,7 @@ def running(script: str, *options: str, **how: Any) -> Iterator[Program]:
 
 
 def chat(*options: str, **how: Any) -> contextlib.AbstractContextManager[Program]:
-    """The chat server, which slows nobody unless told otherwise."""
+    """The chat server, with --rate 0 unless the options say otherwise."""
     rate = () if "--rate" in options else ("--rate", "0")
     return running("chat_server.py", *rate, *options, **how)
 
@@ -167,7 +171,7 @@ def run(
     cwd: Path | None = None,
     root: Path = ROOT,
 ) -> subprocess.CompletedProcess[bytes]:
-    """A program that ends by itself, its output piped."""
+    """Run a program that ends by itself; its exit status and its output."""
     return subprocess.run(
         [sys.executable, *python, str(root / script), *arguments],
         stdin=subprocess.DEVNULL,
@@ -180,7 +184,7 @@ def run(
 
 
 def lines_with(server: Program, text: str) -> list[str]:
-    """The lines of its log in which this text stands."""
+    """The lines of the server's log that contain this text."""
     return [line for line in server.log.splitlines() if text in line]
 
 
@@ -188,7 +192,10 @@ def lines_with(server: Program, text: str) -> list[str]:
 
 
 def await_handler(peer: Peer) -> None:
-    """Wait until the server reads: only then it has told others of a client that has its 101."""
+    """Wait until the server reads from this client: then its handler runs.
+
+    What the server has sent meanwhile stays to be read.
+    """
     peer.send(masked(0x89, b"are you there?"))
     frames = b""
     while (frame := peer.read_frame()) != (0x8A, b"are you there?"):
@@ -197,7 +204,7 @@ def await_handler(peer: Peer) -> None:
 
 
 def say(peer: Peer, message: str, **fields: Any) -> None:
-    """Send one chat message, by itself in a frame."""
+    """Send one chat message in a frame of its own."""
     text = json.dumps({"email": "ada@example.org", "username": "Ada", "message": message} | fields)
     peer.send(masked(0x81, text.encode()))
 
@@ -205,42 +212,43 @@ def say(peer: Peer, message: str, **fields: Any) -> None:
 def hear(peer: Peer) -> dict[str, str]:
     """The chat message that must come next."""
     first, payload = peer.read_frame()
-    assert first == 0x81, f"no text but 0x{first:x} {payload!r}"
+    assert first == 0x81, f"not text, but 0x{first:x} {payload!r}"
     message = json.loads(payload)
     assert isinstance(message, dict)
     return message
 
 
 def hear_said(peer: Peer) -> dict[str, Any]:
-    """The message, or event of a gap, that must come next; who is here is left out."""
+    """The message or the event that must come next; events of who is here are skipped."""
     while (heard := hear(peer)).get("event") == "online":
         pass
     return heard
 
 
 def hear_texts(peer: Peer, count: int) -> list[str]:
+    """The texts of the chat messages that must come next."""
     return [hear(peer)["message"] for _ in range(count)]
 
 
 def answer_close(peer: Peer) -> tuple[int, str]:
-    """The code and reason of the Close that must come next; it is answered, and EOF follows."""
+    """Answer the Close that must come next, and wait for EOF; the code and reason of the Close."""
     first, payload = peer.read_frame()
-    assert first == 0x88, f"no Close but 0x{first:x} {payload!r}"
+    assert first == 0x88, f"not a Close, but 0x{first:x} {payload!r}"
     peer.send(masked(0x88, payload))
     assert peer.read_to_eof() == b""
-    peer.close()  # for this the server waits
+    peer.close()  # the server waits for this
     return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
 def leave(peer: Peer) -> None:
-    """The closing handshake, from this side."""
+    """Close with 1000, and wait for the answer and EOF."""
     peer.send(masked(0x88, b"\x03\xe8"))
     assert peer.read_close() == (1000, "")
     peer.close()
 
 
 def name_of(peer: Peer) -> str:
-    """What a server's log calls it."""
+    """The name of this client in the server's log: its IP address and port."""
     host, port = peer.sock.getsockname()[:2]
     return f"{host}:{port}"
 
@@ -259,7 +267,7 @@ CHROMIUM_OPTIONS = (
 
 @contextlib.contextmanager
 def chromium() -> Iterator["Browser"]:
-    """The system's Chromium, driven by Playwright."""
+    """The system's Chromium, driven by Playwright. Skips the test where there is none."""
     from playwright.sync_api import sync_playwright
 
     path = require(find_chromium(), "Chromium", "apt install chromium")

@@ -1,5 +1,5 @@
-"""What may stand in front of a server under test: nginx, as `apt install nginx-light` brings it,
-and a forwarder of TCP that can be told to swallow everything.
+"""What may stand before a server under test: nginx, and a forwarder of TCP that can be told to
+drop everything.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ http {{
 
 
 class Proxy:
-    """An nginx that listens on 127.0.0.1; `url` has no slash at its end."""
+    """A running nginx, which listens on 127.0.0.1; `url` does not end in a slash."""
 
     def __init__(self, port: int) -> None:
         self.server_port = port
@@ -57,10 +57,10 @@ class Proxy:
 
 @contextlib.contextmanager
 def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Proxy]:
-    """nginx that passes `location` on to `upstream`, an http: URL, with WebSockets.
+    """Run an nginx that passes requests for `location` on to `upstream`, an http: URL.
 
-    Whether the URL ends in a slash decides, as `proxy_pass` has it, whether the location is cut
-    off the path. `more` is further lines of the location's block.
+    If the URL ends in a slash, nginx removes the location from the path, as its `proxy_pass` does.
+    `more` are further lines for the location's block. Skips the test where there is no nginx.
     """
     program = require(find_nginx(), "nginx", "apt install nginx-light")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
@@ -92,7 +92,7 @@ def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Pro
 
 
 def _free_port() -> int:
-    """nginx can't choose one itself and say which."""
+    """A free port, since nginx can't choose one itself and say which."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -105,9 +105,9 @@ def _answers(port: int) -> bool:
 
 
 class Forwarder:
-    """Passes TCP connections on to a server, until it is told to go deaf.
+    """Passes TCP connections on to a server, until it is told to drop what they send.
 
-    Use it in a `with` statement; `url` has no slash at its end.
+    Use it in a `with` statement; `url` does not end in a slash.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -120,11 +120,14 @@ class Forwarder:
         self._threads[0].start()
 
     def go_deaf(self, *, to_servers_only: bool = False) -> None:
-        """Swallow what comes on the connections that there are, from both sides; close none."""
+        """Drop what comes on the connections that there are, but close none.
+
+        With `to_servers_only` what servers send is dropped, and else what clients send, too.
+        """
         self._swallowed = set(self._sockets[1::2] if to_servers_only else self._sockets)
 
     def hang_up(self) -> None:
-        """End the connections that there are."""
+        """End the connections that there are, in both directions."""
         for each in self._sockets:
             with contextlib.suppress(OSError):  # it has ended already
                 each.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""What reaches a client through nginx: slow readers, and Closes that come while it sends."""
+"""Clients behind nginx: those that read slowly, and those that still send when they are closed."""
 
 import json
 import time
@@ -42,7 +42,7 @@ def test_chat_works_behind_a_proxy(server: Program, proxy: Proxy) -> None:
 def test_client_that_still_sends_what_is_too_big_reads_1009(
     proxy: Proxy, size: int, attempt: int
 ) -> None:
-    """nginx throws a Close away that comes with the end of TCP while its client still sends."""
+    """nginx drops a Close that comes together with the end of TCP while its client still sends."""
     message = json.dumps({"message": "x" * size}).encode()
     frame = masked_quickly(message)
     with shake_hands(proxy, "/ws") as peer:
@@ -64,7 +64,9 @@ def test_client_that_still_sends_when_it_is_refused_reads_1008(proxy: Proxy, bad
 
 
 @pytest.mark.parametrize("bad", [b"\x83\x80" + MASK, masked(0x81, b"\xff")])
-def test_client_that_still_sends_when_it_is_failed_reads_why(proxy: Proxy, bad: bytes) -> None:
+def test_client_that_still_sends_when_its_connection_fails_reads_why(
+    proxy: Proxy, bad: bytes
+) -> None:
     rest = masked_quickly(bytes(60_000)) * 50
     with shake_hands(proxy, "/ws") as peer:
         peer.send(bad + rest)
@@ -74,15 +76,15 @@ def test_client_that_still_sends_when_it_is_failed_reads_why(proxy: Proxy, bad: 
 
 
 def masked_quickly(payload: bytes) -> bytes:
-    """A text frame with a key of zeros: to mask megabytes byte by byte takes long."""
+    """A text frame whose masking key is zeros, so that megabytes need no masking."""
     return masked(0x81, b"")[:1] + b"\xff" + len(payload).to_bytes(8, "big") + bytes(4) + payload
 
 
 @pytest.mark.slow
 def test_client_that_reads_slowly_but_steadily_gets_everything() -> None:
-    """8 MiB of history for a client of 50 kB/s, twenty times as fast in every respect.
+    """It reads 8 MiB of history at 50 kB/s; here it all goes twenty times as fast.
 
-    nginx takes nothing for as long as it needs to pass on a third of its buffer: here 1.3 s.
+    nginx takes nothing more until it has passed on a third of its buffer, which takes 1.3 s here.
     """
     timeouts = CALM._replace(
         ping_interval=1.0, ping_timeout=1.0, close_timeout=0.25, write_timeout=3.0
@@ -110,7 +112,7 @@ def test_client_that_reads_slowly_but_steadily_gets_everything() -> None:
 
 
 def read_slowly(peer: Peer, size: int, rate: int) -> None:
-    """Read so many bytes of messages, and answer the pings among them when they are reached."""
+    """Read messages of `size` bytes in all at `rate` bytes a second, and answer the pings."""
     began = time.monotonic()
     got = 0
     while got < size:
@@ -121,11 +123,11 @@ def read_slowly(peer: Peer, size: int, rate: int) -> None:
             got += len(unmasked(first, payload))
         pause = began + got / rate - time.monotonic()
         if pause > 0:
-            time.sleep(pause)  # the stimulus
+            time.sleep(pause)  # this is the slow client, and not a wait for something
 
 
 def test_idle_connection_through_nginx_outlives_its_timeout() -> None:
-    """nginx ends what is silent for proxy_read_timeout; our pings come before that."""
+    """nginx ends a connection that is silent for proxy_read_timeout; our pings come before."""
     timeouts = CALM._replace(ping_interval=0.5, ping_timeout=0.5)
     with (
         serving(echo, timeouts=timeouts) as server,

@@ -1,4 +1,4 @@
-"""Printed lines and log lines for which nobody waits, and which nobody can forge."""
+"""Lines and log lines that the programs write: no thread waits for them, no peer can forge one."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ from programs import EXIT_TIME, NOISE, ROOT, answer_close, echo, run
         ("\ud83d", "\\ud83d"),
     ],
 )  # fmt: skip
-def test_printable_shows_what_would_act_on_a_terminal_and_nothing_else(
+def test_printable_escapes_what_would_act_on_a_terminal_and_nothing_else(
     text: str, shown: str
 ) -> None:
     assert printable(text) == shown
@@ -49,7 +49,7 @@ def test_printable_shows_what_would_act_on_a_terminal_and_nothing_else(
 
 @contextlib.contextmanager
 def pipe() -> Iterator[tuple[int, TextIO]]:
-    """Its reading end, and a stream at its writing end."""
+    """The file descriptor of a pipe's reading end, and a stream at its writing end."""
     reading, writing = os.pipe()
     try:
         with open(writing, "w", encoding="utf-8") as stream:
@@ -60,7 +60,7 @@ def pipe() -> Iterator[tuple[int, TextIO]]:
 
 @pytest.fixture
 def writers() -> Iterator[Callable[[TextIO | None], LineWriter]]:
-    """Makes writers that are closed at the end of the test."""
+    """Makes writers, and closes them at the end of the test."""
     made: list[LineWriter] = []
 
     def make(stream: TextIO | None) -> LineWriter:
@@ -83,7 +83,7 @@ def read_until(file: int, end: bytes) -> str:
 Make = Callable[[TextIO | None], LineWriter]
 
 
-def test_lines_arrive_whole_and_in_order(writers: Make) -> None:
+def test_writer_writes_lines_whole_and_in_order(writers: Make) -> None:
     with pipe() as (reading, stream):
         writer = writers(stream)
         for number in range(1000):
@@ -93,7 +93,7 @@ def test_lines_arrive_whole_and_in_order(writers: Make) -> None:
     assert text == "".join(f"line {number} 你好\n" for number in range(1000))
 
 
-def test_lines_that_nobody_reads_hold_up_nobody_and_are_counted(writers: Make) -> None:
+def test_writer_counts_the_lines_that_nobody_reads_and_waits_for_none(writers: Make) -> None:
     with pipe() as (reading, stream):
         writer = writers(stream)
         count = 40_000
@@ -109,7 +109,7 @@ def test_lines_that_nobody_reads_hold_up_nobody_and_are_counted(writers: Make) -
         writer.close()
 
 
-def test_loss_is_told_before_the_next_line_that_fits(writers: Make) -> None:
+def test_writer_tells_of_lost_lines_before_the_next_line_that_fits(writers: Make) -> None:
     with pipe() as (reading, stream):
         writer = writers(stream)
         first = "x" * (console.MAX_WAITING - 10)
@@ -123,7 +123,7 @@ def test_loss_is_told_before_the_next_line_that_fits(writers: Make) -> None:
         writer.close()
 
 
-def test_one_line_may_be_longer_than_what_may_wait(writers: Make) -> None:
+def test_writer_takes_one_line_that_is_longer_than_what_may_wait(writers: Make) -> None:
     with pipe() as (reading, stream):
         writer = writers(stream)
         line = "x" * (2 * console.MAX_WAITING)
@@ -132,7 +132,7 @@ def test_one_line_may_be_longer_than_what_may_wait(writers: Make) -> None:
         writer.close()
 
 
-def test_close_waits_for_the_last_lines_but_not_for_ever(writers: Make) -> None:
+def test_writer_that_is_closed_waits_for_its_last_lines_but_not_for_ever(writers: Make) -> None:
     with pipe() as (reading, stream):
         writer = writers(stream)
         writer.write("last words")
@@ -144,22 +144,22 @@ def test_close_waits_for_the_last_lines_but_not_for_ever(writers: Make) -> None:
         stuck = writers(stream)
         stuck.write("x" * 200_000)
         stuck.close()
-        while len(os.read(reading, 65536)) == 65536:  # so that its thread can end
+        while len(os.read(reading, 65536)) == 65536:  # make room, so that the thread ends
             pass
 
 
-def test_writer_whose_reader_is_gone_or_was_never_there_goes_on(writers: Make) -> None:
+def test_writer_without_a_reader_drops_its_lines_without_an_error(writers: Make) -> None:
     writers(None).write("to nobody")
     with pipe() as (reading, stream):
         writer = writers(stream)
         with open(os.devnull) as other:
-            os.dup2(other.fileno(), reading)  # the pipe has no reader any more
+            os.dup2(other.fileno(), reading)  # closes the only reading end of the pipe
         for _ in range(100):
             writer.write("to nobody" * 1000)
         writer.close()
 
 
-def test_writer_waits_where_the_stream_is_not_made_for_waiting(writers: Make) -> None:
+def test_writer_waits_for_room_in_a_stream_that_does_not_block(writers: Make) -> None:
     with pipe() as (reading, stream):
         os.set_blocking(stream.fileno(), False)
         writer = writers(stream)
@@ -169,7 +169,7 @@ def test_writer_waits_where_the_stream_is_not_made_for_waiting(writers: Make) ->
         writer.close()
 
 
-def test_writer_shows_what_the_streams_encoding_has_not(writers: Make) -> None:
+def test_writer_escapes_what_the_streams_encoding_does_not_have(writers: Make) -> None:
     reading, writing = os.pipe()
     with open(writing, "w", encoding="ascii") as stream:
         writer = writers(stream)
@@ -179,7 +179,7 @@ def test_writer_shows_what_the_streams_encoding_has_not(writers: Make) -> None:
     os.close(reading)
 
 
-def test_writer_that_gets_no_thread_writes_when_there_is_one(
+def test_writer_that_can_start_no_thread_writes_as_soon_as_it_can(
     writers: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: threading.Thread) -> None:
@@ -198,7 +198,7 @@ def test_writer_that_gets_no_thread_writes_when_there_is_one(
 # The log
 
 
-def test_log_lines_have_the_time_and_no_line_of_a_peers(tmp_path: Any) -> None:
+def test_log_lines_begin_with_the_time_and_none_is_made_by_a_peer(tmp_path: Any) -> None:
     script = tmp_path / "program.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -230,7 +230,7 @@ def test_log_lines_have_the_time_and_no_line_of_a_peers(tmp_path: Any) -> None:
 
 
 class Stuck:
-    """A server with pipes that nobody reads, but for the line with its URL."""
+    """A server whose output goes to pipes that nobody reads, except the line with its URL."""
 
     def __init__(self, script: str, *options: str) -> None:
         self.process = subprocess.Popen(
@@ -245,7 +245,7 @@ class Stuck:
         self.server_port = int(line.rpartition(":")[2])
 
     def end(self) -> tuple[int, str, str]:
-        """Its exit status after SIGTERM, in the time that it has, and what the pipes held."""
+        """The exit status after SIGTERM, which must come in time, and what the pipes held."""
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(EXIT_TIME + NOISE)
         out, err = self.process.communicate()
@@ -272,7 +272,7 @@ def test_server_whose_log_nobody_reads_answers_and_ends_in_time(script: str, pat
     with stuck(script) as program:
         server: Any = program
         request = b"GET /nosuch HTTP/1.1\r\nHost: evil.example\r\n\r\n"
-        for _ in range(150):  # each is a line, and the pipe takes 4 KiB
+        for _ in range(150):  # each of them logs a line, and the pipe holds 4 KiB
             assert answer_to(server, request)[0] == 403
         with shake_hands(server, path) as peer:
             program.process.send_signal(signal.SIGTERM)
@@ -291,7 +291,7 @@ def test_echo_server_whose_lines_nobody_reads_answers_and_ends_in_time() -> None
                 text = b"x" * 100 + str(number).encode()
                 peer.send(masked(0x81, text))
                 assert peer.read_frame() == (0x81, b"[" + text + b"]")
-            peer.send(masked(0x81, b"x" * (3 << 20)))  # more than may wait
+            peer.send(masked(0x81, b"x" * (3 << 20)))  # more characters than may wait
             assert len(peer.read_frame()[1]) == (3 << 20) + 2
             peer.send(masked(0x81, b"y"))
             assert peer.read_frame() == (0x81, b"[y]")
@@ -317,8 +317,8 @@ def test_echo_server_whose_reader_has_gone_answers_and_ends_in_time() -> None:
         assert program.process.wait(EXIT_TIME + NOISE) == 0
 
 
-def test_server_without_stderr_writes_its_log_to_nobody(tmp_path: Any) -> None:
-    """Its first socket gets the number that stderr would have had."""
+def test_server_without_stderr_keeps_its_log_out_of_its_sockets(tmp_path: Any) -> None:
+    """Its first socket gets the file descriptor 2, which stderr would have had."""
     command = f'exec "{sys.executable}" "{ROOT / "echo_server.py"}" --port 0 2>&-'
     process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE)
     try:
@@ -348,7 +348,7 @@ def test_last_lines_of_the_log_reach_a_reader_that_reads() -> None:
 # What peers send is shown
 
 
-def test_echo_server_shows_control_characters_and_forged_lines() -> None:
+def test_echo_server_prints_control_characters_and_line_ends_as_escapes() -> None:
     with echo() as program, program.join("/echo") as peer:
         text = "a\x1b]0;title\x07\nReceive: forged\r\u2028b\x9b2J\u202ec"
         peer.send(masked(0x81, text.encode()))
@@ -359,7 +359,7 @@ def test_echo_server_shows_control_characters_and_forged_lines() -> None:
         assert program.output.partition("\n")[2] == expected
 
 
-def test_log_of_a_server_shows_what_peers_send() -> None:
+def test_server_logs_what_peers_send_as_escapes() -> None:
     with echo() as program:
         request = b"GET /\x1b[2J\x9b HTTP/1.1\r\nHost: a\x1b[2Jb\r\n\r\n"
         for data in (request, request.replace(b"\x1b", b""), b"\x1b[2J\r\n\r\n"):

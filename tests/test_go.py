@@ -1,4 +1,4 @@
-"""The tutorial's own programs and ours talk to each other, in both directions."""
+"""The tutorial's programs in Go against ours, in both directions."""
 
 import json
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_original_echo_client_is_answered_by_our_echo_server(
 
 
 def test_original_echo_client_of_another_origin_needs_to_be_allowed(originals: Path) -> None:
-    """The tutorial's client names http://127.0.0.1:8080/ wherever the server listens."""
+    """The tutorial's client sends the origin http://127.0.0.1:8080/, wherever the server is."""
     origin = "http://127.0.0.1:8080/"
     with echo() as server:
         url = f"{server.ws_url}/echo"

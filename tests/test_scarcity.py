@@ -1,4 +1,4 @@
-"""Servers to which the system gives no further thread, no core of their own, or no stdout."""
+"""Servers that the system refuses something: a further thread, a core of their own, or stdout."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ import pytest
 from peers import Peer, eventually, request
 from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, echo, hear_texts, say
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit and /proc of Linux")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's prlimit and /proc")
 
 
 def take_threads_away(program: Program) -> None:
-    """Let it map so little more memory that no further thread gets a stack."""
+    """Limit its memory, so that after a few more threads there is no room for another stack."""
     import resource
 
     with open(f"/proc/{program.process.pid}/status") as status:
@@ -33,12 +33,14 @@ def take_threads_away(program: Program) -> None:
 
 @contextlib.contextmanager
 def refused_client(program: Program) -> Iterator[list[Peer]]:
-    """Clients come until there is no thread for one; it gets EOF, and is not in the list."""
+    """Clients come until there is no thread for one, which gets EOF; those who were let in."""
     with contextlib.ExitStack() as stack:
         let_in: list[Peer] = []
         for _ in range(200):
             peer = stack.enter_context(program.tcp())
-            with contextlib.suppress(ConnectionError):  # it may be sent away before it asks
+            with contextlib.suppress(
+                ConnectionError
+            ):  # it may be dropped before it has sent its request
                 peer.send(request(program, "/ws"))
             try:
                 head = peer.read_head()
@@ -52,7 +54,9 @@ def refused_client(program: Program) -> Iterator[list[Peer]]:
 
 @linux_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_chat_without_a_further_thread_goes_on_and_ends_as_always(number: int) -> None:
+def test_chat_that_gets_no_further_thread_serves_the_others_and_shuts_down_cleanly(
+    number: int,
+) -> None:
     with chat("--all-cores") as server, server.join() as ada:
         take_threads_away(server)
         with refused_client(server) as others:
@@ -70,10 +74,10 @@ def test_chat_without_a_further_thread_goes_on_and_ends_as_always(number: int) -
 
 @linux_only
 @pytest.mark.parametrize("program", [chat, echo])
-def test_server_that_may_not_choose_its_core_starts_all_the_same(
+def test_server_that_may_not_choose_its_core_serves_all_the_same(
     program: Callable[..., AbstractContextManager[Program]], tmp_path: Path
 ) -> None:
-    """As in a container whose rules forbid the call."""
+    """Some containers forbid the system call."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "def refuse(*_):\n"
@@ -87,7 +91,7 @@ def test_server_that_may_not_choose_its_core_starts_all_the_same(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
 @pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
 @pytest.mark.parametrize("reader", ["is gone", "has a full disk"])
-def test_server_that_can_print_nothing_serves_all_the_same(script: str, reader: str) -> None:
+def test_server_that_cannot_print_serves_all_the_same(script: str, reader: str) -> None:
     with contextlib.ExitStack() as stack:
         if reader == "is gone":
             ours, theirs = os.pipe()

@@ -1,4 +1,4 @@
-"""Other people's WebSockets on the other side of ours: they know the RFC and not our code."""
+"""Our two sides against the libraries of others, who know the RFC and not our code."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ TEXT = "hello, world!你好 🤖"
 
 
 class Stranger(Protocol):
-    """What the tests want of every library's client."""
+    """What the tests ask of each library's client."""
 
     def __init__(self, url: str, *, compressed: bool = False) -> None: ...
     def send(self, message: str | bytes) -> None: ...
@@ -140,13 +140,13 @@ class WebsocketClient:
 
     def end(self) -> None:
         if self.socket.sock is not None:
-            self.socket.sock.close()  # the library's close would wait for a second Close
+            self.socket.sock.close()  # the library's own close would wait for a second Close
 
 
 LIBRARIES = [SimpleWebSocket, Websockets, WebsocketClient]
-CAN_SAY_MORE = [Websockets, WebsocketClient]
+WITH_PINGS_AND_FRAGMENTS = [Websockets, WebsocketClient]
 ALL_CLIENTS = pytest.mark.parametrize("library", LIBRARIES)
-FULL_CLIENTS = pytest.mark.parametrize("library", CAN_SAY_MORE)
+FULL_CLIENTS = pytest.mark.parametrize("library", WITH_PINGS_AND_FRAGMENTS)
 
 
 @contextlib.contextmanager
@@ -159,7 +159,7 @@ def client(library: type[Stranger], url: str, *, compressed: bool = False) -> It
 
 
 def texts_and_bytes(size: int) -> list[str | bytes]:
-    """Three messages of so many bytes, the one of many languages a few bytes less."""
+    """Three messages of this many bytes; the one in many languages may have a few less."""
     text = (TEXT.encode() * (size // len(TEXT) + 1))[:size].decode(errors="ignore")
     return ["x" * size, text, bytes(i % 251 for i in range(size))]
 
@@ -219,7 +219,7 @@ def test_our_server_answers_the_pings_of_a_client(library: type[Stranger], plain
 
 @ALL_CLIENTS
 def test_client_answers_the_pings_of_our_server(library: type[Stranger]) -> None:
-    """It says nothing for so long that without its pongs it would be dropped several times."""
+    """It sends nothing for a time in which, without its pongs, it would be dropped twice."""
     timeouts = Timeouts(ping_interval=0.1, ping_timeout=1.0)
 
     def handler(websocket: WebSocket) -> None:
@@ -418,7 +418,7 @@ def test_our_client_answers_the_pings_of_a_server() -> None:
 
 @THEIR_ECHOES
 def test_server_answers_the_pings_of_our_client(serve: Any, handler: Any) -> None:
-    """Ours hears nothing for so long that without pongs it would give the server up."""
+    """Ours receives nothing for a time in which, without pongs, it would give the server up."""
     timeouts = Timeouts(ping_interval=0.1, ping_timeout=1.0)
     with serve(handler) as url, connect(url, timeouts=timeouts) as ours:
         assert ours.receive(timeout=3.0) is None
@@ -549,7 +549,9 @@ class Ours:
 
 
 def check_heard(frames: list[str], names: Sequence[str], each: int) -> list[str]:
-    """Each message once, each sender's in order, the three fields unchanged and first; the ids."""
+    """Check that each message came once, each sender's in order, with its three fields unchanged
+    and first. Returns the ids.
+    """
     heard = [json.loads(frame) for frame in frames]
     assert all(list(message)[:3] == ["email", "username", "message"] for message in heard)
     assert len(heard) == len(names) * each
@@ -591,7 +593,10 @@ def test_clients_of_four_libraries_in_one_chat_hear_each_message_once_and_in_ord
 def enter(
     stack: contextlib.ExitStack, libraries: Sequence[type[Any]], server: Program
 ) -> dict[str, Any]:
-    """One after the other; each is there when it hears itself, so that it misses nothing after."""
+    """Let clients into the chat, one after the other; the name and the client of each.
+
+    A client is in the chat once it hears itself. From then on it misses nothing.
+    """
     clients: dict[str, Any] = {}
     for library in libraries:
         stranger = stack.enter_context(client(library, f"{server.ws_url}/ws"))
@@ -605,7 +610,7 @@ def enter(
 @pytest.mark.browser
 @pytest.mark.slow
 def test_four_strangers_in_one_chat_hear_each_message_once_and_in_order() -> None:
-    """Two Python libraries, a browser's page, and our own client."""
+    """They are two Python libraries, the page in a browser, and our own client."""
     from playwright.sync_api import expect
 
     each = 15
@@ -658,5 +663,5 @@ def test_four_strangers_in_one_chat_hear_each_message_once_and_in_order() -> Non
 
 
 def chat_messages(frames: list[str]) -> list[str]:
-    """Without the events that a page gets."""
+    """The frames without the events that a page gets."""
     return [frame for frame in frames if "event" not in json.loads(frame)]

@@ -1,5 +1,9 @@
-"""A client may vanish at any point of its request or of the answer: that is a line in the log."""
+"""Clients that vanish at any point of a request, an answer or a closing handshake.
 
+Each is a line in the server's log at most, and never a trace.
+"""
+
+import contextlib
 import logging
 import socket
 import struct
@@ -13,7 +17,7 @@ import pytest
 from peers import PATIENCE, QUICK, Peer, echo, eventually, masked, serving, tcp
 from rfc6455 import WebSocket, WebSocketServer
 from rfc6455.stream import Stream
-from tls import Certificate, Tunnel, make_certificate, through
+from tls import Certificate, Tunnel, through, tunnel_to
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\n"
@@ -24,7 +28,7 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\n"
     b"\r\n"
 )
-# What the server answers with a file, a refusal or a 101, and what it can't answer at all.
+# Requests that get a file, a refusal, a 101, or no answer at all.
 REQUESTS = {
     "nothing": b"",
     "half a request line": b"GET /ws HT",
@@ -67,10 +71,8 @@ def reset(peer: Peer) -> None:
 
 ENDS = [fin, reset]
 
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
+# The client's part before it vanishes must not run out of time on a busy machine.
+TIMEOUTS = QUICK._replace(open_timeout=PATIENCE, write_timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def only_lines_are_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No trace, and nothing that sounds like a mistake of ours."""
+    """Fail a test in which the server logs a trace, a warning, or a line of a peer's."""
     caplog.set_level(logging.INFO)
     yield
     eventually(lambda: not any("process_request" in each.name for each in threading.enumerate()))
@@ -94,7 +96,7 @@ def only_lines_are_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """No answer is written before this is set, so that the peer is gone at the first write."""
+    """The server sends nothing before this is set, so the peer is gone when it does."""
     gone = threading.Event()
     send = Stream.send
 
@@ -106,13 +108,16 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return gone
 
 
-def serving_all(directory: Path, **options: Any) -> Any:
-    return serving(echo, "/ws", directory=directory, timeouts=QUICK, **options)
+def serving_all(
+    directory: Path, **options: Any
+) -> contextlib.AbstractContextManager[WebSocketServer]:
+    """Our server with these files, and an echo at /ws."""
+    return serving(echo, "/ws", directory=directory, timeouts=TIMEOUTS, **options)
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("request_name", REQUESTS)
-def test_client_that_vanishes_before_it_is_answered_is_a_line(
+def test_client_that_vanishes_before_it_is_answered_leaves_no_trace_in_the_log(
     request_name: str, end: Callable[[Peer], None], directory: Path, gone: threading.Event
 ) -> None:
     with serving_all(directory) as server:
@@ -125,7 +130,7 @@ def test_client_that_vanishes_before_it_is_answered_is_a_line(
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("read", [1, 20, 300_000])
 @pytest.mark.parametrize("request_name", ["a scan", "a page", "a large file", "a handshake"])
-def test_client_that_vanishes_while_it_is_answered_is_a_line(
+def test_client_that_vanishes_while_it_is_answered_leaves_no_trace_in_the_log(
     request_name: str, read: int, end: Callable[[Peer], None], directory: Path
 ) -> None:
     with serving_all(directory) as server:
@@ -137,10 +142,10 @@ def test_client_that_vanishes_while_it_is_answered_is_a_line(
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("step", range(4))
-def test_client_that_vanishes_from_the_closing_handshake_is_a_line(
+def test_client_that_vanishes_within_the_closing_handshake_leaves_no_trace_in_the_log(
     step: int, end: Callable[[Peer], None], directory: Path
 ) -> None:
-    """It leaves after the 101, in the middle of a frame, before and after the answer to a Close."""
+    """It leaves after the 101, within a frame, before the answer to its Close, or after it."""
     with serving_all(directory) as server:
         peer = tcp(server)
         peer.send(HANDSHAKE)
@@ -155,13 +160,13 @@ def test_client_that_vanishes_from_the_closing_handshake_is_a_line(
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_client_that_vanishes_when_the_server_closes_is_a_line(
+def test_client_that_vanishes_when_the_server_closes_leaves_no_trace_in_the_log(
     end: Callable[[Peer], None], directory: Path, gone: threading.Event
 ) -> None:
     def close_at_once(websocket: WebSocket) -> None:
         websocket.close(1000, "enough")
 
-    with serving(close_at_once, "/ws", timeouts=QUICK) as server:
+    with serving(close_at_once, "/ws", timeouts=TIMEOUTS) as server:
         gone.set()
         peer = tcp(server)
         peer.send(HANDSHAKE)
@@ -174,7 +179,7 @@ def test_client_that_vanishes_when_the_server_closes_is_a_line(
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("size", [0, 1, 5, 6, 100, -1, 10_000])
-def test_client_that_vanishes_from_the_tls_handshake_is_a_line(
+def test_client_that_vanishes_within_the_tls_handshake_leaves_no_trace_in_the_log(
     size: int, end: Callable[[Peer], None], directory: Path, certificate: Certificate
 ) -> None:
     hello = client_hello(certificate)
@@ -185,6 +190,7 @@ def test_client_that_vanishes_from_the_tls_handshake_is_a_line(
 
 
 def client_hello(certificate: Certificate) -> bytes:
+    """The first bytes of a TLS client that goes to localhost."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(0)
@@ -196,7 +202,7 @@ def client_hello(certificate: Certificate) -> bytes:
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("request_name", REQUESTS)
-def test_tls_client_that_vanishes_before_it_is_answered_is_a_line(
+def test_tls_client_that_vanishes_before_it_is_answered_leaves_no_trace_in_the_log(
     request_name: str,
     end: Callable[[Peer], None],
     directory: Path,
@@ -204,15 +210,8 @@ def test_tls_client_that_vanishes_before_it_is_answered_is_a_line(
     gone: threading.Event,
 ) -> None:
     with serving_all(directory, ssl_context=certificate.server()) as server:
-        peer = tls_peer(server, certificate)
+        peer = through(tunnel_to(server, certificate))
         if REQUESTS[request_name]:
             peer.send(REQUESTS[request_name])
         end(peer)
         gone.set()
-
-
-def tls_peer(server: WebSocketServer, certificate: Certificate) -> Peer:
-    sock = socket.create_connection(("127.0.0.1", server.server_port), PATIENCE)
-    tunnel = Tunnel(sock, certificate.client(), "localhost")
-    tunnel.shake_hands()
-    return through(tunnel)

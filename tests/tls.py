@@ -1,4 +1,6 @@
-"""TLS for tests: a certificate for localhost, made by the openssl command, and TLS by hand."""
+"""TLS for tests: a certificate for localhost, made by the openssl command, and a TLS endpoint
+whose steps a test takes one by one.
+"""
 
 import contextlib
 import socket
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from conftest import find_openssl, require
-from peers import PATIENCE, Peer
+from peers import PATIENCE, Peer, Reachable
 
 REQUEST = """\
 [req]
@@ -28,7 +30,7 @@ subjectAltName = DNS:localhost
 
 
 class Certificate(NamedTuple):
-    """A certificate that names localhost and nothing else, signed by itself."""
+    """The files of a self-signed certificate for the name localhost, and of its key."""
 
     certificate: Path
     key: Path
@@ -39,12 +41,12 @@ class Certificate(NamedTuple):
         return context
 
     def client(self) -> ssl.SSLContext:
-        """Trusts this certificate, and checks the name."""
+        """A context that trusts this certificate alone, and checks the server's name."""
         return ssl.create_default_context(cafile=self.certificate)
 
 
 def make_certificate(directory: Path) -> Certificate:
-    """Call it in a fixture: it skips the test where there is no openssl."""
+    """Make a certificate in this directory. Skips the test where there is no openssl."""
     openssl = require(find_openssl(), "openssl", "apt install openssl, or brew install openssl")
     made = Certificate(directory / "certificate.pem", directory / "key.pem")
     config = directory / "request.cnf"
@@ -57,9 +59,10 @@ def make_certificate(directory: Path) -> Certificate:
 
 
 class Tunnel:
-    """TLS over a socket, by hand: `wire` records what came, and a flight can be held back.
+    """A TLS endpoint over a socket, used in place of the socket.
 
-    The end of TCP without a close_notify before it raises EOFError.
+    `wire` holds the encrypted bytes that came. A read raises EOFError where TCP ends without the
+    close_notify that TLS wants before it.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class Tunnel:
     ) -> None:
         self.sock = sock
         self.wire = b""
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         self.tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
@@ -76,7 +80,10 @@ class Tunnel:
         )
 
     def shake_hands(self, *, hold_back: bool = False) -> None:
-        """With `hold_back` this side's last flight goes out together with its first data."""
+        """Take the TLS handshake to its end.
+
+        With `hold_back` this side's last message of it is sent together with its first data.
+        """
         while True:
             try:
                 self.tls.do_handshake()
@@ -88,7 +95,7 @@ class Tunnel:
             self._flush()
 
     def take_held_back(self) -> bytes:
-        """What would go out next, for the caller to send as he likes."""
+        """The encrypted bytes that would be sent next: the caller sends them instead."""
         return self._outgoing.read()
 
     def sendall(self, data: bytes) -> None:
@@ -105,8 +112,8 @@ class Tunnel:
                 return b""
 
     def say_farewell(self) -> None:
-        """Send a close_notify."""
-        with contextlib.suppress(ssl.SSLWantReadError):  # the other side's is not there yet
+        """Send a close_notify, and do not wait for the other side's."""
+        with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
         self._flush()
 
@@ -122,23 +129,31 @@ class Tunnel:
     def _fill(self) -> None:
         data = self.sock.recv(65536)
         if not data:
-            raise EOFError("the end of TCP without a close_notify")
+            raise EOFError("TCP ended without a close_notify")
         self.wire += data
         self._incoming.write(data)
 
 
 def records(wire: bytes) -> list[int]:
-    """The content types of the TLS records that these bytes are, whole (RFC 8446, 5.1)."""
+    """The content type of each TLS record in these bytes (RFC 8446, 5.1); all must be whole."""
     types = []
     while wire:
         size = 5 + int.from_bytes(wire[3:5], "big")
-        assert wire[1] == 3, "no TLS record"
-        assert len(wire) >= size, "half a TLS record"
+        assert wire[1] == 3, "this is not a TLS record"
+        assert len(wire) >= size, "the TLS record is cut off"
         types.append(wire[0])
         wire = wire[size:]
     return types
 
 
 def through(tunnel: Tunnel) -> Peer:
-    """A peer that speaks through the tunnel."""
+    """A peer that sends and receives through the tunnel."""
     return Peer(cast(socket.socket, tunnel))
+
+
+def tunnel_to(server: Reachable, certificate: Certificate, *, hold_back: bool = False) -> Tunnel:
+    """A client's tunnel to a TLS server, its handshake done; `hold_back` as in `shake_hands`."""
+    sock = socket.create_connection(("127.0.0.1", server.server_port), PATIENCE)
+    tunnel = Tunnel(sock, certificate.client(), "localhost")
+    tunnel.shake_hands(hold_back=hold_back)
+    return tunnel

@@ -1,8 +1,9 @@
 """Autobahn's test suite against both sides: `python3 tests/autobahn [--fast]`.
 
-Its fuzzing client talks to `echo_server.py --plain --deflate`, and our client to its fuzzing
-server. A line for each case that is not OK, and exit status 1 if there is one. The suite runs on
-Python 2.7 only; an environment for it is made beside this project's own and kept.
+Its fuzzing client talks to `echo_server.py --plain --deflate`, and our client talks to its fuzzing
+server. Each case that is not strictly OK is printed in a line, and the exit status is 1 if there
+is one. The suite runs on Python 2.7 only: an environment for it is made in .venv-autobahn, and
+kept.
 """
 
 import argparse
@@ -28,17 +29,21 @@ sys.path.insert(0, str(ROOT))
 
 from rfc6455 import ConnectionClosed, Deflate, WebSocket, connect  # noqa: E402  # not installed
 
-INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}  # what a peer does there is its own choice
-# 9.* measures, 12.* and 13.* compress: minutes for what a few of their cases show, too.
+INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}  # where the suite calls any behaviour right
+# 9.* measures speed, 12.* and 13.* compress: they take minutes, and a few of their cases show most.
 FAST = [*(f"{section}.*" for section in (1, 2, 3, 4, 5, 6, 7, 10))]
 FAST += ["9.1.1", "9.2.1", "9.3.1", "12.1.1", "12.2.1", "13.3.1", "13.7.1"]
-PATIENCE = 3600  # seconds for the whole suite in one role; it takes some minutes
+PATIENCE = 3600  # seconds for the whole suite in one role, which takes some minutes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="leave out 9, 12 and 13 but a few")
-    parser.add_argument("--summary", type=Path, help="write a summary of the run to this file")
+    parser.add_argument(
+        "--fast", action="store_true", help="run only a few of the long cases in 9, 12 and 13"
+    )
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write a summary of the run to this file"
+    )
     options = parser.parse_args()
     python27 = find_python27()
     if python27 is None:
@@ -60,7 +65,7 @@ def main() -> int:
 
 
 def find_python27() -> str | None:
-    """A Python 2.7 that runs; pyenv has stubs on the path that may not."""
+    """A Python 2.7 that runs: the `python2.7` that pyenv puts on PATH may only print an error."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which("python2.7"), *map(str, root.glob("versions/2.7*/bin/python2.7"))]
     for candidate in filter(None, candidates):
@@ -71,10 +76,11 @@ def find_python27() -> str | None:
 
 
 def make_environment(python27: str) -> Path:
+    """Install the suite where it is not there yet; the path of its program."""
     wstest = ENVIRONMENT / "bin" / "wstest"
     if not wstest.exists():
         print(f"installing {SUITE} ...", flush=True)
-        with tempfile.TemporaryDirectory() as folder:  # virtualenv itself leaves no trace
+        with tempfile.TemporaryDirectory() as folder:  # virtualenv itself is not kept
             quiet = ["-q", "--disable-pip-version-check"]
             pip = [python27, "-m", "pip", "install", *quiet]
             subprocess.run([*pip, "--target", folder, "virtualenv==20.15.1"], check=True)
@@ -87,6 +93,7 @@ def make_environment(python27: str) -> Path:
 
 @contextlib.contextmanager
 def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the end of the `with` statement."""
     process = subprocess.Popen(command, text=True, **options)
     try:
         yield process
@@ -96,7 +103,7 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str
 
 
 def run_server(wstest: Path, cases: list[str], folder: Path) -> dict[str, Any]:
-    """Our server under the fuzzing client; what it reports of each case."""
+    """Test our server with the fuzzing client; its report, a dictionary for each case."""
     folder.mkdir()
     command = [sys.executable, str(ROOT / "echo_server.py"), "--plain", "--deflate", "--port", "0"]
     quiet = subprocess.DEVNULL
@@ -129,7 +136,7 @@ def run_fuzzer(command: list[str], spec: dict[str, Any], folder: Path) -> None:
 
 
 def run_client(wstest: Path, cases: list[str], folder: Path) -> dict[str, Any]:
-    """Our client under the fuzzing server; what it reports of each case."""
+    """Test our client with the fuzzing server; its report, a dictionary for each case."""
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -150,6 +157,7 @@ def run_client(wstest: Path, cases: list[str], folder: Path) -> dict[str, Any]:
 
 
 def connect_patiently(url: str) -> WebSocket:
+    """Connect to a server that may still be starting."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -161,6 +169,7 @@ def connect_patiently(url: str) -> WebSocket:
 
 
 def run_case(url: str) -> None:
+    """Run one case: the server sends what it wants, and our client echoes it."""
     with connect(url, deflate=Deflate(), max_message=32 << 20) as websocket:
         with contextlib.suppress(ConnectionClosed):
             for message in websocket:
@@ -178,6 +187,7 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def faults(role: str, report: dict[str, Any]) -> list[str]:
+    """A line for each case that is not strictly OK."""
     lines = []
     for name, case in sorted(report.items(), key=lambda item: [int(n) for n in item[0].split(".")]):
         allowed = {"OK", "INFORMATIONAL"} if name in INFORMATIONAL else {"OK"}
@@ -197,7 +207,7 @@ def summary(reports: dict[str, dict[str, Any]], bad: list[str]) -> str:
     lines += [f"| {role} | {describe(report)} |" for role, report in reports.items()]
     informational = ", ".join(sorted(INFORMATIONAL))
     lines += ["", f"Informational by the suite's own definition: {informational}.", ""]
-    lines += [f"- {line}" for line in bad] or ["No case failed, was non-strict or unclean."]
+    lines += [f"- {line}" for line in bad] or ["Every case is strictly OK."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,146 @@
+"""What the server does with HTTP requests, good and bad, that open no WebSocket.
+
+The peers are bare sockets.
+"""
+
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from fetching import GOOD, HELLO, answers_echo, assert_refused, fetch, lets_in, parse, serving_files
+from peers import answer_to, echo, serving, shake_hands, tcp
+
+pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"Content-Length: 5\r\n\r\nhello",
+        b"Content-Length: 0\r\nContent-Length: 5\r\n\r\nhello",
+        b"Content-Length: +0\r\n\r\n",
+        b"Content-Length: x\r\n\r\n",
+        b"Content-Length: -1\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"Transfer-Encoding: identity\r\n\r\n",
+        b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("head", [GOOD, b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_server_refuses_a_body(head: bytes, more: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    assert_refused(head.removesuffix(b"\r\n") + more, 400, directory=tmp_path)
+
+
+def test_server_sends_no_interim_answer(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    with serving(echo, directory=tmp_path) as server:
+        answer = fetch(server, "/file", "GET", "Expect: 100-continue")
+        assert answer.status in (200, 417)
+        with shake_hands(server, Expect="100-continue") as peer:
+            assert answers_echo(peer)
+
+
+def test_server_answers_the_first_of_pipelined_requests_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    get = b"GET /file HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"
+    with serving(echo, path="/ws", directory=tmp_path) as server:
+        status, text = answer_to(server, get + get)
+    assert status == 200
+    assert text.count("HTTP/1.1 ") == text.count("a file") == 1
+    assert "\r\nConnection: close\r\n" in text
+
+
+def test_server_ends_a_refused_upload_without_a_reset() -> None:
+    with serving(echo) as server, tcp(server) as peer:
+        peer.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n")
+        peer.send(bytes(200000))
+        assert peer.read_to_eof().startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET",
+        b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        GOOD.replace(b"GET /", b"GET /nosuch"),
+        GOOD.replace(b"GET /", b"GET /ws"),
+        GOOD.replace(b"GET /", b"GET /ws") + HELLO[:4],
+    ],
+)
+def test_server_survives_a_reset(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(1_000_000))
+    with serving(echo, path="/ws", directory=tmp_path) as server:
+        with tcp(server) as peer:
+            peer.send(data)
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert lets_in(server, "/ws")
+
+
+# Clients that are no browsers
+
+
+def test_server_serves_a_client_of_http_1_0(public: Path) -> None:
+    with serving_files(public) as server:
+        _, text = answer_to(server, b"GET /page.css HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    answer = parse(text)
+    assert (answer.status, answer.body) == (200, "p {}")
+
+
+@pytest.mark.parametrize("allowed_hosts", [[], ["chat.example"]])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    ("health_check", "status"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", 200),
+        (b"HEAD / HTTP/1.0\r\nUser-Agent: x\r\n\r\n", 200),
+        (b"OPTIONS / HTTP/1.0\r\n\r\n", 204),  # what HAProxy sends unless it is told otherwise
+        (b"OPTIONS / HTTP/1.0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 204),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 204),
+        (b"GET /nosuch HTTP/1.0\r\n\r\n", 404),
+    ],
+)
+def test_server_answers_a_health_check_that_names_no_host(
+    public: Path, health_check: bytes, status: int, host: str, allowed_hosts: list[str]
+) -> None:
+    with serving_files(public, host=host, allowed_hosts=allowed_hosts) as server:
+        found, text = answer_to(server, health_check)
+    assert found == status
+    parse(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"OPTIONS / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: evil.example\r\n\r\n", 403),
+        (b"OPTIONS / HTTP/1.0\r\nHost: evil.example\r\n\r\n", 403),
+        (b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost:\r\n\r\n", 403),
+        (GOOD.replace(b"HTTP/1.1\r\nHost: 127.0.0.1", b"HTTP/1.0").replace(b" / ", b" /ws "), 400),
+    ],
+)
+def test_server_demands_a_host_of_everything_but_http_1_0(
+    public: Path, data: bytes, status: int
+) -> None:
+    with serving_files(public) as server:
+        assert answer_to(server, data)[0] == status
+
+
+def test_server_names_the_methods_that_it_allows(public: Path) -> None:
+    with serving_files(public) as server:
+        for method in ("OPTIONS", "POST"):
+            answer = fetch(server, "/page.css", method)
+            assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
+            assert answer.headers["Server"] == "rfc6455"
+
+
+def test_server_serves_a_client_that_would_rather_speak_http_2(public: Path) -> None:
+    more = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"]
+    with serving_files(public) as server:
+        answer = fetch(server, "/page.css", "GET", *more)
+    assert (answer.status, answer.body) == (200, "p {}")

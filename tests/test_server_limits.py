@@ -1,0 +1,226 @@
+"""The server's limits: how long a request may be and take, and how many come at once.
+
+The peers are bare sockets.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import rfc6455.server
+from fetching import (
+    GOOD,
+    answers_echo,
+    fetch,
+    lets_in,
+    serving_files,
+)
+from peers import (
+    PATIENCE,
+    Peer,
+    answer_to,
+    close_payload,
+    echo,
+    eventually,
+    masked,
+    request,
+    serving,
+    shake_hands,
+    tcp,
+)
+from programs import ROOT
+from rfc6455 import (
+    Timeouts,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
+
+# The size of a request, and the time for it
+
+
+@pytest.mark.parametrize(("size", "status"), [(16384, 101), (16385, 431), (40000, 431)])
+def test_server_refuses_a_head_over_16_kib(size: int, status: int) -> None:
+    padding = b"\r\nX: " + b"a" * (size - len(GOOD) - 5) + b"\r\n\r\n"
+    data = GOOD.replace(b"\r\n\r\n", padding)
+    assert len(data) == size
+    with serving(echo) as server, tcp(server) as peer:
+        peer.send(data)
+        assert peer.read_head().startswith(f"HTTP/1.1 {status} ")
+        if status == 101:
+            assert answers_echo(peer)
+        else:
+            peer.read_to_eof()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\n\r\n",
+        b"a" * 40000,
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000,
+    ],
+    ids=["request line", "no line", "101 headers", "headers without end"],
+)
+def test_server_refuses_an_endless_head(data: bytes) -> None:
+    with serving(echo) as server:
+        assert answer_to(server, data)[0] in (400, 414, 431)
+
+
+@pytest.mark.parametrize("start", [b"", b"GET", GOOD[:-2], GOOD[:40]])
+def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
+    with serving(echo, timeouts=Timeouts(open_timeout=1.5)) as server, tcp(server) as peer:
+        peer.send(start)
+        with shake_hands(server) as other:
+            assert answers_echo(other)
+        assert b" 101 " not in peer.read_to_eof()
+
+
+def test_server_ends_a_head_that_comes_too_slowly() -> None:
+    with serving(echo, timeouts=Timeouts(open_timeout=0.5)) as server, tcp(server) as peer:
+        peer.send(b"GET / HTTP/1.1\r\nX: ")
+        deadline = time.monotonic() + PATIENCE
+        with contextlib.suppress(ConnectionError):  # the server may drop it between two bytes
+            while peer.is_silent(0.05):
+                peer.send(b"a")
+                assert time.monotonic() < deadline
+        assert b" 101 " not in peer.buffer
+
+
+@pytest.mark.parametrize("start", [b"", b"GET", b"GET / HTTP/1.1\r\nHost"])
+def test_server_survives_a_request_that_is_cut_off(start: bytes) -> None:
+    with serving(echo) as server:
+        with tcp(server) as peer:
+            peer.send(start)
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert b" 101 " not in peer.read_to_eof()
+        with shake_hands(server) as peer:
+            assert answers_echo(peer)
+
+
+def test_server_drops_a_client_that_does_not_end_after_the_answer() -> None:
+    def is_dropped(peer: Peer) -> bool:
+        try:
+            peer.send(b"x")
+        except ConnectionError:
+            return True
+        return False
+
+    with serving(echo, timeouts=Timeouts(close_timeout=0.3)) as server, tcp(server) as peer:
+        peer.send(b"GET / HTTP/1.0\r\n\r\n")
+        peer.read_to_eof()
+        eventually(lambda: is_dropped(peer))
+
+
+def test_server_keeps_a_websocket_open_after_the_time_for_its_handshake_is_over() -> None:
+    with serving(echo, timeouts=Timeouts(open_timeout=1.0)) as server, shake_hands(server) as peer:
+        assert peer.is_silent(1.3)
+        assert answers_echo(peer)
+
+
+# The number of connections
+
+
+def test_server_that_is_full_answers_503_until_a_client_leaves(public: Path) -> None:
+    with (
+        serving_files(public, max_connections=2) as server,
+        shake_hands(server, "/ws") as first,
+        shake_hands(server, "/ws"),
+    ):
+        status, text = answer_to(server, request(server, "/ws"))
+        assert status == 503
+        assert "full" in text
+        assert fetch(server, "/").status == 200
+        first.send(masked(0x88, close_payload(1000)))
+        assert first.read_close() == (1000, "")
+        first.close()
+        eventually(lambda: lets_in(server, "/ws"))
+
+
+def test_server_drops_connections_beyond_the_spare_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rfc6455.server, "SPARE_CONNECTIONS", 2)
+    with serving(echo, max_connections=1) as server:
+        with shake_hands(server), tcp(server), tcp(server), tcp(server) as fourth:
+            assert fourth.read_to_eof() == b""
+        eventually(lambda: lets_in(server))
+
+
+def test_server_that_can_start_no_thread_takes_the_next_when_it_can(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rfc6455.server, "SPARE_CONNECTIONS", 0)
+    start: Callable[[threading.Thread], None] = threading.Thread.start
+    failures: list[threading.Thread] = []
+
+    def fail_once(thread: threading.Thread) -> None:
+        if not failures and "process_request_thread" in thread.name:
+            failures.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_once)
+    with serving(echo, max_connections=1) as server:
+        with tcp(server) as peer:
+            assert peer.read_to_eof() == b""
+        assert failures
+        eventually(lambda: lets_in(server))
+    assert "can't start new thread" in caplog.text
+    caplog.clear()
+
+
+FEW_DESCRIPTORS = """
+import logging, resource
+from rfc6455 import WebSocketServer
+
+def echo(websocket):
+    for message in websocket:
+        websocket.send(message)
+
+logging.basicConfig(level=logging.INFO)
+server = WebSocketServer(("127.0.0.1", 0), {"/": echo})
+resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+print(server.server_port, flush=True)
+server.serve_until_signalled()
+"""
+
+
+def test_server_without_descriptors_waits_and_serves_again() -> None:
+    pytest.importorskip("resource")
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        command = [sys.executable, "-c", FEW_DESCRIPTORS]
+        process = stack.enter_context(
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors)
+        )
+        stack.callback(process.kill)
+        assert process.stdout
+        address = ("127.0.0.1", int(process.stdout.readline()))
+
+        def log() -> bytes:
+            return os.pread(errors.fileno(), 1 << 20, 0)
+
+        with contextlib.ExitStack() as crowd:
+            for _ in range(40):
+                last = crowd.enter_context(Peer(socket.create_connection(address, PATIENCE)))
+            eventually(lambda: log().count(b"cannot accept") >= 2)
+            assert last.is_silent(0.2)
+        with Peer(socket.create_connection(address, PATIENCE)) as peer:
+            peer.send(GOOD)
+            assert peer.read_head().startswith("HTTP/1.1 101 ")
+            assert answers_echo(peer)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        warnings = log().count(b"cannot accept")
+        assert warnings <= (time.monotonic() - started) / 0.1 + 1, "the accept loop spins"
+        assert b"Traceback" not in log()

@@ -1,0 +1,164 @@
+"""The server over TLS (RFC 6455, 10.6).
+
+The peers are bare sockets.
+"""
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from fetching import GOOD, HELLO, HELLO_BACK, answers_echo, deadlines_end, parse, serving_files
+from peers import PATIENCE, close_payload, echo, eventually, masked, request, serving, tcp
+from rfc6455 import Timeouts, WebSocket
+from tls import Certificate, Tunnel, through, tunnel_to
+
+pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
+
+
+@pytest.mark.requirement("4.2.2-1", "10.6-1")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_server_runs_handshake_messages_and_close_inside_tls(
+    certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    client = certificate.client()
+    client.minimum_version = client.maximum_version = version
+    with serving(echo, ssl_context=certificate.server()) as server:
+        sock = socket.create_connection(("127.0.0.1", server.server_port), PATIENCE)
+        tunnel = Tunnel(sock, client, "localhost")
+        with through(tunnel) as peer:
+            tunnel.shake_hands()
+            peer.send(request(server))
+            assert peer.read_head().startswith("HTTP/1.1 101 ")
+            assert answers_echo(peer)
+            peer.send(masked(0x82, bytes(100_000)))
+            assert peer.read_frame() == (0x82, bytes(100_000))
+            peer.send(masked(0x88, close_payload(1000)))
+            assert peer.read_close() == (1000, "")  # the EOF after it is a close_notify
+    assert b"HTTP" not in tunnel.wire
+    assert HELLO_BACK not in tunnel.wire
+
+
+@pytest.mark.requirement("4.2.2-1")
+def test_server_reads_a_request_that_comes_with_the_end_of_the_tls_handshake(
+    certificate: Certificate,
+) -> None:
+    with (
+        serving(echo, ssl_context=certificate.server()) as server,
+        through(tunnel_to(server, certificate, hold_back=True)) as peer,
+    ):
+        peer.send(request(server) + HELLO)
+        assert peer.read_head().startswith("HTTP/1.1 101 ")
+        assert peer.read(7) == HELLO_BACK
+
+
+def test_server_answers_a_request_between_the_end_of_the_tls_handshake_and_a_close_notify(
+    public: Path, certificate: Certificate
+) -> None:
+    with (
+        serving_files(public, ssl_context=certificate.server()) as server,
+        through(tunnel_to(server, certificate, hold_back=True)) as peer,
+    ):
+        tunnel = cast(Tunnel, peer.sock)
+        tunnel.tls.write(b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        tunnel.say_farewell()
+        answer = parse(peer.read_to_eof().decode("latin-1"))
+    assert (answer.status, answer.body) == (200, "p {}")
+
+
+@pytest.mark.requirement("4.2.2-1")
+def test_server_answers_nothing_in_clear_on_the_tls_port(certificate: Certificate) -> None:
+    opened: list[WebSocket] = []
+    with serving(opened.append, ssl_context=certificate.server()) as server, tcp(server) as peer:
+        peer.send(GOOD + HELLO)
+        data = peer.read_to_eof()
+    eventually(deadlines_end)
+    assert b"101" not in data
+    assert b"HTTP" not in data
+    assert not opened
+
+
+@pytest.mark.requirement("4.2.2-1")
+def test_server_ends_when_the_client_distrusts_its_certificate(certificate: Certificate) -> None:
+    opened: list[WebSocket] = []
+    with serving(opened.append, ssl_context=certificate.server()) as server, tcp(server) as peer:
+        tunnel = Tunnel(peer.sock, ssl.create_default_context(), "localhost")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            tunnel.shake_hands()
+        peer.send(tunnel.take_held_back())
+        assert b"101" not in peer.read_to_eof()
+    assert not opened
+
+
+def test_server_serves_others_while_a_tls_client_is_silent_and_drops_that_one(
+    certificate: Certificate,
+) -> None:
+    timeouts = Timeouts(open_timeout=2.0)
+    context = certificate.server()
+    with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as silent:
+        with through(tunnel_to(server, certificate)) as peer:
+            peer.send(request(server))
+            assert peer.read_head().startswith("HTTP/1.1 101 ")
+            assert answers_echo(peer)
+        assert silent.read_to_eof() == b""
+
+
+def test_server_serves_files_over_tls_and_ends_with_a_close_notify(
+    public: Path, certificate: Certificate
+) -> None:
+    (public / "large.bin").write_bytes(bytes(300_000))
+    with serving_files(public, ssl_context=certificate.server()) as server:
+        assert server.url == f"https://localhost:{server.server_port}"
+        with through(tunnel_to(server, certificate)) as peer:
+            peer.send(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = parse(peer.read_to_eof().decode("latin-1"))
+    assert (answer.status, len(answer.body)) == (200, 300_000)
+
+
+@pytest.mark.requirement("10.6-1")
+def test_server_closes_tls_clients_with_1001_when_it_shuts_down(certificate: Certificate) -> None:
+    with (
+        serving(echo, ssl_context=certificate.server()) as server,
+        through(tunnel_to(server, certificate)) as peer,
+    ):
+        peer.send(request(server))
+        peer.read_head()
+        assert answers_echo(peer)
+        closing = threading.Thread(target=server.close_connections, args=("bye",))
+        closing.start()
+        assert peer.read_frame() == (0x88, close_payload(1001, "bye"))
+        peer.send(masked(0x88, close_payload(1001)))
+        assert peer.read_to_eof() == b""
+        peer.close()
+        closing.join(PATIENCE)
+
+
+# A TLS record of 32 bytes that no key has encrypted.
+BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
+
+
+@pytest.mark.requirement("4.2.2-1")
+@pytest.mark.parametrize("when", ["in the handshake", "with its end", "later"])
+def test_server_ends_a_client_that_breaks_tls(certificate: Certificate, when: str) -> None:
+    context = certificate.server()
+    timeouts = Timeouts(open_timeout=3.0)
+    with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as bare:
+        if when == "in the handshake":
+            bare.send(BAD_RECORD)
+        elif when == "with its end":
+            tunnel = Tunnel(bare.sock, certificate.client(), "localhost")
+            tunnel.shake_hands(hold_back=True)
+            bare.send(tunnel.take_held_back() + BAD_RECORD)
+        else:
+            tunnel = Tunnel(bare.sock, certificate.client(), "localhost")
+            tunnel.shake_hands()
+            peer = through(tunnel)
+            peer.send(request(server))
+            assert peer.read_head().startswith("HTTP/1.1 101 ")
+            assert answers_echo(peer)
+            bare.send(BAD_RECORD)
+        bare.read_to_eof()
+    eventually(deadlines_end)
