@@ -1,23 +1,27 @@
 """Keepalive (RFC 6455, 5.5.2): when a peer is pinged, and when it is given up.
 
-A peer that sends nothing for a while is asked by a Ping; without an answer in time it is gone. What
-makes this more than two numbers is a slow peer: it has to read all that was sent before the Ping
-until it finds it, and much of that may be on its way, in the kernel or in a proxy. Its Pong tells
-how far it has read, and for what it may not have read yet it is given time. That it speaks says
-nothing of this: the two directions of TCP do not wait for each other.
+A peer that has sent nothing for a while gets a Ping, and is given up if nothing is heard of it in
+time after that. A slow peer makes this more than two numbers: it finds the Ping only when it has
+read everything that was sent before, and megabytes of that may still be on their way, in the kernel
+or in a proxy. So it is given more time for each byte that it may not have read. What it has read is
+proven by a Pong, and by nothing else that it sends: the two directions of TCP do not wait for each
+other.
 
-No socket, no thread and no clock here: `look` is told the time and what the stream knows.
+There is no socket, no thread and no clock here: `look` is told the time, and what is known of the
+connection.
 """
 
 import math
 from enum import Enum
 
-SLOWEST_PEER = 16384  # bytes a second, which a peer is expected to read at least
-_UNPROVEN = 64 * 1024  # bytes written from which on a Ping asks how far the peer has read
+SLOWEST_PEER = 16384  # bytes a second; a peer has to read at least so fast
+# Bytes that a peer may not have read, from which on a Ping asks how far it has read, even while it
+# is not silent.
+_UNPROVEN = 64 * 1024
 
 
 class Verdict(Enum):
-    """What a look at a connection asks for."""
+    """What is to be done after a look at a connection."""
 
     WAIT = "wait"
     PING = "ping"
@@ -25,41 +29,42 @@ class Verdict(Enum):
 
 
 class Keepalive:
-    """One connection's. All times are in seconds of the same clock.
+    """The keepalive of one connection. All times are seconds of one clock, which starts anywhere.
 
-    A peer is pinged after `ping_interval` of silence, and given up when `ping_timeout` later still
-    nothing was heard of it.
+    A peer is pinged after `ping_interval` seconds of silence, and given up when after another
+    `ping_timeout` seconds nothing was heard of it.
     """
 
     def __init__(self, ping_interval: float, ping_timeout: float, now: float) -> None:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self._pinged_at = -math.inf  # when the Ping went out that an answer is awaited for
-        self._last_ping_at = now  # when any Ping went out
-        self._pong_due = math.inf
-        self._pongs = 0  # how many had come at the last look
-        self._ping_position = 0  # what had been written before that Ping, in bytes
-        self._read_to = 0  # up to here the peer has read for certain
-        self._found_silent = -math.inf  # when the peer was last heard, as the last look found it
+        self._pinged_at = -math.inf  # when the Ping was sent whose answer is awaited
+        self._ping_position = 0  # how many bytes had been written before it
+        self._pong_due = math.inf  # when its answer has to have come
+        self._last_ping_at = now  # when any Ping was sent
+        self._pongs = 0  # how many Pongs had come at the last look
+        self._proven = 0  # how many bytes the peer has read for certain
+        self._found_silent = -math.inf  # the `heard_at` at which a look has found the peer silent
 
     def look(
         self, now: float, *, heard_at: float, pongs: int, written: int, unread: bool
     ) -> tuple[Verdict, float]:
-        """What is to be done, and when to look again.
+        """What is to be done now, and when to look again. One thread at a time.
 
-        `heard_at` is when the peer last sent anything, `pongs` how many Pongs have ever come, and
-        `written` how many bytes were ever written to it. `unread` is whether something that it has
-        sent waits to be read: then it is this side that does not read, and silence proves nothing.
-        One thread at a time.
+        heard_at: when the peer last sent anything.
+        pongs: how many Pongs have ever come.
+        written: how many bytes were ever written to the peer.
+        unread: whether something that it has sent waits to be read. While this side does not read,
+            silence proves nothing.
         """
         if pongs > self._pongs:  # the peer has read everything before the Ping
             self._pongs = pongs
-            self._read_to = max(self._read_to, self._ping_position)
+            self._proven = max(self._proven, self._ping_position)
         if heard_at >= self._pinged_at:
             return self._look_at_the_living(now, heard_at, written)
         if now < self._pong_due or unread:
             return self._look_at_the_slow(now)
-        # It takes two looks, as a thread may just have read something and not noted it yet.
+        # It takes two looks: a thread may have read something just now, and not noted it yet.
         if self._found_silent == heard_at:
             return Verdict.GIVE_UP, math.inf
         self._found_silent = heard_at
@@ -68,25 +73,28 @@ class Keepalive:
     def _look_at_the_living(
         self, now: float, heard_at: float, written: int
     ) -> tuple[Verdict, float]:
+        """Something was heard of the peer since the last Ping: is it time for another?"""
         due = heard_at + self._ping_interval
-        may_be_unread = written - self._read_to
+        may_be_unread = written - self._proven
         if may_be_unread > _UNPROVEN:
             due = min(due, self._last_ping_at + self._ping_interval)
         if now < due:
             return Verdict.WAIT, due
-        self._pinged_at = self._last_ping_at = now
+        self._pinged_at = now
+        self._last_ping_at = now
         self._ping_position = written
         self._pong_due = now + self._ping_timeout + may_be_unread / SLOWEST_PEER
         return Verdict.PING, min(self._pong_due, now + self._ping_interval)
 
     def _look_at_the_slow(self, now: float) -> tuple[Verdict, float]:
-        """The answer is awaited. A proxy between must not take this side for dead meanwhile."""
-        ping_at = (
-            max(self._pinged_at + self._ping_timeout, self._last_ping_at) + self._ping_interval
-        )
+        """The answer is late, but not too late: ping on, so that no proxy drops this side."""
+        asked_at = max(self._pinged_at + self._ping_timeout, self._last_ping_at)
+        ping_at = asked_at + self._ping_interval
         verdict = Verdict.WAIT
         if now >= ping_at:
             verdict = Verdict.PING
             self._last_ping_at = now
         again = now + self._ping_interval
-        return verdict, min(self._pong_due, again) if now < self._pong_due else again
+        if now < self._pong_due:
+            again = min(again, self._pong_due)
+        return verdict, again

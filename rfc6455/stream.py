@@ -1,9 +1,12 @@
 """The bytes below the frames: TCP or TLS, one reader, many writers, and an end for every wait.
 
-No RFC here, but three promises that all else leans on. A writer that must not wait never does:
-what the kernel does not take goes to a bounded backlog, which a thread drains that lives only as
-long as the backlog. The lock is never held while the network is waited for. Every wait has an end:
-the clock looks at the deadlines and wakes a blocked reader or writer by shutting the socket.
+This holds no section of the RFC, but three promises that everything above relies on:
+
+1. `put` never waits. What the kernel does not take at once goes to a backlog of bounded size, and
+   a thread that lives only as long as the backlog sends it.
+2. The lock is never held while a thread waits for the network.
+3. Every wait ends. The clock looks at the deadlines, and shuts the socket down where one has
+   passed: that wakes whoever reads from it or writes to it.
 """
 
 import collections
@@ -28,33 +31,42 @@ if sys.platform == "linux":
     import termios
 
 MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
-# Pieces that may wait: each takes hundreds of bytes beside its own, which for a pong are two.
+# Pieces that may wait. Each takes hundreds of bytes besides its own, and a Pong has only two.
 _MAX_PIECES = 8192
 _PIECE = 65536  # bytes that the drainer hands to the kernel at once
-DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none: its backlog does all
+# The flag of `send` for "never wait". Windows has none; there everything goes to the backlog.
+DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Timeouts(NamedTuple):
     """How long each wait may last, in seconds."""
 
-    open_timeout: float = 10.0  # the whole opening handshake, TLS included
-    ping_interval: float = 20.0  # of silence; below the 60 s after which proxies drop a connection
+    # The whole opening handshake, TLS included.
+    open_timeout: float = 10.0
+    # Silence of the peer, until it is pinged. Common proxies drop a connection that was silent for
+    # 60 s, so that this is less.
+    ping_interval: float = 20.0
+    # From a Ping until anything is heard of the peer.
     ping_timeout: float = 20.0
-    close_timeout: float = 5.0  # from the first Close to the end of TCP
-    # For the peer to take anything of what waits for it. nginx holds some megabytes and takes no
-    # more until a third of them has gone: with a client of 25 kB/s it stood still for 58 s.
+    # From the first Close to the end of TCP, while the peer takes nothing of what was sent before.
+    close_timeout: float = 5.0
+    # Until the peer takes anything of what waits for it. nginx holds some megabytes for its client
+    # and takes no more until a third of them has gone: with a client of 25 kB/s that took 58 s.
     write_timeout: float = 60.0
 
 
 class TLS:
-    """TLS as a codec between a socket's bytes and ours.
+    """TLS as a codec: the bytes of a socket on one side, those of the WebSocket on the other.
 
-    OpenSSL forbids that two threads use one connection at once, and here one reads while others
-    write. Between two buffers in memory neither call can wait, so that a lock around each will do.
+    OpenSSL forbids two threads to use one TLS connection at the same time, and here one reads while
+    others write. So it works between two buffers in memory: no call can wait, and a lock around
+    each call is enough. Any thread may call, after `handshake`.
     """
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        """A client names the host that the certificate has to be for; a server names none."""
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         self._lock = threading.Lock()
         self._object = context.wrap_bio(
             self._incoming,
@@ -65,7 +77,10 @@ class TLS:
         self.ended = False  # the peer has sent its close_notify
 
     def handshake(self, sock: socket.socket) -> None:
-        """Wait until both sides agree. Raises ssl.SSLError (an OSError), ConnectionError."""
+        """Do the TLS handshake on this socket, and wait for its end.
+
+        Raises ssl.SSLError (an OSError), ConnectionError.
+        """
         while True:
             agreed = False
             try:
@@ -73,7 +88,7 @@ class TLS:
                 agreed = True
             except ssl.SSLWantReadError:
                 pass
-            finally:  # on failure this is the alert that tells the peer why
+            finally:  # after a failure this sends the alert that tells the peer why
                 with contextlib.suppress(OSError):
                     sock.sendall(self._outgoing.read())
             if agreed:
@@ -84,13 +99,14 @@ class TLS:
             self._incoming.write(data)
 
     def encrypt(self, data: bytes) -> bytes:
+        """What to write to the socket: this data, and what TLS itself has to say."""
         with self._lock:
             if data:
                 self._object.write(data)
             return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """What `data` completes, perhaps nothing. Raises ssl.SSLError."""
+        """The bytes of the records that `data` completes, perhaps none. Raises ssl.SSLError."""
         with self._lock:
             self._incoming.write(data)
             clear = bytearray()
@@ -115,45 +131,48 @@ class _Piece(NamedTuple):
     """A part of the backlog."""
 
     data: memoryview | bytes
-    awaited: bool  # somebody waits until it is sent
+    awaited: bool  # a thread waits until it is sent
 
 
 class Stream:
     """A connected socket. One thread at a time may read; any thread may do anything else.
 
-    `lock` is held around `put`, and around whatever else has to happen together with it: a change
-    of a connection's state and the frame that belongs to it, for one. No wait happens under it.
+    Whoever calls `put` holds `lock`, and may do under it what has to happen together with the
+    `put`: a connection changes its state with the frame that belongs to the change. Nobody waits
+    for the network while holding it.
     """
 
     def __init__(self, sock: socket.socket, timeouts: Timeouts, tls: TLS | None = None) -> None:
         """Raises OSError where no thread can be started to watch over its deadlines."""
-        sock.settimeout(None)  # the clock ends every wait; a timeout would bind both directions
-        with contextlib.suppress(OSError):  # no TCP socket, or the peer is gone already
+        # The clock ends every wait. A socket's own timeout would hold for both directions at once.
+        sock.settimeout(None)
+        with contextlib.suppress(OSError):  # it is no TCP socket, or the peer is gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.timeouts = timeouts
         self.heard_at = time.monotonic()  # when the peer last sent anything
-        self.lock = threading.Lock()  # around every change of what follows
+        self.lock = threading.Lock()  # held around every change of what follows
         self.lost: str | None = None  # why nothing can be read or written any more
-        self.failure: str | None = None  # why nothing can be written any more; reading may go on
+        self.failure: str | None = None  # why nothing can be written any more
         self._sock = sock
         self._tls = tls
         self._early = b""  # what came with the end of the TLS handshake
-        # What `broadcast` uses in place of `put`, with `lock` held, to save a call for each client:
-        # the socket, while bytes may go straight to it, and the count of those that did.
+        # `broadcast` uses these two in place of `put`, to save a call for each of many clients: the
+        # socket, while bytes may go straight to it, and the number of bytes the kernel has taken.
         self.direct: socket.socket | None = None
-        self.handed = 0  # bytes that the kernel has ever taken
-        self._taken = 0  # bytes of these that the peer had taken when it was last looked at
-        self._taken_at = 0.0  # when the peer was last seen to take something
+        self.handed = 0
+        self._acknowledged = 0  # bytes of these that the peer had taken at the last look
+        self._progress_at = 0.0  # when the peer was last seen to take something
         self._backlog: collections.deque[_Piece] = collections.deque()
         self._waiting = 0  # bytes of the backlog
-        self._unawaited = 0  # bytes of these that nobody waits for
-        self._draining = False  # while it is set only the drainer writes to the socket
-        self._progress = threading.Condition(self.lock)  # a piece is sent, or never will be
+        self._unawaited = 0  # bytes of these that no thread waits for
+        self._draining = False  # while this is set, only the drainer writes to the socket
+        self._drained = threading.Condition(self.lock)  # a piece was sent, or none will be
         self._ended = False  # FIN follows behind what was put
         self._deadline = math.inf
         self._deadline_reason = ""
-        self._patience = 0.0  # seconds from the peer's last progress to the deadline, if it moves
-        self._latest = math.inf  # to which the deadline moves at most
+        # Seconds from the peer's last progress to the deadline, where progress moves it; else 0.
+        self._patience = 0.0
+        self._latest_deadline = math.inf  # how far progress can move it
         self._on_look: Callable[[float], float] | None = None
         self._set_direct()
         try:
@@ -164,9 +183,10 @@ class Stream:
     # Reading
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
-        """Bytes as they arrive, b"" at the end, None after `timeout` seconds without any.
+        """Wait for bytes: at most `size`, but over TLS as many as a record brings.
 
-        Over TLS they may be more than `size`.
+        Returns b"" at the end, whether the peer has ended TCP or the stream is lost, and None after
+        `timeout` seconds without any. One thread at a time.
         """
         if self._early and self.lost is None:
             data = self._early
@@ -195,39 +215,41 @@ class Stream:
         return b""
 
     def shake_hands(self) -> None:
-        """The TLS handshake, where there is one. Raises OSError (ssl.SSLError among them)."""
+        """Do the TLS handshake, where there is one. Raises OSError (ssl.SSLError is one)."""
         if self._tls:
             self._tls.handshake(self._sock)
             self._early = self._tls.decrypt(b"")
 
     def has_unread(self) -> bool:
-        """Whether something of the peer's waits in the kernel. Never waits."""
+        """Whether something that the peer has sent waits in the kernel. Never waits."""
         with self.lock:
             return self.lost is None and self._readable(0)
 
     def _readable(self, timeout: float) -> bool:
         if not hasattr(select, "poll"):
             return bool(select.select([self._sock], [], [], timeout)[0])
-        poll = select.poll()  # select takes no descriptor from 1,024 on
+        poll = select.poll()  # `select` refuses descriptors from 1,024 on
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(math.ceil(timeout * 1000)))
 
     def _decrypt(self, tls: TLS, data: bytes) -> bytes:
         clear = tls.decrypt(data)
         with self.lock, contextlib.suppress(ConnectionError):
-            self.put(b"")  # what TLS itself may have to answer
+            self.put(b"")  # TLS itself may have something to answer
         return clear
 
     # Writing
 
     def put(self, data: bytes, *, awaited: bool = False) -> int:
-        """Send `data` as one piece behind all that was put before; where it ends, in bytes.
+        """Send `data` behind everything that was put before. Never waits; hold `lock`.
 
-        Never waits: what the kernel does not take now goes to the backlog. A peer whose backlog
-        would pass MAX_BACKLOG bytes is dropped, but a single piece may be larger. Whoever calls
-        `wait_sent` says so with `awaited`: that bounds what it puts, and it is not counted.
+        Returns the position of its end, which `wait_sent` can wait for: bytes since the beginning.
+        What the kernel does not take now goes to the backlog. A peer whose backlog would get larger
+        than MAX_BACKLOG bytes is dropped; one piece alone may be larger. A thread that will wait
+        until the data is sent says so with `awaited`: its waiting bounds what it puts, so that this
+        is not counted.
 
-        Call it with `lock` held. Raises ConnectionError.
+        Raises ConnectionError where nothing can be written any more.
         """
         if self.failure is not None or self._ended:
             raise ConnectionError(self.failure or "the connection is closing")
@@ -248,38 +270,38 @@ class Stream:
         return self.handed + self._waiting
 
     def wait_sent(self, position: int) -> None:
-        """Wait until the kernel has taken everything up to this position.
+        """Wait until the kernel has taken everything up to this position; do not hold `lock`.
 
-        Call it without `lock`. Raises ConnectionError where that can't happen any more.
+        Raises ConnectionError where that will not happen any more.
         """
         if self.handed >= position:
             return
-        with self._progress:
-            self._progress.wait_for(lambda: self.handed >= position or self.failure is not None)
+        with self._drained:
+            self._drained.wait_for(lambda: self.handed >= position or self.failure is not None)
             if self.handed < position:
                 raise ConnectionError(self.failure)
 
     def send(self, data: bytes) -> None:
-        """Put it, and wait until the kernel has taken it. Raises ConnectionError."""
+        """Put this, and wait until the kernel has taken it. Raises ConnectionError."""
         with self.lock:
             position = self.put(data, awaited=True)
         self.wait_sent(position)
 
     @property
     def position(self) -> int:
-        """Bytes that were ever put, whether or not the kernel has taken them yet."""
+        """How many bytes were ever put, whether or not the kernel has taken them yet."""
         with self.lock:
             return self.handed + self._waiting
 
     @property
     def is_draining(self) -> bool:
-        """Whether something waits for the peer to take it."""
+        """Whether there is a backlog."""
         return self._draining
 
     def wait_drained(self) -> None:
-        """Wait until nothing waits for the peer, or the stream is lost: set a deadline before."""
-        with self._progress:
-            self._progress.wait_for(lambda: not self._draining)
+        """Wait until there is no backlog. Set a deadline before: it ends this wait, too."""
+        with self._drained:
+            self._drained.wait_for(lambda: not self._draining)
 
     def _encrypt(self, tls: TLS, data: bytes) -> bytes:
         try:
@@ -289,7 +311,7 @@ class Stream:
             raise ConnectionError(self.failure) from error
 
     def _queue(self, data: memoryview | bytes, awaited: bool) -> None:
-        """Put into the backlog what the kernel did not take, and see that it is drained."""
+        """Add to the backlog what the kernel did not take, and see that a thread sends it."""
         if not awaited:
             too_much = self._unawaited + len(data) > MAX_BACKLOG
             if self._unawaited and (too_much or len(self._backlog) >= _MAX_PIECES):
@@ -302,6 +324,7 @@ class Stream:
             self._start_drainer()
 
     def _set_direct(self) -> None:
+        """Note whether bytes may go straight to the socket. Called after each change of that."""
         plain = self._tls is None and DONT_WAIT != 0
         free = not self._draining and not self._ended and self.failure is None
         self.direct = self._sock if plain and free else None
@@ -309,17 +332,17 @@ class Stream:
     def _start_drainer(self) -> None:
         try:
             threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
-        except RuntimeError as error:  # too many threads
+        except RuntimeError as error:  # there are too many threads
             self._lose(str(error))
             raise ConnectionError(self.failure) from error
         self._draining = True
         self._set_direct()
-        self._taken_at = time.monotonic()
-        self._peer_took_something()  # what it took before this does not count
+        self._progress_at = time.monotonic()
+        self._note_progress()  # what the peer took before this does not count
         self.look_within(self.timeouts.write_timeout / 8)
 
     def _drain(self) -> None:
-        """Send the backlog, waiting for the peer; the thread that lives as long as the backlog."""
+        """Send the backlog at the peer's pace. This is the thread that lives as long as it."""
         while True:
             with self.lock:
                 if not self._backlog:
@@ -327,11 +350,12 @@ class Stream:
                     self._set_direct()
                     if self._ended:
                         self._shut(socket.SHUT_WR)
-                    self._progress.notify_all()
+                    self._drained.notify_all()
                     return
                 first = self._backlog[0].data[:_PIECE]
             try:
-                sent = self._sock.send(first)  # no lock: while _draining nobody else sends
+                # This waits, without the lock: while _draining is set nobody else sends.
+                sent = self._sock.send(first)
             except OSError as error:
                 with self.lock:
                     self._fail_writing(error)
@@ -341,7 +365,7 @@ class Stream:
                     self._note_drained(sent)
 
     def _note_drained(self, sent: int) -> None:
-        """Take what the kernel has taken, at most one piece, out of the backlog."""
+        """Take out of the backlog what the kernel has taken, which is one piece at most."""
         self.handed += sent
         self._waiting -= sent
         data, awaited = self._backlog[0]
@@ -351,19 +375,19 @@ class Stream:
             self._backlog[0] = _Piece(memoryview(data)[sent:], awaited)
         else:
             self._backlog.popleft()
-            self._progress.notify_all()
+            self._drained.notify_all()
 
     def _fail_writing(self, error: OSError) -> None:
-        """The peer takes nothing any more. What it said before may still be unread."""
+        """Note that the peer takes nothing any more. What it has sent can still be read."""
         if self.failure is None:
             self.failure = error.strerror or str(error)
         self._give_up_backlog()
 
     def _give_up_backlog(self) -> None:
-        """Nothing more can be written: whoever waits for it is told."""
+        """Forget what can't be written any more, and wake those who wait for it."""
         self._set_direct()
         self._backlog.clear()
-        self._progress.notify_all()
+        self._drained.notify_all()
 
     # The end
 
@@ -382,54 +406,58 @@ class Stream:
                 self._shut(socket.SHUT_WR)
 
     def abort(self, reason: str) -> None:
-        """End both directions now; whoever waits for this stream wakes up. Never waits."""
+        """End both directions now, and wake whoever waits for this stream. Never waits."""
         with self.lock:
             self._lose(reason)
 
     def close(self) -> None:
-        """Release the socket. Call it from the reading side, when nothing more is to be read."""
+        """Release the socket. The thread that reads calls this, when it will read no more."""
         self.abort("the connection is closed")
-        with self._progress:
-            self._progress.wait_for(lambda: not self._draining)  # the drainer uses the socket
+        with self._drained:
+            self._drained.wait_for(lambda: not self._draining)  # the drainer still uses the socket
             self._sock.close()
         clock.forget(self._entry)
 
     # Deadlines
 
     def set_deadline(self, seconds: float, reason: str, *, patient: bool = False) -> None:
-        """Abort in `seconds` for this reason, unless another deadline is set before.
+        """Abort in `seconds` for this reason, unless another deadline takes the place of this one.
 
-        With `patient` the deadline moves while the peer still takes what was written so far, and
-        reads no more slowly than SLOWEST_PEER.
+        With `patient` the deadline moves on while the peer takes what was put before this call, as
+        long as it takes no less than SLOWEST_PEER bytes a second.
         """
         deadline = time.monotonic() + seconds
         with self.lock:
             self._deadline = deadline
-            self._latest = deadline
+            self._latest_deadline = deadline
             self._deadline_reason = reason
             self._patience = 0.0
             if patient and self.lost is None:
                 self._patience = seconds
-                self._peer_took_something()  # what it took before this does not count
-                self._latest += (self.handed + self._waiting - self._taken) / SLOWEST_PEER
+                self._note_progress()  # what the peer took before this does not count
+                unread = self.handed + self._waiting - self._acknowledged
+                self._latest_deadline += unread / SLOWEST_PEER
         clock.look_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
 
     def watch(self, on_look: Callable[[float], float]) -> None:
-        """Have the clock call this, too, at each look: it says when to look again, and never waits.
+        """Have the clock call this, too, at each look, with the time; it returns the next look's.
 
-        Both are `time.monotonic()`'s seconds.
+        Both are in `time.monotonic()`'s seconds. It must not wait.
         """
         self._on_look = on_look
 
     def look_within(self, seconds: float) -> None:
-        """Have the clock look in `seconds` at the latest; cheap where it will look anyway."""
-        # `heard_at` is in the past, and saves to ask for the time: at worst the clock is asked in
-        # vain.
+        """Have the clock look within so many seconds; cheap where it is going to anyway."""
+        # `heard_at` is in the past. Comparing with it, and not with the time, saves a call for each
+        # message, and at worst the clock is asked for a look that it plans already.
         if self._entry.when > self.heard_at + seconds:
             clock.look_by(self._entry, time.monotonic() + seconds)
 
     def look(self, now: float) -> float:
-        """Called by the clock; never waits. When to look again, in `time.monotonic()`'s seconds."""
+        """See which deadlines have passed, and return the time of the next look. Never waits.
+
+        Called by the clock, in its thread. Both times are `time.monotonic()`'s seconds.
+        """
         with self.lock:
             due = self._look_at_waits(now)
         if self._on_look:
@@ -437,13 +465,13 @@ class Stream:
         return due
 
     def _look_at_waits(self, now: float) -> float:
-        """End the stream if a deadline has passed; when the next one may."""
+        """End the stream if a deadline has passed; otherwise return the next one."""
         if self.lost is not None:
             return math.inf
-        if (self._draining or self._patience) and self._peer_took_something():
-            self._taken_at = now
+        if (self._draining or self._patience) and self._note_progress():
+            self._progress_at = now
             if self._patience:
-                self._deadline = min(now + self._patience, self._latest)
+                self._deadline = min(now + self._patience, self._latest_deadline)
         if now >= self._deadline:
             self._lose(self._deadline_reason)
             return math.inf
@@ -452,22 +480,22 @@ class Stream:
             due = min(due, now + self._patience / 4)
         if self._draining:
             patience = self.timeouts.write_timeout
-            if now - self._taken_at >= patience:
+            if now - self._progress_at >= patience:
                 self._lose(f"took nothing for {patience:g} s")
                 return math.inf
-            due = min(due, self._taken_at + patience, now + patience / 8)
+            due = min(due, self._progress_at + patience, now + patience / 8)
         return due
 
-    def _peer_took_something(self) -> bool:
-        """Whether the peer has taken more than at the last look.
+    def _note_progress(self) -> bool:
+        """Note what the peer has taken; whether it is more than at the last look.
 
-        The drainer can't tell: its `send` returns only once a third of the kernel's buffer is
-        free, and that may hold megabytes.
+        The drainer can't tell: its `send` returns only when a third of the kernel's buffer is free,
+        and that buffer may hold megabytes.
         """
         taken = self.handed - _not_taken(self._sock)
-        if taken <= self._taken:
+        if taken <= self._acknowledged:
             return False
-        self._taken = taken
+        self._acknowledged = taken
         return True
 
     def _lose(self, reason: str) -> None:
@@ -478,19 +506,20 @@ class Stream:
         self._shut(socket.SHUT_RDWR)
 
     def _shut(self, how: int) -> None:
-        with contextlib.suppress(OSError):  # the peer was faster
+        with contextlib.suppress(OSError):  # the peer may have ended it first
             self._sock.shutdown(how)
 
 
 def _not_taken(sock: socket.socket) -> int:
-    """Bytes in the kernel that the peer has not acknowledged; 0 where the kernel does not tell.
+    """How many bytes in the kernel the peer has not acknowledged; 0 where it can't be known.
 
-    Other kernels wake a writer as soon as a little is free, so that `send` itself shows progress.
+    Only Linux is asked. Other kernels wake a writer as soon as a little of their buffer is free, so
+    that what they take shows the progress.
     """
     if sys.platform != "linux":
         return 0
     try:
         (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     except OSError:
-        return 0  # no TCP socket
+        return 0  # it is no TCP socket
     return int(count)
