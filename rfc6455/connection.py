@@ -1,12 +1,12 @@
 """`WebSocket`: a protocol, a stream, and the lock that joins them (RFC 6455, 4-8).
 
-It is the same object on both sides. It has no thread of its own: whoever calls `receive` reads,
-and answers Pings and a Close on the way. While a handler is busy with other things the clock reads
-ahead for it, within a bound, so that a slow handler does not make its peer wait for a Pong.
+It is the same object on both sides, as in Go. It has no thread of its own: the thread that calls
+`receive` reads, and answers Pings and a Close on the way. While a handler is busy with something
+else, the clock reads ahead for it, so that its peer need not wait for a Pong. How far is bounded.
 
-What may be sent when is the protocol's to say (`protocol.py`). What is done here is I/O: reading
-when bytes are wanted, writing what is to be sent, and ending TCP in such a way that the peer reads
-our Close and then EOF, and no reset (7.1.1).
+`protocol.py` decides what may be sent and received. Here is the I/O: to read when bytes are wanted,
+to write what is to be sent, and to end TCP so that the peer reads our Close and then EOF, not a
+reset (7.1.1).
 """
 
 import contextlib
@@ -27,30 +27,30 @@ from .stream import DONT_WAIT, Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
 
-# A read asks for little, and for more only where more is known to be under way: an idle connection
-# holds that much memory while it waits.
-_READ_AT_LEAST = 1024  # bytes
-_READ_MORE = 65536  # bytes, after a read that was filled
-_READ_AT_MOST = 131072  # bytes, where a frame is known to be so long
-# Bytes that are read for a handler that is busy, to find the Pings behind them. Beyond that the
-# peer has to wait, and its Pings with it: memory is bounded first.
+# What one read asks for, in bytes. An idle connection holds so much memory while it waits, so that
+# a read asks for more only where more is known to be on its way.
+_READ_AT_LEAST = 1024
+_READ_MORE = 65536  # after a read that was filled
+_READ_AT_MOST = 131072  # in a frame that is known to be so long
+# Bytes that the clock reads ahead for a handler that is busy, to find the Pings among them. When
+# they are reached the peer has to wait, and its Pings with it: bounded memory comes first.
 READ_AHEAD = 256 * 1024
-_READS_IN_A_ROW = 4  # by the clock, for one connection: it has others to look after
-# A failed connection's Close is followed by FIN once the peer has sent nothing for so long: a
-# proxy that is told of the end while its client still sends throws the Close away.
-_QUIET = 0.3  # seconds
-_DISCARD_TIME = 20.0  # seconds that a peer may take to stop sending,
-_MAX_DISCARDED = 64 << 20  # and bytes that it may send meanwhile
+_READS_IN_A_ROW = 4  # the clock reads so often from one connection before it looks after others
+# After the Close of a failed connection, FIN follows when the peer has sent nothing for so many
+# seconds. A proxy that is told of the end while its client still sends throws the Close away.
+_QUIET = 0.3
+_DISCARD_TIME = 20.0  # seconds that the peer of a failed connection may go on to send,
+_MAX_DISCARDED = 64 << 20  # and bytes
 _TOO_LONG = "the closing handshake took too long"
 _OPEN = State.OPEN  # looked at for every message, for which a name of its own is faster
 
 
 class Handshake(NamedTuple):
-    """What the opening handshake agreed on and told."""
+    """What the two sides have told each other, and agreed on, in the opening handshake (4)."""
 
-    path: str  # percent-encoded, as it was sent
-    query: str  # what followed "?", percent-encoded
-    headers: Message  # a server sees the request's, a client the response's; any case will do
+    path: str  # as it was sent, percent-encoded
+    query: str  # what followed the "?", percent-encoded
+    headers: Message  # of the request for a server, of the response for a client; in any case
     peer: str  # "host:port"
     subprotocol: str | None = None
     deflate: Deflate | None = None
@@ -68,7 +68,7 @@ class WebSocket:
         max_message: int = MAX_MESSAGE,
         received: bytes = b"",
     ) -> None:
-        """`received` is what came with the handshake in one piece."""
+        """`received` are bytes that have arrived together with the opening handshake."""
         self.path = handshake.path
         self.query = handshake.query
         self.headers = handshake.headers
@@ -76,7 +76,7 @@ class WebSocket:
         self.subprotocol = handshake.subprotocol
         self.deflate = handshake.deflate
         self._stream = stream
-        # Around each change of the protocol's state, and until the bytes that belong to it are put.
+        # Held from a change of the protocol's state until the bytes that belong to it are put.
         self._lock = stream.lock
         self._protocol = Protocol(
             is_client=is_client,
@@ -85,26 +85,26 @@ class WebSocket:
             lock=stream.lock,
         )
         self._protocol.receive_data(received)
-        self._reading = threading.Lock()  # held by whoever reads; these two are the reader's:
+        self._reading = threading.Lock()  # held by the thread that reads; these two are its own
         self._read_size = _READ_AT_LEAST
-        self._tcp_end: _TcpEnd | None = None  # once there is nothing more to receive
+        self._tcp_end: _TcpEnd | None = None  # set when there is nothing more to receive
         self._keepalive = Keepalive(
             self.timeouts.ping_interval, self.timeouts.ping_timeout, time.monotonic()
         )
-        # Seconds that a Ping may have to wait while the handler is busy.
+        # Seconds that a Ping of the peer waits at most while the handler is busy.
         self._busy_look = min(1.0, self.timeouts.ping_timeout / 20)
-        stream.set_deadline(math.inf, "")  # the opening handshake has kept its own
+        stream.set_deadline(math.inf, "")  # that of the opening handshake was kept
         stream.watch(self._look)
         stream.look_within(self._busy_look)
 
     @property
     def timeouts(self) -> Timeouts:
-        """How long each wait may last."""
+        """How long each wait may last, in seconds."""
         return self._stream.timeouts
 
     @property
     def state(self) -> State:
-        """Where the connection stands. It is CLOSED, too, once the peer can't be written to."""
+        """Where the connection stands; also CLOSED as soon as nothing can be sent any more."""
         return State.CLOSED if self._stream.failure is not None else self._protocol.state
 
     @property
@@ -119,7 +119,7 @@ class WebSocket:
 
     @property
     def sent_reason(self) -> str:
-        """The text of our own Close, where this side has closed first."""
+        """The text of our own Close, if this side has closed first."""
         return self._protocol.sent_reason
 
     @property
@@ -130,15 +130,16 @@ class WebSocket:
     # Receiving (6.2)
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message: str for text, bytes for binary. None after `timeout` seconds without.
+        """Wait for the next message: str for text, bytes for binary data.
 
-        Raises ConnectionClosed when there will be none any more. One thread at a time.
+        None after `timeout` seconds without one. Raises ConnectionClosed when there will be no more
+        messages. One thread at a time.
         """
         try:
             with self._reading:
                 return self._next(timeout)
         finally:
-            self._stream.look_within(self._busy_look)  # the caller may be busy from here on
+            self._stream.look_within(self._busy_look)  # the caller may be busy from now on
 
     def _next(self, timeout: float | None) -> str | bytes | None:
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -147,14 +148,15 @@ class WebSocket:
         while (message := self._parse()) is None:
             if not self._protocol.is_receiving:
                 raise ConnectionClosed(self.close_code, self.close_reason)
-            if late or not self._read(left):  # late also where bytes come without an end
+            # A peer that sends bytes without end, but no message, must not keep the caller here.
+            if late or not self._read(left):
                 return None
             late = left == 0
             left = None if give_up is None else max(0.0, give_up - time.monotonic())
         return message
 
     def __iter__(self) -> Iterator[str | bytes]:
-        """Messages until the connection ends, however it ends: `close_code` tells."""
+        """The messages until the connection ends; `close_code` tells how it has ended."""
         try:
             while (message := self.receive()) is not None:
                 yield message
@@ -162,14 +164,17 @@ class WebSocket:
             return
 
     def _parse(self) -> str | bytes | None:
-        """The next message of the bytes at hand, or None; control frames before it are handled."""
+        """The next message among the bytes that were read, or None.
+
+        Control frames before it are handled.
+        """
         message = self._protocol.next_message()
         if self._protocol.has_data_to_send or self._protocol.state is not _OPEN:
             self._follow()
         return message
 
     def _read(self, timeout: float | None, at_most: int = _READ_AT_MOST) -> bool:
-        """Feed the protocol with what arrives; False if nothing did in time."""
+        """Wait for bytes, and give them to the protocol; False if none have come in time."""
         size = min(max(self._read_size, min(self._protocol.missing, _READ_AT_MOST)), at_most)
         data = self._stream.read(size, timeout)
         if data is None:
@@ -186,21 +191,27 @@ class WebSocket:
     # Sending (6.1)
 
     def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send text (str) or binary data (the others), and wait until the kernel has taken it.
+        """Send a message, a str as text and the others as binary data, as one frame (6.1).
 
-        Raises ConnectionClosed, and UnicodeEncodeError for a lone surrogate.
+        Waits until the kernel has taken it. Raises ConnectionClosed; UnicodeEncodeError for a lone
+        surrogate. Any thread.
         """
         self._send_frames(self._protocol.build_message(message), wait=True)
 
     def post(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send as `send` does, but never wait: a peer for whom more than a MiB waits is dropped.
+        """Send a message as `send` does, but never wait.
 
-        Raises ConnectionClosed, and UnicodeEncodeError for a lone surrogate.
+        What the kernel does not take at once waits in a backlog, and a peer for which more than a
+        MiB waits is dropped. Raises ConnectionClosed; UnicodeEncodeError for a lone surrogate. Any
+        thread.
         """
         self._send_frames(self._protocol.build_message(message), wait=False)
 
     def ping(self, payload: bytes = b"") -> None:
-        """Send a Ping of at most 125 bytes; never waits. Raises ValueError, ConnectionClosed."""
+        """Send a Ping with at most 125 bytes (5.5.2); never waits. Any thread.
+
+        Raises ValueError for more bytes, ConnectionClosed.
+        """
         self._send_frames(self._protocol.build_ping(payload), wait=False)
 
     def _send_frames(self, frames: bytes, *, wait: bool) -> None:
@@ -216,11 +227,14 @@ class WebSocket:
     # Closing (7)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "", *, wait: bool = True) -> None:
-        """Start the closing handshake, and wait until it and TCP have ended, with a time limit.
+        """Start the closing handshake (7.1.2), and wait until it and TCP have ended.
 
-        With `wait=False` return at once; whoever receives, or closes again, does the rest. Closing
-        twice is no error. Raises ValueError for a code that may not be sent (7.4), or a reason of
-        over 123 bytes.
+        This takes `timeouts.close_timeout` at most, or longer while the peer still reads what was
+        sent before. Messages that still come are thrown away. With `wait=False` it returns at once,
+        and the thread that receives, or closes again, does the rest. To close twice is no error.
+
+        Raises ValueError for a code that may not be sent (7.4), and for a reason of more than 123
+        bytes. Any thread.
         """
         with self._lock:
             starts = self._protocol.state is State.OPEN
@@ -233,7 +247,10 @@ class WebSocket:
                 self._finish()
 
     def drop(self, reason: str) -> None:
-        """End the connection now, without a closing handshake; `receive` raises with `reason`."""
+        """End TCP now, without a closing handshake; `receive` raises with this reason.
+
+        Any thread.
+        """
         self._stream.abort(reason)
 
     def __enter__(self) -> Self:
@@ -243,7 +260,7 @@ class WebSocket:
         self.close()
 
     def _finish(self) -> None:
-        """Read to the peer's Close, then to the end of TCP."""
+        """Read up to the peer's Close, and from there to the end of TCP."""
         while self._protocol.is_receiving:
             if self._parse() is None and self._protocol.is_receiving:
                 self._read(None)
@@ -261,13 +278,13 @@ class WebSocket:
     # What the protocol asks for
 
     def _put_control_frames(self) -> None:
-        """Send the Pongs and the Close that wait. Never waits; call it with the lock held."""
+        """Send the Pongs and the Close that the protocol has made. Never waits; hold the lock."""
         if self._protocol.has_data_to_send:
-            with contextlib.suppress(ConnectionError):  # whoever reads learns of it
+            with contextlib.suppress(ConnectionError):  # the thread that reads learns of it
                 self._stream.put(self._protocol.data_to_send())
 
     def _follow(self) -> None:
-        """Do what the protocol asks for after bytes were parsed. Only the reader calls it."""
+        """Do what the protocol asks for after it has parsed bytes. Only the reader calls this."""
         with self._lock:
             self._put_control_frames()
         state = self._protocol.state
@@ -280,7 +297,7 @@ class WebSocket:
             log.info("%s: failed with %d %s", self.peer, error.code, ascii(error.reason))
         discards = error is not None and self._peer_still_sends()
         self._set_closing_deadline(_DISCARD_TIME if discards else 0.0)
-        # 7.1.1: the server ends TCP at once, a client waits until it has.
+        # 7.1.1: the server ends TCP first, and at once; a client waits for that.
         waits_for_peer = self._protocol.is_client and state is State.CLOSE_EXCHANGED
         self._tcp_end = _TcpEnd(self._stream, discards=discards, waits_for_peer=waits_for_peer)
 
@@ -288,16 +305,16 @@ class WebSocket:
         return self._protocol.is_cut_off() or self._stream.has_unread()
 
     def _set_closing_deadline(self, more: float = 0.0) -> None:
-        # Patient: a peer that is slow to read has what was said before the Close to read first.
+        # Patient: a slow peer first has to read what was sent before the Close.
         seconds = self.timeouts.close_timeout + more
         self._stream.set_deadline(seconds, _TOO_LONG, patient=True)
 
     # What the clock does
 
     def _look(self, now: float) -> float:
-        """Read for a handler that is busy, and find out whether the peer is there.
+        """Read for a handler that is busy, and find out whether the peer is still there.
 
-        Called by the clock; returns when to look again.
+        The clock calls this, in its thread. It returns when to look again, and never waits.
         """
         due = math.inf
         if self._reading.acquire(blocking=False):
@@ -310,7 +327,7 @@ class WebSocket:
         return due
 
     def _read_ahead(self, now: float) -> float:
-        """Answer Pings and a Close for a handler that is busy; when to look again."""
+        """Answer Pings and a Close for a handler that is busy; returns when to look again."""
         protocol = self._protocol
         if protocol.state is State.CLOSED:
             return math.inf
@@ -323,19 +340,19 @@ class WebSocket:
             if protocol.has_eof or room <= 0 or not self._read(0, room):
                 break
         if protocol.has_eof and self._stream.lost is not None:
-            self._stream.close()  # the handler still has messages to receive, but TCP is over
+            self._stream.close()  # the handler still has messages to receive, but TCP has ended
             return math.inf
         return now + self._busy_look
 
     def _read_to_the_end(self, tcp_end: "_TcpEnd", now: float) -> float:
-        """Nobody has called `close`, and perhaps nobody will: release TCP once it has ended."""
+        """Release TCP when it has ended: nobody has called `close`, and perhaps nobody will."""
         if tcp_end.step(wait=False):
             self._release()
             return math.inf
         return now + (_QUIET / 2 if tcp_end.discards else self._busy_look)
 
     def _keep_alive(self, now: float) -> float:
-        """Ping a peer that is silent, and drop one that stays so; when to look again."""
+        """Ping a silent peer, and drop one that stays silent; returns when to look again."""
         heard_at = self._stream.heard_at
         verdict, again = self._keepalive.look(
             now,
@@ -345,7 +362,7 @@ class WebSocket:
             unread=self._stream.has_unread(),
         )
         if verdict is Verdict.PING:
-            with contextlib.suppress(ConnectionClosed):  # whoever reads learns of it
+            with contextlib.suppress(ConnectionClosed):  # the thread that reads learns of it
                 self.ping()
         elif verdict is Verdict.GIVE_UP:
             self._stream.abort(f"silent for {now - heard_at:.0f} s")
@@ -353,10 +370,10 @@ class WebSocket:
 
 
 class _TcpEnd:
-    """Brings TCP to its end, once nothing more is to be received (7.1.1).
+    """Brings TCP to its end, when there is nothing more to receive (7.1.1).
 
-    What the peer still sends is read, and thrown away: unread bytes would make the kernel send a
-    reset, which can overtake our Close. One thread at a time; `step` is called until it is done.
+    What the peer still sends is read and thrown away. If it was left unread the kernel would send a
+    reset, which can destroy our Close on its way. The reader calls `step` until it returns True.
     """
 
     def __init__(self, stream: Stream, *, discards: bool, waits_for_peer: bool) -> None:
@@ -369,54 +386,54 @@ class _TcpEnd:
             stream.end()
 
     def step(self, *, wait: bool) -> bool:
-        """Do what can be done now, or wait for what comes next; whether TCP has ended."""
+        """Do what can be done now, or with `wait` wait for more; returns whether TCP has ended."""
         if self.discards and not self._discard(_QUIET if wait else 0.0):
             return False
         data = self._stream.read(65536, None if wait else 0.0)
         if data is None or data:
             return False
         if wait:
-            self._stream.wait_drained()  # the peer has ended its side, and may read on
+            self._stream.wait_drained()  # the peer has ended its direction, and may still read
         return not self._stream.is_draining
 
     def _discard(self, timeout: float) -> bool:
-        """Read what a failed connection's peer still sends; whether that has come to an end.
+        """Read what the peer of a failed connection still sends; returns whether it has stopped.
 
-        Waits `timeout` seconds at most for anything. Nothing of it is looked at (7.1.7), not even
-        a Close. But a peer, or a proxy, that is told of the end while it sends may never read why
-        (1.4 speaks of such resets).
+        Each read waits `timeout` seconds at most. Nothing of what comes is looked at (7.1.7), not
+        even a Close. It is read because a peer, or a proxy, that is told of the end of TCP while it
+        sends may never read why (1.4 speaks of such resets).
         """
         for _ in range(_READS_IN_A_ROW):
             data = self._stream.read(65536, timeout)
             now = time.monotonic()
             if data is None and now - self._stream.heard_at < _QUIET:
-                return False
-            if not data:
-                break
-            self._discarded += len(data)
-            if self._discarded >= _MAX_DISCARDED or now >= self._give_up:
-                break
-        else:
-            return False
-        self.discards = False
-        self._stream.end()
-        self._stream.set_deadline(self._stream.timeouts.close_timeout, _TOO_LONG, patient=True)
-        return True
+                return False  # this may be a pause
+            self._discarded += len(data or b"")
+            enough = self._discarded >= _MAX_DISCARDED or now >= self._give_up
+            if not data or enough:
+                self.discards = False
+                self._stream.end()
+                close_timeout = self._stream.timeouts.close_timeout
+                self._stream.set_deadline(close_timeout, _TOO_LONG, patient=True)
+                return True
+        return False
 
 
 def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
-    """Post the same messages to many clients of a server, in this order; never waits.
+    """Post the same messages, in this order, to many clients of a server. Never waits.
 
-    One whose connection is closed is passed over, and one that reads too slowly is dropped, as
-    `post` does: the others get theirs. Any thread may call. Raises UnicodeEncodeError for a lone
-    surrogate, and then nothing is sent; ValueError for a client's side, which must mask each frame
-    anew (5.1).
+    Each message is made into a frame once, and once more for those that agreed on compression. A
+    client whose connection is closed is passed over, and one that reads too slowly is dropped, as
+    `post` does; the others get theirs. Any thread.
+
+    Raises UnicodeEncodeError for a lone surrogate, and then nothing was sent; ValueError for a
+    client's own side of a connection, which has to mask each frame anew (5.3).
     """
     framed: dict[Deflate | None, bytes] = {}
     for websocket in websockets:
         protocol = websocket._protocol
         if protocol.is_client:
-            raise ValueError("a client can't broadcast: it masks each frame anew (5.1)")
+            raise ValueError("a client can't broadcast: it masks each frame anew (5.3)")
         deflate = websocket.deflate
         if deflate not in framed:
             framed[deflate] = b"".join(map(protocol.build_message, messages))
@@ -437,7 +454,7 @@ def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
                 if sent < len(frames):
                     stream.put(frames[sent:])
         except ConnectionError:
-            pass  # whoever receives from it learns of it
+            pass  # the thread that receives from it learns of it
         except Exception:
             log.exception("%s: dropped, as nothing could be sent to it", websocket.peer)
             websocket.drop("internal error")
