@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import rfc6455
-from chat_entry import (
+from chat.entry import (
     MAX_EMAIL,
     MAX_KEY,
     MAX_USERNAME,
@@ -29,7 +29,7 @@ from chat_entry import (
     pages,
     size_of,
 )
-from chat_json import (
+from chat.message import (
     Pairs,
     avatar_of,
     decode_object,
@@ -37,8 +37,8 @@ from chat_json import (
     fold,
     without_surrogates,
 )
-from chat_options import open_log, read_options
-from chat_resume import (
+from chat.options import open_log, read_options
+from chat.resume import (
     GAP,
     Joined,
     Resumers,

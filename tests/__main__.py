@@ -41,7 +41,7 @@ LAYER = sorted(
     f"tests/{path.name}"
     for module in (
         "errors", "frames", "handshake", "deflate", "protocol", "keepalive", "clock", "stream",
-        "connection", "server", "client", "vanishing", "log",
+        "connection", "server", "client", "vanishing", "chat_history",
     )
     for pattern in (f"test_{module}.py", f"test_{module}_*.py")
     for path in (ROOT / "tests").glob(pattern)
@@ -170,7 +170,7 @@ def check_statically(report: Report, python: str) -> None:
     report.check("ruff check", python, "-m", "ruff", "check")
     report.check("ruff format --check", python, "-m", "ruff", "format", "--check")
     programs = sorted(path.name for path in ROOT.glob("*.py"))
-    report.check("mypy of the programs", python, "-m", "mypy", "rfc6455", *programs)
+    report.check("mypy of the programs", python, "-m", "mypy", "rfc6455", "chat", *programs)
     # One by one, because two of them have a __main__; with the folder on the path, as they run.
     for folder in ("tests", "benchmarks", "docs"):
         if any((ROOT / folder).glob("*.py")):

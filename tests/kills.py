@@ -30,8 +30,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from chat_entry import order, pages  # noqa: E402  # not installed
-from chat_log import ChatLog  # noqa: E402
+from chat.entry import order, pages  # noqa: E402  # not installed
+from chat.history import ChatLog  # noqa: E402
 from peers import PATIENCE, eventually  # noqa: E402
 from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect  # noqa: E402
 

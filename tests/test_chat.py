@@ -21,9 +21,9 @@ from typing import Any, cast
 import pytest
 
 import chat_server
-from chat_entry import PAGE_CHARACTERS, LogFailed, Page, size_of
-from chat_log import ChatLog
-from chat_resume import Joined
+from chat.entry import PAGE_CHARACTERS, LogFailed, Page, size_of
+from chat.history import ChatLog
+from chat.resume import Joined
 from peers import PATIENCE, Peer, eventually, masked, request
 from programs import (
     EXIT_TIME,
@@ -747,7 +747,8 @@ def test_port_in_use_ends_it_with_one_clear_line(server: Program) -> None:
 def test_missing_page_ends_it_with_one_clear_line(tmp_path: Path) -> None:
     for path in ROOT.glob("*.py"):
         shutil.copy(path, tmp_path)
-    shutil.copytree(ROOT / "rfc6455", tmp_path / "rfc6455")
+    for package in ("chat", "rfc6455"):
+        shutil.copytree(ROOT / package, tmp_path / package)
     ended = run("chat_server.py", "--port", "0", root=tmp_path)
     check_complaint(ended.returncode, ended.stdout, ended.stderr)
     assert ended.returncode == 1

@@ -1,7 +1,6 @@
 """What may import what, how long a function may be, and that the programs stand alone."""
 
 import ast
-import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import rfc6455
 from programs import ROOT, run, running
 
 LAYERS = (
@@ -26,6 +26,14 @@ LAYERS = (
 )
 MAY_TOUCH_THE_NETWORK = {"clock", "stream", "connection", "server", "client"}
 NETWORK = {"socket", "socketserver", "select", "selectors", "threading", "ssl", "http.server"}
+CHAT = (
+    "entry",
+    "message",
+    "history",
+    "redis_history",
+    "options",
+    "resume",
+)
 FUNCTION_LINES = 40  # its docstring not counted
 
 
@@ -35,7 +43,7 @@ def tree(path: Path) -> ast.Module:
 
 def imports(path: Path) -> Iterator[str]:
     """Full names of the modules that a file imports, wherever in it."""
-    package = "rfc6455" if path.parent.name == "rfc6455" else ""
+    package = path.parent.name if path.parent != ROOT else ""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -51,7 +59,16 @@ def layer_files() -> dict[str, Path]:
 
 
 def own_modules() -> set[str]:
-    return {"rfc6455"} | {path.stem for path in ROOT.glob("*.py")}
+    return {"rfc6455", "chat"} | {path.stem for path in ROOT.glob("*.py")}
+
+
+def chat_files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / "chat").glob("*.py"))}
+
+
+def our_files() -> list[Path]:
+    """Everything that runs as a server or client: the layer, the chat, and the programs."""
+    return [*layer_files().values(), *chat_files().values(), *ROOT.glob("*.py")]
 
 
 def with_submodule(name: str, known: set[str]) -> set[str]:
@@ -76,6 +93,26 @@ def test_module_imports_only_from_below(name: str) -> None:
     assert not any(imported in own_modules() - {"rfc6455"} for imported in imports(path))
 
 
+def test_every_module_of_the_chat_has_its_place() -> None:
+    assert set(chat_files()) == {"__init__", *CHAT}
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_module_of_the_chat_imports_only_from_below_and_the_public_names_of_the_layer(
+    name: str,
+) -> None:
+    modules = {f"chat.{other}" for other in CHAT}
+    below = {f"chat.{other}" for other in CHAT[: CHAT.index(name)]}
+    ours = {"command_line"} if name == "options" else set()
+    for imported in imports(chat_files()[name]):
+        found = with_submodule(imported, modules)
+        # `history` chooses between the two, when it is asked for one.
+        assert found <= below | ({"chat.redis_history"} if name == "history" else set())
+        root, _, rest = imported.partition(".")
+        assert root not in own_modules() - {"chat", "rfc6455"} - ours
+        assert root != "rfc6455" or not rest or rest in rfc6455.__all__
+
+
 @pytest.mark.parametrize("name", sorted({*LAYERS, "__init__"} - MAY_TOUCH_THE_NETWORK))
 def test_module_without_network_does_without_sockets_and_threads(name: str) -> None:
     path = layer_files()[name]
@@ -83,28 +120,28 @@ def test_module_without_network_does_without_sockets_and_threads(name: str) -> N
 
 
 def test_everything_but_redis_runs_on_the_standard_library() -> None:
-    optional = {"chat_redis.py": {"redis"}}
-    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+    optional = {"redis_history.py": {"redis"}}
+    for path in our_files():
         roots = {name.partition(".")[0] for name in imports(path)}
         allowed = set(sys.stdlib_module_names) | own_modules() | optional.get(path.name, set())
         assert roots <= allowed, f"{path.name} imports {roots - allowed}"
 
 
 def test_only_those_who_need_redis_import_it() -> None:
-    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
-        if path.name != "chat_redis.py":
+    for path in our_files():
+        if path.name != "redis_history.py":
             at_the_start = {
                 name
                 for node in tree(path).body
                 if isinstance(node, ast.Import | ast.ImportFrom)
                 for name in (getattr(node, "module", None), *(a.name for a in node.names))
             }
-            assert not at_the_start & {"redis", "chat_redis"}, path.name
+            assert not at_the_start & {"redis", "chat.redis_history"}, path.name
 
 
 def test_functions_are_short_or_have_their_steps_numbered() -> None:
     long = []
-    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+    for path in our_files():
         lines = path.read_text(encoding="utf-8").splitlines()
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -126,7 +163,7 @@ def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    for path in itertools.chain(layer_files().values(), ROOT.glob("*.py")):
+    for path in our_files():
         assert ast.get_docstring(tree(path)), path.name
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chat_log import ChatLog
+from chat.history import ChatLog
 from kills import Place
 from pages import SOCKETS, come_in, expect, join, pending, sees, type_and_send
 from peers import eventually

@@ -18,11 +18,11 @@ from programs import ROOT, Program, answer_close, hear, hear_said, name_of, say
 START = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-import chat_log
-import chat_resume
+import chat.history as chat_log
+import chat.resume as chat_resume
 import chat_server
-from chat_entry import LogFailed
-from chat_log import ChatLog
+from chat.entry import LogFailed
+from chat.history import ChatLog
 
 broken = []  # exceptions to be raised, each once
 

@@ -21,9 +21,9 @@ from typing import Any, cast
 import pytest
 
 import kills
-from chat_entry import order, pages
-from chat_log import ChatLog
-from chat_resume import Joined, Resumers
+from chat.entry import order, pages
+from chat.history import ChatLog
+from chat.resume import Joined, Resumers
 from conftest import require
 from peers import PATIENCE, Peer, eventually, masked, request
 from programs import Program, answer_close, chat, hear, hear_said, leave, name_of, run, say

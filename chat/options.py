@@ -4,8 +4,8 @@ import argparse
 import threading
 from collections.abc import Callable
 
-from chat_entry import KEPT, KEPT_BYTES, MAX_MESSAGE, Log, LogFailed
-from chat_log import ChatLog
+from chat.entry import KEPT, KEPT_BYTES, MAX_MESSAGE, Log, LogFailed
+from chat.history import ChatLog
 from command_line import add_server_options
 
 LEAST_RATE = 0.01  # messages a second: a client that says too much waits for minutes, not for years
@@ -127,7 +127,7 @@ def open_log(options: argparse.Namespace, look_for_news: Callable[[], None]) -> 
     if not options.redis:
         return ChatLog(options.history, options.keep, options.keep_bytes)
     try:
-        from chat_redis import RedisLog
+        from chat.redis_history import RedisLog
     except ImportError:
         raise LogFailed("--redis needs a package: pip install redis") from None
     redis_log = RedisLog(options.redis, options.keep, options.keep_bytes, options.max_message)

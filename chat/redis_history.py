@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
-from chat_entry import (
+from chat.entry import (
     KEPT,
     KEPT_BYTES,
     MAX_MESSAGE,

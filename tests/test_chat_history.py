@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-import chat_log
-from chat_entry import (
+import chat.history as chat_log
+from chat.entry import (
     KEPT,
     KEPT_BYTES,
     PAGE_CHARACTERS,
@@ -29,7 +29,7 @@ from chat_entry import (
     pages,
     size_of,
 )
-from chat_log import ChatLog
+from chat.history import ChatLog
 from peers import PATIENCE
 from programs import ROOT
 
@@ -966,8 +966,8 @@ def test_any_thread_may_append_and_read() -> None:
 
 APPENDING = """
 import sys
-from chat_entry import pages
-from chat_log import ChatLog
+from chat.entry import pages
+from chat.history import ChatLog
 log = ChatLog(sys.argv[1], int(sys.argv[2]))
 start = 0
 for page in pages(log, "0"):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from chat_entry import Entry, Log, LogFailed, order, pages
-from chat_json import encode_json
+from chat.entry import Entry, Log, LogFailed, order, pages
+from chat.message import encode_json
 from rfc6455 import ConnectionClosed, Handshake, InvalidHandshake, WebSocket, broadcast
 
 RESUMED = 500  # messages at most that a client gets of those it missed

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from chat_entry import PAGE_CHARACTERS, LogFailed, order, pages, size_of
+from chat.entry import PAGE_CHARACTERS, LogFailed, order, pages, size_of
 from conftest import find_redis_server, require
 from kills import Redis
 from peers import PATIENCE, Peer, RawServer, eventually, request
@@ -230,7 +230,7 @@ def test_connections_to_a_server_that_was_left_end_with_any_redis_py(
     """Before redis-py 7 a pool has no way to disconnect those alone that nobody uses."""
     import redis as package
 
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     disconnect = package.BlockingConnectionPool.disconnect
 
@@ -259,7 +259,7 @@ def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
     lines = [
         "import sys",
         f"sys.path.insert(0, {str(ROOT)!r})",
-        "import chat_redis",
+        "import chat.redis_history as chat_redis",
         "import chat_server",
         "chat_redis.JOINER_PATIENCE = 0.5",
         "chat_server.main()",
@@ -381,7 +381,7 @@ def test_refusal_that_passes_by_itself_is_told_from_one_that_the_sender_has_to_k
 ) -> None:
     import redis as package
 
-    from chat_redis import passes
+    from chat.redis_history import passes
 
     assert passes(package.ResponseError(refusal)) == passing
 
@@ -568,7 +568,7 @@ def test_server_that_trimming_overtakes_tells_of_the_gap_where_it_is(redis: Redi
 def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
     redis: Redis, counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     log = RedisLog(redis.url, kept_bytes=1, max_message=65536)
     info = log._info
@@ -605,7 +605,7 @@ def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
 def test_batches_stay_until_they_were_read_however_large_and_however_little_is_to_be_kept(
     redis: Redis,
 ) -> None:
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     log = RedisLog(redis.url, kept_bytes=1, max_message=1_000_000)
     for letter in "ab":
@@ -619,7 +619,7 @@ def test_batches_stay_until_they_were_read_however_large_and_however_little_is_t
 def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(
     redis: Redis, since: str
 ) -> None:
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     log = RedisLog(redis.url)
     put(redis, "the one that a reader has", "1-0")
@@ -636,7 +636,7 @@ def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(
 def test_pages_give_each_of_many_small_messages_once_and_no_empty_page_at_the_end(
     redis: Redis, count: int
 ) -> None:
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     log = RedisLog(redis.url)
     ids = [each.message_id for each in log.append([("", "", "", None)] * (count + 1))]
@@ -663,7 +663,7 @@ def test_id_without_a_sequence_before_exactly_500_is_no_gap(redis: Redis) -> Non
 
 
 def test_key_is_forgotten_after_an_hour_and_counts_as_written_until_then(redis: Redis) -> None:
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     log = RedisLog(redis.url)
     log.append([("", "", "x", "k")])
@@ -708,7 +708,7 @@ def test_sender_whose_message_was_trimmed_gets_what_he_said_under_its_id(redis: 
 def test_batch_whose_answer_got_lost_is_logged_once_and_known_by_nobody(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from chat_redis import RedisLog
+    from chat.redis_history import RedisLog
 
     log = RedisLog(redis.url)
     ask = log._run_append
@@ -745,7 +745,7 @@ def test_value_that_others_put_under_a_key_of_ours_is_not_trusted(redis: Redis) 
 def test_follower_goes_on_whatever_it_meets(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import chat_redis
+    import chat.redis_history as chat_redis
 
     class Enough(BaseException):
         """Ends the follower, which nothing else does."""

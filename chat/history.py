@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from chat_entry import (
+from chat.entry import (
     KEPT,
     KEPT_BYTES,
     PAGE_CHARACTERS,

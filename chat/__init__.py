@@ -1,0 +1,1 @@
+"""What the chat has and the Go original has not."""
