@@ -1,65 +1,85 @@
-"""The numbered log of what was said, in SQLite from the standard library: append, since.
+"""The history in SQLite, in a file or in memory: what is appended gets a number, its id.
 
-While the chat runs anyone may read the file, with `sqlite3 FILE .backup` for one. Left out: a
-second server on the same file, as two would give one id twice; `FILE-lock` keeps it away.
+While the chat runs any program may read the file, for example `sqlite3 FILE .backup`. A second
+server on the same file is refused, because two servers would give one id twice: `FILE-lock` holds
+the lock. For many servers there is `redis_history`; `open_history` chooses between the two.
 """
 
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from chat.entry import (
-    KEPT,
-    KEPT_BYTES,
+    KEEP,
+    KEEP_BYTES,
     PAGE_CHARACTERS,
+    Appended,
+    Content,
     Entry,
-    Fields,
-    LogFailed,
-    Logged,
+    History,
+    HistoryError,
     Page,
-    entry_of,
+    make_entry,
     order,
     size_of,
 )
+from chat.options import Options
 
-SEQUENCE_BITS = 20  # of an id's number; the milliseconds since 1970 stand above them
-_MAX_NUMBER = (1 << 63) - 1  # SQLite has no more
-_APPLICATION_ID = 0x72666343  # tells our file from another program's database
-_MAX_VARIABLES = 500  # in one statement; SQLite before 3.32 takes 999
-_BUSY_TIME = 2.0  # seconds to wait for another program that is writing to the file
-_MAX_WAL = 16_000_000  # bytes of FILE-wal that stay when a reader has let it grow longer
+# In the file an id is one number: the milliseconds since 1970, and the sequence in these low bits.
+SEQUENCE_BITS = 20
+_MAX_NUMBER = (1 << 63) - 1  # the largest integer that SQLite stores
+_APPLICATION_ID = 0x72666343  # marks a database as ours
+_MAX_VARIABLES = 500  # in one statement; SQLite before 3.32 allows 999
+_BUSY_TIMEOUT = 2.0  # seconds to wait for another program that is writing to the file
+_MAX_WAL = 16_000_000  # bytes of FILE-wal that stay after a long reader has let it grow
+_ROW_OVERHEAD = 100  # bytes that a row takes beside its texts, roughly
 
-Row = tuple[int, str, str, str, str | None]  # number, and the fields of a message
+
+def open_history(options: Options, wake: Callable[[], None]) -> History:
+    """The history that the command line asks for: in a file, on Redis, or else in memory.
+
+    With Redis, `wake` is called when any server has appended something, in a thread of its own.
+    Raises HistoryError.
+    """
+    if not options.redis:
+        return SqliteHistory(options.history, options.keep, options.keep_bytes)
+    try:
+        from chat.redis_history import RedisHistory
+    except ImportError:
+        raise HistoryError("--redis needs a package: pip install redis") from None
+    history = RedisHistory(options.redis, options.keep, options.keep_bytes, options.max_message)
+    threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
+    return history
 
 
-class ChatLog:
+class SqliteHistory:
     """Keeps the newest messages in a file, or in memory. Any thread may call.
 
-    At most `kept` messages stay, and a hundredth more, in about `kept_bytes` of the file or of
-    memory. Ids are `<milliseconds since 1970>-<sequence>`, the form of a Redis Stream's; they rise
-    strictly, also across restarts and where the clock is set back. What was appended survives the
-    end of the process; a power cut may take the last moments with it: nothing waits for the disk.
-    A key is known for as long as its message is kept.
+    At most `keep` messages stay, and a hundredth more, in about `keep_bytes` of the file or of
+    memory. Ids rise strictly, also across restarts and when the clock is set back. What was
+    appended survives the end of the process; a power cut may take the last moments with it, because
+    nothing waits for the disk. A key is known for as long as its message is kept.
     """
 
     def __init__(
-        self, path: str | None = None, kept: int = KEPT, kept_bytes: int = KEPT_BYTES
+        self, path: str | None = None, keep: int = KEEP, keep_bytes: int = KEEP_BYTES
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the connection and everything below
         self._file_lock: sqlite3.Connection | None = None
-        self._kept = kept
-        self._kept_bytes = kept_bytes
-        self._unmeasured = 0  # characters that were written since the bytes were looked at
-        # The last batch, and the number before it: who is here can be shown it without reading it
-        # again, even if it was more than what is kept.
-        self._fresh: tuple[int, list[Entry]] = (-1, [])
-        # The real path, so that two names of one file have one lock, and that `:memory:` is a name.
+        self._keep = keep
+        self._keep_bytes = keep_bytes
+        self._unmeasured = 0  # bytes written since the size was last measured, roughly
+        # The last batch, and the id that it follows. Those who have everything up to that id get
+        # the batch without reading it again, and whole, even if it is more than what is kept.
+        self._newest_batch: list[Entry] = []
+        self._before_newest_batch = -1
+        # The real path, so that two names of one file have one lock, and `:memory:` is a file name.
         file = ":memory:" if path is None else os.path.realpath(path)
-        with _failures("" if path is None else f"{path}: "):
-            self._database = _connect(file, _BUSY_TIME)
+        with _sqlite_errors("" if path is None else f"{path}: "):
+            self._database = _connect(file, _BUSY_TIMEOUT)
             try:
                 self._check()
                 if path is not None:
@@ -70,13 +90,14 @@ class ChatLog:
                 raise
 
     def _check(self) -> None:
-        """Refuse the database of another program before anything is written."""
+        """Refuse the database of another program before anything is written to it."""
         (application_id,) = self._database.execute("PRAGMA application_id").fetchone()
         (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application_id != _APPLICATION_ID and tables:
-            raise sqlite3.DatabaseError("the database of another program")
+            raise sqlite3.DatabaseError("this is the database of another program")
 
     def _prepare(self) -> None:
+        """Make the tables if they are missing, and find out where the history stands."""
         self._database.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
             f"PRAGMA journal_size_limit={_MAX_WAL}; PRAGMA application_id={_APPLICATION_ID};"
@@ -85,77 +106,82 @@ class ChatLog:
             "CREATE TABLE IF NOT EXISTS trimmed (number INTEGER NOT NULL)"
         )
         query = "SELECT ifnull(min(number), 1), ifnull(max(number), 0), count(*) FROM messages"
-        first, self._last, self._count = self._database.execute(query).fetchone()
-        if self._last >> SEQUENCE_BITS >= _MAX_NUMBER >> SEQUENCE_BITS:
-            raise sqlite3.DatabaseError("no id can follow upon its newest")
-        self.start = _id(self._last)
+        oldest, self._newest, self._count = self._database.execute(query).fetchone()
+        if self._newest >> SEQUENCE_BITS >= _MAX_NUMBER >> SEQUENCE_BITS:
+            raise sqlite3.DatabaseError("no id can follow its newest one")
+        self.start = _to_id(self._newest)
         (trimmed,) = self._database.execute("SELECT max(number) FROM trimmed").fetchone()
-        if trimmed is None:  # a new file, or one of before `trimmed` was
-            trimmed = first - 1 if self._count >= self._kept else 0
+        if trimmed is None:  # the file is new, or older than this table
+            trimmed = oldest - 1 if self._count >= self._keep else 0
             self._database.execute("INSERT INTO trimmed VALUES (?)", (trimmed,))
-        self._trimmed: int = trimmed  # up to this number
-        # What was said before memory was empty is gone, whoever remembers an id of it.
-        now = time.time_ns() // 1_000_000 << SEQUENCE_BITS
-        self._forgotten = now if self._file_lock is None else 0
+        self._trimmed: int = trimmed  # everything up to this number was deleted
+        # A history in memory begins now: whoever remembers an earlier id has missed something.
+        self._began = _now() if self._file_lock is None else 0
         (self._page_size,) = self._database.execute("PRAGMA page_size").fetchone()
 
     def close(self) -> None:
+        """Close the file, and release its lock."""
         self._database.close()
         if self._file_lock:  # last, so that the next server finds everything done
             self._file_lock.close()
 
     # Writing
 
-    def append(self, messages: Sequence[Fields]) -> list[Logged]:
-        """Log those whose key is not known, in one transaction; tell of each where it is.
+    def append(self, messages: Sequence[Content]) -> list[Appended]:
+        """Append the messages whose key is not known, in one transaction.
 
-        Raises LogFailed, and then none of them is logged.
+        The answers are in the messages' order. Raises HistoryError, and then nothing was appended.
         """
-        logged: list[Logged] = []
-        rows: list[Row] = []
-        fresh: list[Entry] = []
-        with self._lock, _failures():
-            known = self._known([message[3] for message in messages if message[3] is not None])
-            number = max(self._last, (time.time_ns() // 1_000_000 << SEQUENCE_BITS) - 1)
-            for message in messages:
-                key = message[3]
-                if key is not None and key in known:
-                    logged.append(Logged(_id(known[key]), known=True))
+        appended: list[Appended] = []
+        entries: list[Entry] = []
+        with self._lock, _sqlite_errors():
+            known = self._find_keys([each.key for each in messages if each.key is not None])
+            first = max(self._newest + 1, _now())
+            for each in messages:
+                if each.key is not None and each.key in known:
+                    appended.append(Appended(known[each.key], is_known=True))
                     continue
-                number += 1
-                rows.append((number, *message))
-                fresh.append((_id(number), message))
-                logged.append(Logged(fresh[-1][0], known=False))
-                if key is not None:
-                    known[key] = number
-            if rows:
-                self._write(rows)
-                self._fresh = (self._last, fresh)
-                self._last = number
-        return logged
+                message_id = _to_id(first + len(entries))
+                entries.append(Entry(message_id, each.email, each.username, each.message, each.key))
+                appended.append(Appended(message_id, is_known=False))
+                if each.key is not None:
+                    known[each.key] = message_id
+            if entries:
+                self._write(first, entries)
+                self._newest_batch = entries
+                self._before_newest_batch = self._newest
+                self._newest = first + len(entries) - 1
+        return appended
 
-    def _known(self, keys: list[str]) -> dict[str, int]:
-        """Those of the keys that are in the log, and the numbers of their messages."""
-        known: dict[str, int] = {}
+    def _find_keys(self, keys: list[str]) -> dict[str, str]:
+        """Those of the keys that the history has, with the ids of their messages."""
+        known: dict[str, str] = {}
         for start in range(0, len(keys), _MAX_VARIABLES):
             some = keys[start : start + _MAX_VARIABLES]
             query = f"SELECT key, number FROM messages WHERE key IN ({','.join('?' * len(some))})"
-            known.update(self._database.execute(query, some))
+            for key, number in self._database.execute(query, some):
+                known[key] = _to_id(number)
         return known
 
-    def _write(self, rows: list[Row]) -> None:
+    def _write(self, first: int, entries: list[Entry]) -> None:
+        """Write the entries, numbered from `first` on, and delete what is more than is kept."""
+        rows = [
+            (number, each.email, each.username, each.message, each.key)
+            for number, each in enumerate(entries, first)
+        ]
+        size = sum(len(each.email) + len(each.message) + _ROW_OVERHEAD for each in entries)
         self._database.execute("BEGIN IMMEDIATE")
         try:
             self._database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
             count = self._count + len(rows)
             trimmed = self._trimmed
-            # Not each time, as to look and to find the place costs.
-            unmeasured = self._unmeasured + sum(len(row[1]) + len(row[3]) + 100 for row in rows)
+            # Measuring and deleting take time, so they happen after each hundredth only.
+            unmeasured = self._unmeasured + size
             too_large = False
-            if unmeasured > self._kept_bytes // 100:
-                too_large = self._bytes() > self._kept_bytes
+            if unmeasured > self._keep_bytes // 100:
+                too_large = self._bytes() > self._keep_bytes
                 unmeasured = 0
-            if too_large or count > self._kept + self._kept // 100:
+            if too_large or count > self._keep + self._keep // 100:
                 count, trimmed = self._trim()
             self._database.execute("COMMIT")
         except BaseException:
@@ -167,22 +193,22 @@ class ChatLog:
         self._unmeasured = unmeasured
 
     def _bytes(self) -> int:
-        """What the messages fill. Pages that trimming has freed are used again."""
+        """The bytes that messages take. Pages that were freed do not count: they are used again."""
         (pages,) = self._database.execute("PRAGMA page_count").fetchone()
         (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
         return int((pages - free) * self._page_size)
 
     def _trim(self) -> tuple[int, int]:
-        """Delete the oldest beyond what is kept. How many are left, and what number was the last.
+        """Delete the oldest messages; returns how many are left, and the last number deleted.
 
-        Bytes are freed by the hundredth of all messages, but the newest message always stays.
+        To free bytes, a hundredth of the messages goes at a time. The newest message always stays.
         """
         execute = self._database.execute
         (count,) = execute("SELECT count(*) FROM messages").fetchone()
         trimmed = self._trimmed
-        surplus = count - self._kept
+        surplus = count - self._keep
         while True:
-            if surplus <= 0 and self._bytes() > self._kept_bytes:
+            if surplus <= 0 and self._bytes() > self._keep_bytes:
                 surplus = count // 100 + 1
             surplus = min(surplus, count - 1)
             if surplus <= 0:
@@ -198,67 +224,72 @@ class ChatLog:
 
     # Reading
 
-    def since(self, position: str) -> Page:
-        """The first page of what follows upon this id. Raises ValueError, LogFailed."""
-        number = _number(position)
-        with self._lock, _failures():
-            before, fresh = self._fresh
-            if number == before:
-                return Page(fresh, gap=False, more=False)
+    def since(self, message_id: str) -> Page:
+        """The first page of what follows this id. Raises ValueError, HistoryError."""
+        number = _to_number(message_id)
+        with self._lock, _sqlite_errors():
+            if number == self._before_newest_batch:
+                return Page(self._newest_batch, gap=False, more=False)
             entries = self._read("number > ? ORDER BY number", number)
-            more = bool(entries) and entries[-1][0] != _id(self._last)
-            gap = number < self._trimmed or 0 < number < self._forgotten
+            more = bool(entries) and entries[-1].message_id != _to_id(self._newest)
+            gap = number < self._trimmed or 0 < number < self._began
             return Page(entries, gap, more)
 
     def _read(self, condition: str, number: int) -> list[Entry]:
-        """Messages until a page is full."""
-        query = f"SELECT * FROM messages WHERE {condition}"
+        """The messages that meet the condition, until a page is full."""
+        query = f"SELECT number, email, username, message, key FROM messages WHERE {condition}"
         entries: list[Entry] = []
         characters = 0
         try:
             with closing(self._database.execute(query, (number,))) as rows:
-                for row in rows:
-                    entries.append(entry_of(_id(row[0]), *row[1:]))
-                    characters += size_of(entries[-1])
+                for number_read, email, username, message, key in rows:
+                    entry = make_entry(_to_id(number_read), email, username, message, key)
+                    entries.append(entry)
+                    characters += size_of(entry)
                     if characters >= PAGE_CHARACTERS:
                         break
         except sqlite3.OperationalError as error:
-            is_decoding = str(error).startswith("Could not decode")  # has no class, and no code
-            if not is_decoding or self._database.text_factory is _text:
+            # This error has no class and no code of its own, so its text has to tell.
+            is_decoding = str(error).startswith("Could not decode")
+            if not is_decoding or self._database.text_factory is _decode_leniently:
                 raise
-            self._database.text_factory = _text  # others have written what is no UTF-8
+            # Another program has written text that is not UTF-8.
+            self._database.text_factory = _decode_leniently
             return self._read(condition, number)
         return entries
 
     def entry(self, message_id: str) -> Entry | None:
-        """What is under this id; None where it was trimmed."""
-        with self._lock, _failures():
-            entries = self._read("number = ?", _number(message_id))
+        """The message with this id, or None if it was deleted."""
+        with self._lock, _sqlite_errors():
+            entries = self._read("number = ?", _to_number(message_id))
         return entries[0] if entries else None
 
-    def before_newest(self, position: str, count: int) -> str:
-        """The id behind which only the newest `count` follow; this one, if there are fewer."""
+    def before_newest(self, message_id: str, count: int) -> str:
+        """The id that the newest `count` messages follow, or the given id if fewer follow it."""
         query = "SELECT number FROM messages WHERE number > ? ORDER BY number DESC LIMIT 1 OFFSET ?"
-        with self._lock, _failures():
-            row = self._database.execute(query, (_number(position), count)).fetchone()
-        return _id(row[0]) if row else position
+        with self._lock, _sqlite_errors():
+            row = self._database.execute(query, (_to_number(message_id), count)).fetchone()
+        if row is None:
+            return message_id
+        (number,) = row
+        return _to_id(number)
 
     def newest(self) -> str:
-        """The id of the newest message, `0-0` where there is none."""
-        return _id(self._last)
+        """The id of the newest message, `0-0` in an empty history."""
+        return _to_id(self._newest)
 
-    def for_joiner(self) -> "ChatLog":
-        """This one: it makes nobody wait for long."""
+    def for_joiner(self) -> "SqliteHistory":
+        """This history: reading it takes nobody long."""
         return self
 
 
 def _connect(file: str, timeout: float) -> sqlite3.Connection:
-    """Autocommit, so that BEGIN and COMMIT are where the code says so."""
+    """A connection on which transactions begin and end only where the code says so."""
     return sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 
 def _lock_file(file: str) -> sqlite3.Connection:
-    """Lock an empty database beside ours for as long as the process lives; it stays behind.
+    """Lock an empty database beside ours for as long as the process lives; the file stays behind.
 
     SQLite's own way of locking works wherever its files do, and a killed process holds no lock.
     """
@@ -269,30 +300,36 @@ def _lock_file(file: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         lock.close()
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise sqlite3.OperationalError("it is locked, another chat server runs on it") from None
+            raise sqlite3.OperationalError("it is locked: another chat server uses it") from None
         raise
     return lock
 
 
 @contextmanager
-def _failures(where: str = "") -> Iterator[None]:
+def _sqlite_errors(where: str = "") -> Iterator[None]:
+    """Turn SQLite's errors into HistoryError."""
     try:
         yield
     except sqlite3.Error as error:
-        raise LogFailed(f"{where}{error}") from error
+        raise HistoryError(f"{where}{error}") from error
 
 
-def _text(data: bytes) -> str:
-    """Slower than SQLite's own way, which knows no mercy."""
+def _decode_leniently(data: bytes) -> str:
+    """Slower than SQLite's own way, which fails for a whole row when one byte is wrong."""
     return data.decode(errors="replace")
 
 
-def _id(number: int) -> str:
+def _now() -> int:
+    """The first number of this millisecond."""
+    return time.time_ns() // 1_000_000 << SEQUENCE_BITS
+
+
+def _to_id(number: int) -> str:
     return f"{number >> SEQUENCE_BITS}-{number & (1 << SEQUENCE_BITS) - 1}"
 
 
-def _number(message_id: str) -> int:
-    """An id as our file has it; one with more than fits in keeps its place between others."""
+def _to_number(message_id: str) -> int:
+    """The number of an id. One that is too large for us keeps its place between the others."""
     milliseconds, sequence = order(message_id)
     sequence = min(sequence, (1 << SEQUENCE_BITS) - 1)
     return min(milliseconds << SEQUENCE_BITS | sequence, _MAX_NUMBER)

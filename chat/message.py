@@ -1,61 +1,137 @@
-"""JSON as the chat speaks it: strict, compact, and as forgiving as Go where Go is."""
+"""The JSON of the chat: messages in both directions, and events.
+
+Reading is as strict as JSON and as lenient as Go's decoder: names may come in any case, and unknown
+ones are ignored.
+"""
 
 import functools
 import hashlib
 import json
+import logging
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from chat.entry import MAX_EMAIL, MAX_KEY, MAX_USERNAME, Entry
 from rfc6455 import Close, CloseCode
 
+log = logging.getLogger("chat")
 
-class Pairs(list[tuple[str, Any]]):
-    """A JSON object as its names and values in the order in which they came, doubles too."""
+_GO_FIELDS = {"email", "username", "message"}  # as in Go, their names may come in any case
+_OUR_FIELDS = {"key", "event"}  # not in the original, so they need no second spelling
+_LIMITS = {"email": MAX_EMAIL, "username": MAX_USERNAME, "key": MAX_KEY}  # characters
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as its names and values in the order in which they came, doubles included."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")  # Python's decoder would take NaN and Infinity
+    """Reject NaN and Infinity, which JSON forbids and Python's decoder accepts."""
+    raise ValueError(f"{name} is not JSON")
 
 
-# Made once: json.loads and json.dumps would make a new one for each message. A number in a field
-# that nobody wants may have any number of digits, which are too many for an int.
+# Made once: json.loads and json.dumps would make a new one for each message. `parse_int=float`
+# because a field that nobody reads may hold more digits than Python converts to an int.
 _decode = json.JSONDecoder(
-    object_pairs_hook=Pairs, parse_int=float, parse_constant=_refuse_constant
+    object_pairs_hook=_Pairs, parse_int=float, parse_constant=_refuse_constant
 ).decode
-encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+encode_event = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+GAP = encode_event({"event": "gap"})
+PONG = encode_event({"event": "pong"})
 
 
-def decode_object(text: str) -> Pairs:
-    """Raises Close, in words, for what is no JSON object.
+def decode(data: str | bytes) -> dict[str, str]:
+    """The fields of a message from a client: those of `email`, `username`, `message`, `key` and
+    `event` that it has.
 
-    differs from Go: its decoder stops after the first value and leaves what follows for the next
-    read, where it is lost; it takes null for an empty message; and it goes ten times as deep into
-    what is nested, which is in no field that the chat knows.
+    As in Go, the last of several equal names counts, and null changes nothing. Raises Close, with
+    the reason in words: 1003 for binary data, 1008 for anything else that is not such a message.
+    """
+    if isinstance(data, bytes):
+        raise Close(CloseCode.UNSUPPORTED_DATA, "the chat is text")
+    fields: dict[str, str] = {}
+    for spelling, value in _decode_object(data):
+        name = _field_name(spelling)
+        if name is None or value is None:
+            continue
+        if isinstance(value, str):
+            fields[name] = _without_surrogates(value)
+        elif name != "event":
+            raise Close(CloseCode.POLICY_VIOLATION, f"{name} is not a string")
+    for name, limit in _LIMITS.items():  # differs from Go, which has no limits
+        if len(fields.get(name, "")) > limit:
+            what = "the key" if name == "key" else name
+            reason = f"{what} has more than {limit} characters"
+            raise Close(CloseCode.POLICY_VIOLATION, reason)
+    if fields.get("key") == "":
+        del fields["key"]
+    return fields
+
+
+def _decode_object(text: str) -> _Pairs:
+    """differs from Go: its decoder stops after the first value, and what follows is lost; it takes
+    null for an empty message; and it accepts objects that are nested ten times as deep.
     """
     try:
         pairs = _decode(text)
     except (ValueError, RecursionError):
         raise Close(CloseCode.POLICY_VIOLATION, "the message is not JSON") from None
-    if not isinstance(pairs, Pairs):
+    if not isinstance(pairs, _Pairs):
         raise Close(CloseCode.POLICY_VIOLATION, "the message is not a JSON object")
     return pairs
 
 
-def fold(name: str) -> str:
-    """Names that are alike in Go's eyes become one: any case, and two letters that look as ASCII.
+def _field_name(spelling: str) -> str | None:
+    """The field that a name in JSON stands for, if any."""
+    if spelling in _GO_FIELDS or spelling in _OUR_FIELDS:
+        return spelling
+    folded = _fold(spelling)
+    return folded if folded in _GO_FIELDS else None
 
-    That is the simple folding of Unicode, in which U+212A is a k, too, and U+017F an s.
+
+def _fold(name: str) -> str:
+    """Make names equal that are equal in Go's eyes: by the simple case folding of Unicode.
+
+    Beside A to Z this maps two other letters to ASCII: U+212A to k, as `lower` does, and U+017F
+    to s.
     """
     return name.lower().replace("\u017f", "s")
 
 
-def without_surrogates(text: str) -> str:
-    """As in Go: half of a surrogate pair, which JSON can say but UTF-8 can't, becomes U+FFFD."""
+def _without_surrogates(text: str) -> str:
+    """As in Go, half of a surrogate pair becomes U+FFFD: JSON can express it, but UTF-8 cannot."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def encode(entry: Entry, *, hide_emails: bool) -> str:
+    """The message as everyone gets it: first the original's three fields, then ours."""
+    fields = {
+        "email": "" if hide_emails else entry.email,
+        "username": entry.username,
+        "message": entry.message,
+        "id": entry.message_id,
+        "avatar": _avatar(entry.email),
+    }
+    if entry.key:
+        fields["key"] = entry.key
+    return encode_event(fields)
+
+
+def encode_all(entries: Iterable[Entry], *, hide_emails: bool) -> list[str]:
+    """The same for many. One that cannot be encoded is logged and left out: it delays nobody."""
+    texts = []
+    for entry in entries:
+        try:
+            texts.append(encode(entry, hide_emails=hide_emails))
+        except Exception:
+            log.exception("the message %s cannot be encoded", entry.message_id)
+    return texts
+
+
 @functools.lru_cache(maxsize=10_000)
-def avatar_of(email: str) -> str:
-    """Gravatar's key."""
+def _avatar(email: str) -> str:
+    """The name of the picture at Gravatar that belongs to an email."""
     return hashlib.sha256(email.strip().lower().encode()).hexdigest()

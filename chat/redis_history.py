@@ -1,10 +1,11 @@
-"""The numbered log on a Redis stream, so that chat servers on many machines share one chat.
+"""The history on a Redis stream, so that chat servers on many machines share one chat.
 
-Ids are the stream's. What one server appends all of them hear of, by `follow`, and read. Where
-Redis is away, whoever calls waits until it is back: a sender's thread, and through TCP its client;
-nobody's connection ends. Only who joins is told after a while, and comes again. It takes Redis 5
-or later, and redis-py 5 or later, as nothing newer is used. Left out: Redis Cluster, whose keys
-would have to share a slot.
+Ids are those of the stream. What one server appends all of them find: `follow` wakes them.
+
+While Redis is away, whoever asks it waits until it is back. A sender's thread waits, TCP makes its
+client wait, and no connection ends. Only a client that joins is told so after a while, and comes
+back. Redis 5 and redis-py 5 are enough, as nothing newer is used. Redis Cluster is not supported:
+the keys would have to share a slot.
 """
 
 import copy
@@ -22,51 +23,56 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from chat.entry import (
-    KEPT,
-    KEPT_BYTES,
+    KEEP,
+    KEEP_BYTES,
     MAX_MESSAGE,
     PAGE_CHARACTERS,
+    Appended,
+    Content,
     Entry,
-    Fields,
-    LogFailed,
-    Logged,
+    HistoryError,
     Page,
-    entry_of,
+    make_entry,
     order,
 )
 
 log = logging.getLogger("chat")
 
 STREAM = "chat"
-STATE = "chat:state"  # `trimmed`: the stream has lost its beginning; `unmeasured`: see _APPEND
-# What is trimmed before a server has read it is lost for it. So several batches stay, whatever was
-# asked for: they may come from several servers.
-LEAST_KEPT = 10_000  # messages; a batch has less than a tenth of them
-LEAST_BATCHES = 4  # as large as they can be, in bytes
-KEY_KEPT = 3600  # seconds for which a message's key is known; resending takes seconds
-ANSWER_KEPT = 86400  # seconds for which a batch's answer is known; Redis may be away for hours
-JOINER_PATIENCE = 10.0  # seconds; meanwhile one who joins takes up a thread and a place
-_RETRY = 0.2  # seconds between two attempts to reach Redis
-_WAIT = 5.0  # seconds for Redis to answer
-_BLOCK = 1000  # milliseconds that Redis waits for news, so that it is heard from now and then
-_SLOW_RETRY = 5.0  # seconds until the follower tries again after what does not pass by itself
+# A hash. `trimmed` is set once the stream has lost its beginning; `unmeasured` counts the bytes
+# that were written since the stream's memory was last measured.
+STATE = "chat:state"
+# A message that is trimmed before a server has read it is lost for that server. So several batches
+# always stay, whatever --keep and --keep-bytes say: each may come from another server.
+LEAST_KEEP = 10_000  # messages; a batch has less than a tenth of them
+LEAST_BATCHES = 4  # of the largest size, in bytes
+KEY_LIFETIME = 3600  # seconds for which a message's key is known; resending takes seconds
+ANSWER_LIFETIME = (
+    86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
+)
+JOINER_PATIENCE = 10.0  # seconds; a client that waits to join holds a thread and a place
+_RETRY_INTERVAL = 0.2  # seconds between two attempts to reach Redis
+_ANSWER_TIMEOUT = 5.0  # seconds
+_BLOCK = 1000  # milliseconds that Redis waits for news before it answers that there are none
+_SLOW_RETRY = 5.0  # seconds until the follower tries again after an error that does not pass
 # What this module depends on, whatever the URL asks for.
 _OPTIONS = {
     "decode_responses": True,
     "encoding": "utf-8",
-    "encoding_errors": "replace",  # others may write to the stream, too
+    "encoding_errors": "replace",  # other programs may write to the stream, too
     "protocol": 2,
-    "socket_timeout": _WAIT,
-    "socket_connect_timeout": _WAIT,
-    "max_connections": 64,  # a thread that needs another waits for one of them
-    "timeout": 60.0,  # seconds for that wait; each that has one has it for _WAIT at most
-    "retry": Retry(NoBackoff(), 0),  # ours waits for as long as it takes
+    "socket_timeout": _ANSWER_TIMEOUT,
+    "socket_connect_timeout": _ANSWER_TIMEOUT,
+    "max_connections": 64,  # a thread that needs another one waits until one is free
+    "timeout": 60.0,  # seconds for that wait; each user of a connection is done in _ANSWER_TIMEOUT
+    "retry": Retry(NoBackoff(), 0),  # `_Link.ask` retries, for as long as it takes
     "retry_on_error": [],
     "retry_on_timeout": False,
 }
-# Errors that pass by themselves, as after a failover: whoever waits loses nothing. The others (OOM,
-# MISCONF, NOPERM, WRONGTYPE) are told to the sender. redis-py makes a class for some, without the
-# word, and finds it only at the start, where a script's error has it somewhere within.
+# Errors that pass by themselves, for example after a failover: callers wait, and nothing is lost.
+# All others (OOM, MISCONF, NOPERM, WRONGTYPE) are told to the sender. For some of the passing ones
+# redis-py has a class. Others are known by a word of Redis, which in a script's error may stand
+# anywhere in the text.
 _PASSING_ERRORS = (
     redis.ConnectionError,  # LOADING and a refused password, too
     redis.TimeoutError,
@@ -77,17 +83,17 @@ _PASSING_ERRORS = (
 _PASSING_WORDS = re.compile(
     r"(?:^|[- :])(?:READONLY|UNBLOCKED|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS"
     r"|TRYAGAIN|BUSY) "
-    r"|Protocol error: unauthenticated "  # to a long command, where a short one gets NOAUTH
+    r"|Protocol error: unauthenticated "  # the answer to a long command instead of NOAUTH
 )
-# One call for a batch. An answer that got lost is asked for again under the same token, and then
-# is the first one, so that nothing is logged twice; the next batch's call forgets it. The memory
-# that the stream takes is looked at each time another hundredth of it was written; the keys, which
-# take some 200 bytes each until they are forgotten, count as written. Where the user may not ask
-# for the memory, nothing is too large: an error would come after what was written already.
+# Appends a batch in one call. If its answer gets lost, the call is repeated with the same token and
+# returns the first answer, so that nothing is appended twice; the next batch's call deletes it.
+# The memory of the stream is measured each time that another hundredth of it was written. Keys
+# count as written: they take some 200 bytes each until they expire. Where the user may not ask for
+# the memory nothing is trimmed for it: an error would come after the messages were written.
 _APPEND = r"""
 local stream, state, answered, forgotten = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local key_kept, answer_kept = ARGV[1], ARGV[2]
-local kept, kept_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local key_lifetime, answer_lifetime = ARGV[1], ARGV[2]
+local keep, keep_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local answer = redis.call('GET', answered)
 if answer then return answer end
 local lines, size = {}, 0
@@ -100,7 +106,7 @@ for i = 5, #ARGV, 4 do
     id = redis.call('XADD', stream, '*', 'email', ARGV[i], 'username', ARGV[i+1],
                     'message', ARGV[i+2], 'key', ARGV[i+3])
     if ARGV[i+3] ~= '' then
-      redis.call('SET', key, id, 'EX', key_kept)
+      redis.call('SET', key, id, 'EX', key_lifetime)
       size = size + 200
     end
     lines[#lines+1] = 'new ' .. id
@@ -108,15 +114,15 @@ for i = 5, #ARGV, 4 do
   end
 end
 local length, trimmed = redis.call('XLEN', stream), 0
-if length > kept + kept / 100 then
-  trimmed = redis.call('XTRIM', stream, 'MAXLEN', '~', kept)
+if length > keep + keep / 100 then
+  trimmed = redis.call('XTRIM', stream, 'MAXLEN', '~', keep)
 end
-if redis.call('HINCRBY', state, 'unmeasured', size) > kept_bytes / 100 then
+if redis.call('HINCRBY', state, 'unmeasured', size) > keep_bytes / 100 then
   redis.call('HSET', state, 'unmeasured', 0)
   length = redis.call('XLEN', stream)
   local function too_large()
     local used = redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', 0)
-    return type(used) == 'number' and used > kept_bytes
+    return type(used) == 'number' and used > keep_bytes
   end
   while length > 1 and too_large() do
     length = length - math.ceil(length / 100)
@@ -125,13 +131,14 @@ if redis.call('HINCRBY', state, 'unmeasured', size) > kept_bytes / 100 then
 end
 if trimmed > 0 then redis.call('HSET', state, 'trimmed', 1) end
 answer = table.concat(lines, '\n')
-redis.call('SET', answered, answer, 'EX', answer_kept)
+redis.call('SET', answered, answer, 'EX', answer_lifetime)
 redis.call('DEL', forgotten)
 return answer
 """
-# What follows upon an id until a page is full, whether the id itself is there, and whether more
-# follows. It reads a few at a time, so that little more than the page is held in memory, and
-# begins each time with the last it has, as Redis before 6.2 has no ranges without their beginning.
+# What follows an id until a page is full, whether the id itself is on the stream, and whether more
+# follows. It reads a few messages at a time, so that little more than the page is in memory. Each
+# read begins with the last message of the one before, because Redis before 6.2 cannot leave out
+# the beginning of a range.
 _SINCE = """
 local begin, full, few = ARGV[1], tonumber(ARGV[2]), 10
 local entries, size, exact, last = {}, 0, 0, begin
@@ -151,7 +158,7 @@ while true do
   last = found[#found][1]
 end
 """
-# The id behind which only the newest follow, without sending what is in them, or holding them all.
+# The id that the newest messages follow. Their texts stay in Redis, a few at a time in memory.
 _BEFORE_NEWEST = """
 local begin, left, few = ARGV[1], tonumber(ARGV[2]), 10
 local last = '+'
@@ -171,40 +178,47 @@ end
 Client = Any  # redis.Redis, whose own types say of each answer that it may be awaited
 
 
-class RedisLog:
-    """Does for many servers what ChatLog does for one. Any thread may call.
+class RedisHistory:
+    """The history that many servers share. Any thread may call.
 
-    A key is known for an hour; so long its message's id is kept, though the message may be trimmed.
-    `max_message`, in bytes, is what the servers let a client say at once.
+    A key is known for an hour. The id that belongs to it is kept for that time, even if the message
+    is trimmed. `max_message`, in bytes, is the largest message that the servers accept.
     """
 
     def __init__(
         self,
         url: str,
-        kept: int = KEPT,
-        kept_bytes: int = KEPT_BYTES,
+        keep: int = KEEP,
+        keep_bytes: int = KEEP_BYTES,
         max_message: int = MAX_MESSAGE,
     ) -> None:
-        """Raises LogFailed where Redis can't be reached, is none, or may not be written to."""
+        """Raises HistoryError where no Redis answers, or where it may not be written to."""
         largest_batch = 4 * PAGE_CHARACTERS + max_message  # a character has at most four bytes
         least_bytes = LEAST_BATCHES * largest_batch
-        self._limits = [KEY_KEPT, ANSWER_KEPT, max(kept, LEAST_KEPT), max(kept_bytes, least_bytes)]
-        self._answered = f"{STREAM}:answered:none"  # of the last batch whose answer came
-        self._appending = threading.Lock()
-        self._patience: float | None = None  # seconds; None: until Redis answers
+        self._limits = [
+            KEY_LIFETIME,
+            ANSWER_LIFETIME,
+            max(keep, LEAST_KEEP),
+            max(keep_bytes, least_bytes),
+        ]
+        self._answered = f"{STREAM}:answered:none"  # the token of the last batch whose answer came
+        self._appending = threading.Lock()  # one batch at a time, or `_answered` would be wrong
+        self._looked = threading.Event()  # set when the history was read; paces `follow`
+        self._patience: float | None = None  # seconds to wait for Redis; None is without end
         try:
             self._link = _Link(parse_url(_checked(url)) | _OPTIONS)  # type: ignore[no-untyped-call]
             client = self._link.client
             newest = client.xrevrange(STREAM, count=1)
-            self._run_append(client, f"{STREAM}:answered:{secrets.token_hex(8)}", [])
-            _look_whether_memory_is_told(client)
-        # What is no such URL, a port for one, comes as one of the last three.
+            self._run_append(client, _new_token(), [])
+            _warn_if_memory_is_hidden(client)
+        # redis-py raises one of the last three for a URL that it cannot use, a bad port for one.
         except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
-            raise LogFailed(f"{_public(url)}: {error}") from None  # a trace would show the password
+            # `from None`: a trace would show the password.
+            raise HistoryError(f"{_public(url)}: {error}") from None
         self.start = str(newest[0][0]) if newest else "0-0"
 
-    def for_joiner(self) -> "RedisLog":
-        """The same log, whose reads give up with LogFailed where Redis is away for longer."""
+    def for_joiner(self) -> "RedisHistory":
+        """The same history, but it raises HistoryError if Redis is away for JOINER_PATIENCE."""
         hurried = copy.copy(self)
         hurried._patience = JOINER_PATIENCE
         return hurried
@@ -214,17 +228,19 @@ class RedisLog:
 
     # Writing
 
-    def append(self, messages: Sequence[Fields]) -> list[Logged]:
-        """Put those on the stream whose key is not known; tell of each where it is."""
+    def append(self, messages: Sequence[Content]) -> list[Appended]:
+        """Append the messages whose key is not known; the answers are in the messages' order."""
         if not messages:
             return []
-        arguments = [part or "" for message in messages for part in message]
+        arguments: list[str] = []
+        for each in messages:
+            arguments += [each.email, each.username, each.message, each.key or ""]
         with self._appending:
-            token = f"{STREAM}:answered:{secrets.token_hex(8)}"
+            token = _new_token()
             answer = self._ask(lambda client: self._run_append(client, token, arguments))
             self._answered = token
         lines = [line.partition(" ") for line in str(answer).split("\n")]
-        return [Logged(_known_id(found), state == "known") for state, _, found in lines]
+        return [Appended(_id_of_key(found), state == "known") for state, _, found in lines]
 
     def _run_append(self, client: Client, token: str, arguments: list[str]) -> str:
         keys = [STREAM, STATE, token, self._answered]
@@ -232,68 +248,75 @@ class RedisLog:
 
     # Reading
 
-    def since(self, position: str) -> Page:
-        """The first page of what follows upon this id. Raises ValueError, LogFailed.
+    def since(self, message_id: str) -> Page:
+        """The first page of what follows this id. Raises ValueError, HistoryError.
 
-        Where the id itself is there still, nothing is missing between.
+        Where the message with this id is still on the stream, nothing can be missing behind it.
         """
-        place = order(position)
-        begin = "{}-{}".format(*place)
+        whole_id = _whole_id(message_id)
+        self._looked.set()
         exact, more, found = self._ask(
-            lambda client: client.eval(_SINCE, 1, STREAM, begin, PAGE_CHARACTERS)
+            lambda client: client.eval(_SINCE, 1, STREAM, whole_id, PAGE_CHARACTERS)
         )
-        entries = [_entry(message_id, _named(fields)) for message_id, fields in found]
+        entries = [_entry(found_id, _named(fields)) for found_id, fields in found]
         if entries and not exact:
-            return Page(entries, self._is_missing_before(begin), bool(more))
-        if not entries and not exact and place > self._last_given():
-            return self.since("0-0")  # the stream was deleted, and began anew
+            return Page(entries, self._is_missing_before(whole_id), bool(more))
+        if not entries and not exact and order(message_id) > self._last_given():
+            return self.since("0-0")  # the stream was deleted, and a new one began
         return Page(entries, gap=False, more=bool(more))
 
-    def _is_missing_before(self, position: str) -> bool:
-        """Whether what comes after an id, which is not on the stream, may have been trimmed.
+    def _is_missing_before(self, message_id: str) -> bool:
+        """Whether messages after this id, which is not on the stream, may have been trimmed.
 
-        It may be that just the message with this id was the last to go: then too much is told.
+        If the message with this id was the last one to be trimmed, the answer is yes, wrongly.
         """
-        if self._ask(lambda client: client.xrevrange(STREAM, position, "-", 1)):
+        if self._ask(lambda client: client.xrevrange(STREAM, message_id, "-", 1)):
             return False
         info = self._info()
-        if "entries-added" in info:  # since Redis 7, which counts for us
+        if "entries-added" in info:  # Redis counts them since version 7
             return bool(info["entries-added"] > info["length"])
         return bool(self._ask(lambda client: client.hget(STATE, "trimmed")))
 
     def _last_given(self) -> tuple[int, int]:
+        """The last id that the stream has given to a message, in order."""
         return order(str(self._info().get("last-generated-id", "0-0")))
 
     def _info(self) -> dict[str, Any]:
-        """What Redis knows of the stream; nothing where there is none."""
+        """What Redis tells of the stream; nothing if there is none."""
         if not self._ask(lambda client: client.exists(STREAM)):
             return {}
         return dict(self._ask(lambda client: client.xinfo_stream(STREAM)))
 
     def entry(self, message_id: str) -> Entry | None:
-        """What is under this id; None where it was trimmed."""
+        """The message with this id, or None if it was deleted."""
         found = self._ask(lambda client: client.xrange(STREAM, message_id, message_id, 1))
         return _entry(*found[0]) if found else None
 
-    def before_newest(self, position: str, count: int) -> str:
-        """The id behind which only the newest `count` follow; this one, if there are fewer."""
-        begin = "{}-{}".format(*order(position))
-        found = self._ask(lambda client: client.eval(_BEFORE_NEWEST, 1, STREAM, begin, count))
-        return str(found or position)
+    def before_newest(self, message_id: str, count: int) -> str:
+        """The id that the newest `count` messages follow, or the given id if fewer follow it."""
+        whole_id = _whole_id(message_id)
+        found = self._ask(lambda client: client.eval(_BEFORE_NEWEST, 1, STREAM, whole_id, count))
+        return str(found or message_id)
 
     def newest(self) -> str:
-        """The id of the newest message, `0-0` where there is none."""
+        """The id of the newest message, `0-0` in an empty history."""
         found = self._ask(lambda client: client.xrevrange(STREAM, count=1))
         return str(found[0][0]) if found else "0-0"
 
-    def follow(self, look_for_news: Callable[[], None]) -> None:
-        """Have the news looked for whenever any server has appended some; never returns."""
+    def follow(self, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever any server has appended something; never returns.
+
+        After that it waits until somebody has read the history: a server that is behind is not
+        woken again and again.
+        """
         heard = self.start
         while True:
             try:
                 heard = self._await_news(heard)
-                look_for_news()
-            except LogFailed as error:
+                self._looked.clear()
+                wake()
+                self._looked.wait()
+            except HistoryError as error:
                 log.error("nothing is heard of other servers: %s", error)
                 time.sleep(_SLOW_RETRY)
             except Exception:
@@ -301,11 +324,11 @@ class RedisLog:
                 time.sleep(_SLOW_RETRY)
 
     def _await_news(self, heard: str) -> str:
-        """Wait until there is something behind an id; the id of the newest."""
+        """Wait until something follows this id; returns the id of the newest message."""
         while True:
             found = self._ask(lambda client: client.xread({STREAM: heard}, 1, _BLOCK))
             newest = self.newest()
-            if found or order(newest) < order(heard):  # the stream may have begun anew
+            if found or order(newest) < order(heard):  # lower: a new stream may have begun
                 return newest
 
 
@@ -314,7 +337,7 @@ class _Link:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
-        self._away = threading.Lock()  # held from the log line to the next
+        self._away = threading.Lock()  # held by the thread that has logged that Redis is away
         self.client = self._connect()
 
     def _connect(self) -> Client:
@@ -322,10 +345,9 @@ class _Link:
         return redis.Redis(connection_pool=pool)
 
     def ask(self, question: Callable[[Client], Any], patience: float | None = None) -> Any:
-        """Ask until Redis answers; a log line when it goes, and one when it comes.
+        """Ask until Redis answers. The log gets a line when Redis goes, and one when it is back.
 
-        With a patience, in seconds, raises LogFailed when Redis is away for so long, and leaves the
-        lines to those who stay.
+        With a `patience` in seconds it raises HistoryError after that time, and logs nothing.
         """
         deadline = None if patience is None else time.monotonic() + patience
         complained = False
@@ -336,13 +358,13 @@ class _Link:
                     answer = question(client)
                 except redis.RedisError as error:
                     if not passes(error):
-                        raise LogFailed(f"Redis: {error}") from error
+                        raise HistoryError(f"Redis: {error}") from error
                     if deadline is None and not complained:
                         complained = self._complain(error)
                     self._leave(client, error)
-                    if deadline is not None and time.monotonic() + _RETRY > deadline:
-                        raise LogFailed(f"Redis does not answer: {error}") from error
-                    time.sleep(_RETRY)
+                    if deadline is not None and time.monotonic() + _RETRY_INTERVAL > deadline:
+                        raise HistoryError(f"Redis does not answer: {error}") from error
+                    time.sleep(_RETRY_INTERVAL)
                 else:
                     if complained:
                         log.warning("Redis is back")
@@ -352,10 +374,10 @@ class _Link:
                 self._away.release()
 
     def _complain(self, error: Exception) -> bool:
-        """Of all threads that find Redis away, one says so; whether it was this one."""
+        """Log that Redis is away, unless another thread has done so; whether this one did."""
         if not self._away.acquire(blocking=False):
             return False
-        # As text: an error that a log record keeps would keep the old connections, too.
+        # As text: a log record that keeps the error would keep the old connections, too.
         log.warning("Redis is away, senders wait until it is back: %s", str(error))
         return True
 
@@ -368,8 +390,8 @@ class _Link:
             self.client = self._connect()
 
 
-def _look_whether_memory_is_told(client: Client) -> None:
-    """Say at once where the user may not ask for what bounds the bytes."""
+def _warn_if_memory_is_hidden(client: Client) -> None:
+    """Say at the start if this user may not ask for the memory that --keep-bytes limits."""
     try:
         client.memory_usage(STREAM, samples=0)
     except redis.ResponseError as error:
@@ -379,26 +401,41 @@ def _look_whether_memory_is_told(client: Client) -> None:
 
 
 def passes(error: redis.RedisError) -> bool:
-    """Whether an error passes by itself, so that whoever waits loses nothing."""
+    """Whether an error passes by itself, so that a caller who waits loses nothing."""
     return isinstance(error, _PASSING_ERRORS) or bool(_PASSING_WORDS.search(str(error)))
 
 
+def _new_token() -> str:
+    return f"{STREAM}:answered:{secrets.token_hex(8)}"
+
+
+def _whole_id(message_id: str) -> str:
+    """The id with its sequence, as Redis writes it. Raises ValueError for a malformed id."""
+    milliseconds, sequence = order(message_id)
+    return f"{milliseconds}-{sequence}"
+
+
 def _entry(message_id: Any, fields: Any) -> Entry:
-    """An entry as others may have written it; what is no message is shown as an empty one."""
+    """An entry that another program may have written; what is not a message becomes empty."""
     if not isinstance(fields, dict):
-        log.error("what Redis has under %.50r is no message: %.100r", message_id, fields)
+        log.error("what Redis has under %.50r is not a message: %.100r", message_id, fields)
         fields = {}
-    names = ("email", "username", "message", "key")
-    return entry_of(str(message_id), *(fields.get(name, "") for name in names))
+    return make_entry(
+        str(message_id),
+        email=fields.get("email"),
+        username=fields.get("username"),
+        message=fields.get("message"),
+        key=fields.get("key"),
+    )
 
 
 def _named(fields: list[Any]) -> dict[Any, Any]:
-    """Fields as a script gives them: a name, its value, the next name."""
+    """The fields of a script's answer, in which each name is followed by its value."""
     return dict(zip(fields[::2], fields[1::2], strict=False))
 
 
-def _known_id(text: str) -> str:
-    """What is under a key of ours; `0-0` for what another program has put there."""
+def _id_of_key(text: str) -> str:
+    """The id that is stored under a key; `0-0` if another program has stored something else."""
     try:
         order(text)
     except ValueError:
@@ -407,21 +444,25 @@ def _known_id(text: str) -> str:
 
 
 def _checked(url: str) -> str:
-    """Refuse a URL of which nobody can say where its password ends. Raises ValueError."""
+    """The URL. Raises ValueError where nobody can say where its password ends."""
     if "@" in _after_authority(url):
-        raise ValueError("percent-encode the / ? and # of the user's name and the password")
+        raise ValueError(
+            "percent-encode each / ? and # in the name of the user and in the password"
+        )
     return url
 
 
 def _after_authority(url: str) -> str:
+    """The path, query and fragment of a URL."""
     rest = url.partition("://")[2]
-    return rest[len(re.split("[/?#]", rest)[0]) :]
+    authority = re.split("[/?#]", rest)[0]
+    return rest[len(authority) :]
 
 
 def _public(url: str) -> str:
     """The URL as it may be logged: without the user's name, the password, and options."""
     scheme, separator, rest = url.partition("://")
     if "@" in _after_authority(url):
-        return f"{scheme}{separator}***"  # where the password ends is not known
+        return f"{scheme}{separator}***"  # nobody can say where the password ends
     address = rest.rpartition("@")[2].partition("?")[0]
     return f"{scheme}{separator}{'***@' if '@' in rest else ''}{address}"

@@ -35,13 +35,13 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 # Markers of the tests that do not run on further Pythons.
 ONLY_HERE = ("browser", "redis", "nginx", "go", "autobahn", "slow")
-# What runs there: the tests of the layer and of the log, which need no other program. The tests of
-# a module stand in test_MODULE.py, or where they are many in several files, test_MODULE_*.py.
+# What runs there: the tests of the layer and of the history, which need no other program. The tests
+# of a module stand in test_MODULE.py, or where they are many in several files, test_MODULE_*.py.
 LAYER = sorted(
     f"tests/{path.name}"
     for module in (
         "errors", "frames", "handshake", "deflate", "protocol", "keepalive", "clock", "stream",
-        "connection", "server", "client", "vanishing", "chat_history",
+        "connection", "server", "client", "vanishing", "chat_message", "chat_history",
     )
     for pattern in (f"test_{module}.py", f"test_{module}_*.py")
     for path in (ROOT / "tests").glob(pattern)
@@ -150,7 +150,7 @@ def further_environments(report: Report) -> list[str]:
         newest = max(releases, key=lambda path: int(path.suffix[1:]), default=None)
         if newest:
             pythons.append(environment(f".venv-{minor}", str(newest / "bin" / "python")))
-            report.skips[f"on Python {minor}: all but the layer and the log"] += 1
+            report.skips[f"on Python {minor}: all but the layer and the history"] += 1
         else:
             report.skips[f"on Python {minor}: everything; pyenv has no such Python"] += 1
     return pythons

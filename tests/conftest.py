@@ -4,6 +4,7 @@ rule that no test leaves a thread behind; and the fixtures of several files.
 A test file imports the helpers: `from conftest import require, find_chromium`.
 """
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pages import Visit, Visitor
     from programs import Program
     from proxy import Proxy
+    from redis_server import Redis
     from tls import Certificate
 
 # No test measures speed: a busy machine is not a fault of the code.
@@ -165,6 +167,27 @@ def public(tmp_path: Path) -> Path:
     (directory / "page.svg").write_text("<svg/>")
     (directory / "sub" / "file.txt").write_text("in sub")
     return directory
+
+
+# Redis. The module that is imported within these functions imports this one.
+
+
+@pytest.fixture(autouse=True, scope="module")
+def has_redis(request: pytest.FixtureRequest) -> None:
+    """Skip a file of tests that need Redis where it is missing."""
+    if request.node.get_closest_marker("redis"):
+        require(find_redis_server(), "redis-server", "apt install redis-server")
+        require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator["Redis"]:
+    """A redis-server for one test, which may kill it and start it again."""
+    from redis_server import Redis
+
+    process = Redis(tmp_path / "redis")
+    yield process
+    process.kill()
 
 
 # Chromium. The modules that are imported within these functions import this one.

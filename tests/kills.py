@@ -1,10 +1,12 @@
 """Kills servers while people talk: `python3 tests/kills.py [--redis] [--kills 20]`.
 
-Four senders give each message a key and say again what has not come back; they and a watcher
-resume with `since` after each loss. What was logged already comes once more, to who said it again,
-and to nobody else. At the end the log must have every message once, with ids
-that rise, and each of the five must have seen exactly the log, in its order. With `--redis` there
-are two servers on one Redis, of which any may be killed, and Redis too. Exit status 1 if not.
+Four senders give each message a key, and send again what has not come back to them. They and a
+watcher resume with `since` after each lost connection. A message that the history had already comes
+once more to the client that has sent it again, and to nobody else.
+
+At the end every message must be in the history once, with rising ids, and each of the five clients
+must have seen exactly the history, in its order. With `--redis` there are two servers on one Redis;
+any of them may be killed, and Redis too. Exit status 1 if something was lost or doubled.
 """
 
 import argparse
@@ -16,8 +18,6 @@ import json
 import random
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,17 +26,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from chat.entry import order, pages  # noqa: E402  # not installed
-from chat.history import ChatLog  # noqa: E402
-from peers import PATIENCE, eventually  # noqa: E402
+from chat.history import SqliteHistory  # noqa: E402
 from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect  # noqa: E402
 
 try:
     from programs import Program
+    from redis_server import Redis, free_port
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}; `python3 tests` makes .venv, which has it: .venv/bin/python {__file__}")
 
@@ -44,9 +45,14 @@ SENDERS = 4
 UNDER_WAY = 25  # messages of one sender that may be without their copy
 LEAD = 300  # messages from the first to the last of the five; after 500 the server tells of a gap
 RESTLESS = 0.01  # seconds between two attempts to connect
-MOST = 50_000  # messages; so that none is trimmed from the log
+MOST = 50_000  # messages; so that none is deleted from the history
 
-Heard = tuple[str, str]  # id and key
+
+class Heard(NamedTuple):
+    """What a person remembers of a message."""
+
+    message_id: str
+    key: str
 
 
 def main() -> int:
@@ -71,66 +77,6 @@ def main() -> int:
 
 
 # Processes
-
-
-def free_port() -> int:
-    """One below those that outgoing connections get, or one of them might take it while its
-    server is away, or even connect to itself.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
-class Redis:
-    """A redis-server with a folder of its own, which can be ended and started again.
-
-    It fsyncs each write: with the default, `everysec`, it may answer before it has written, while
-    an fsync is under way, so that SIGKILL takes what was acknowledged.
-    """
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        folder.mkdir(exist_ok=True)
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
-        self._command += ["--dir", str(folder), "--logfile", str(folder / "redis.log")]
-        self._command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        self._command += options
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
-        try:
-            eventually(self._answers, 2 * PATIENCE)
-        except BaseException:
-            self.kill()
-            raise
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, "redis-server ended at its start"
-        with contextlib.suppress(OSError):
-            return self.ask("PING") == "+PONG"
-        return False
-
-    def ask(self, *words: str) -> str:
-        """The first line that Redis answers."""
-        request = f"*{len(words)}\r\n"
-        request += "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as sock:
-            sock.sendall(request.encode())
-            with sock.makefile("r", newline="\r\n", encoding="utf-8") as answer:
-                return answer.readline().rstrip("\r\n")
-
-    def stop(self) -> None:
-        """End it as an operator does."""
-        self.process.terminate()
-        self.process.wait(PATIENCE)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 class Place:
@@ -169,8 +115,8 @@ class Scene:
     def strike(self, dice: random.Random) -> None:
         raise NotImplementedError
 
-    def log(self) -> list[Heard]:
-        """What the log has; the servers are gone by now."""
+    def history(self) -> list[Heard]:
+        """What the history has; the servers are gone by now."""
         raise NotImplementedError
 
     def open(self, *options: str) -> Place:
@@ -196,10 +142,10 @@ class OnFile(Scene):
         self.struck["server"] += 1
         self.places[0].start()
 
-    def log(self) -> list[Heard]:
-        with contextlib.closing(ChatLog(str(self.file))) as log:
-            entries = [entry for page in pages(log, "0") for entry in page.entries]
-        return [(message_id, fields[3] or "") for message_id, fields in entries]
+    def history(self) -> list[Heard]:
+        with contextlib.closing(SqliteHistory(str(self.file))) as history:
+            entries = [entry for page in pages(history, "0") for entry in page.entries]
+        return [Heard(entry.message_id, entry.key or "") for entry in entries]
 
 
 class OnRedis(Scene):
@@ -227,13 +173,13 @@ class OnRedis(Scene):
             self.redis.start()
         place.start()
 
-    def log(self) -> list[Heard]:
+    def history(self) -> list[Heard]:
         import redis
 
         with redis.Redis.from_url(self.redis.url, decode_responses=True) as client:
             found = client.xrange("chat")
         assert isinstance(found, list)
-        return [(message_id, fields["key"]) for message_id, fields in found]
+        return [Heard(message_id, fields["key"]) for message_id, fields in found]
 
 
 # People
@@ -250,14 +196,16 @@ class Person:
     under_way: dict[str, None] = field(default_factory=dict)  # keys, in the order of saying
     heard: list[Heard] = field(default_factory=list)
     again: Counter[str] = field(default_factory=Counter)  # keys said again on this connection
-    copies: list[Heard] = field(default_factory=list)  # of what was logged when it was said again
+    copies: list[Heard] = field(
+        default_factory=list
+    )  # of what the history had when it was said again
     lost: int = 0  # connections
     said_again: int = 0  # messages
 
     def live(self) -> None:
         dice = random.Random(f"{self.trial.seed} {self.name}")
         while not self.trial.over(self):
-            since = self.heard[-1][0] if self.heard else "0"
+            since = self.heard[-1].message_id if self.heard else "0"
             try:
                 with connect(f"{dice.choice(self.urls)}?since={since}") as websocket:
                     self.talk(websocket)
@@ -291,13 +239,14 @@ class Person:
         if "event" in message:
             assert message["event"] != "gap", f"{self.name} was told of a gap"
             return
-        heard = (message["id"], message["key"])
-        if self.heard and order(heard[0]) <= order(self.heard[-1][0]) and self.again[heard[1]]:
-            self.again[heard[1]] -= 1  # it was logged before: this is for the one who said it again
+        heard = Heard(message["id"], message["key"])
+        is_old = bool(self.heard) and order(heard.message_id) <= order(self.heard[-1].message_id)
+        if is_old and self.again[heard.key]:
+            self.again[heard.key] -= 1  # the history had it: this copy is for us alone
             self.copies.append(heard)
         else:
             self.heard.append(heard)
-        self.under_way.pop(heard[1], None)
+        self.under_way.pop(heard.key, None)
         self.trial.note()
 
 
@@ -314,7 +263,7 @@ class Trial:
         self.in_the_middle = 0  # strikes with messages under way
         self.people: list[Person] = []
         self.struck: Counter[str] = Counter()
-        self.logged = 0
+        self.kept = 0
         self._most = 0.0  # messages that may be said so far
         self._patience = patience
         self._began = time.monotonic()
@@ -339,7 +288,7 @@ class Trial:
         for place in scene.places:
             self._watched(place.kill)
         self.struck = scene.struck
-        self._watched(lambda: self._examine(scene.log()))
+        self._watched(lambda: self._examine(scene.history()))
 
     def _strike_again_and_again(self, scene: Scene) -> None:
         dice = random.Random(self.seed)
@@ -400,35 +349,39 @@ class Trial:
 
     # The verdict
 
-    def _examine(self, log: list[Heard]) -> None:
-        self.logged = len(log)
+    def _examine(self, history: list[Heard]) -> None:
+        self.kept = len(history)
         said = {f"sender {number % SENDERS} {number}" for number in range(self.messages)}
-        times = Counter(key for _, key in log)
+        times = Counter(each.key for each in history)
         self._count("lost", said - times.keys())
-        self._count("twice in the log", [key for key, count in times.items() if count > 1])
-        self._count("in the log though nobody said it", times.keys() - said)
-        orders = [tuple(map(int, message_id.split("-"))) for message_id, _ in log]
+        self._count("twice in the history", [key for key, count in times.items() if count > 1])
+        self._count("in the history though nobody said it", times.keys() - said)
+        orders = [tuple(map(int, each.message_id.split("-"))) for each in history]
         self._count(
             "with an id that does not rise",
             [after for before, after in itertools.pairwise(orders) if before >= after],
         )
         own: dict[str, list[int]] = {}
-        for _, key in log:
-            name, _, number = key.rpartition(" ")
+        for each in history:
+            name, _, number = each.key.rpartition(" ")
             own.setdefault(name, []).append(int(number))
         for name, numbers in own.items():
             if numbers != sorted(numbers):
                 self.faults.append(f"{name}: not in the order of saying")
         for person in self.people:
-            self._count(f"copies for {person.name} of no message", set(person.copies) - set(log))
-            if person.heard != log:
-                pairs = zip(person.heard, log, strict=False)
-                where = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
-                self.faults.append(
-                    f"{person.name} heard {len(person.heard)} messages, the log has {len(log)};"
-                    f" they differ from number {where} on:"
-                    f" {person.heard[where : where + 3]}, {log[where : where + 3]}"
-                )
+            strange = set(person.copies) - set(history)
+            self._count(f"copies for {person.name} of no message", strange)
+            if person.heard != history:
+                self.faults.append(self._difference(person, history))
+
+    def _difference(self, person: Person, history: list[Heard]) -> str:
+        pairs = zip(person.heard, history, strict=False)
+        where = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        return (
+            f"{person.name} heard {len(person.heard)} messages, the history has {len(history)};"
+            f" they differ from number {where} on:"
+            f" {person.heard[where : where + 3]}, {history[where : where + 3]}"
+        )
 
     def _count(self, what: str, found: "Sequence[object] | Set[object]") -> None:
         if found:
@@ -437,15 +390,15 @@ class Trial:
 
     def summary(self) -> str:
         killed = " and ".join(f"{count} of {what}" for what, count in self.struck.items())
-        agree = sum(len(person.heard) == self.logged for person in self.people)
+        agree = sum(len(person.heard) == self.kept for person in self.people)
         lines = [
             f"kills: {killed or 'none'}; {self.in_the_middle} with messages under way",
             f"messages: {self.messages} by {SENDERS} senders,"
             f" {sum(person.said_again for person in self.people)} times one was said again",
             f"connections lost or refused: {sum(person.lost for person in self.people)}",
-            f"the log: {self.logged} messages; {agree} of {len(self.people)} heard as many",
+            f"the history: {self.kept} messages; {agree} of {len(self.people)} heard as many",
             *(f"FAULT: {fault}" for fault in self.faults),
-            "none lost, none twice, ids strictly rising, all heard exactly the log"
+            "none lost, none twice, ids strictly rising, all heard exactly the history"
             if not self.faults
             else "FAILED",
             f"seed {self.seed}, {time.monotonic() - self._began:.0f} s",

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from chatting import resume
 from peers import Peer, eventually, masked
 from programs import ROOT, Program, answer_close, hear, hear_said, name_of, say
 
 START = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-import chat.history as chat_log
-import chat.resume as chat_resume
+import chat.message
+import chat.presence
+import chat.resume
 import chat_server
-from chat.entry import LogFailed
-from chat.history import ChatLog
+from chat.entry import HistoryError
+from chat.history import SqliteHistory
 
 broken = []  # exceptions to be raised, each once
 
@@ -35,12 +37,12 @@ def fail_first(owner, name):
     setattr(owner, name, failing)
 
 def on_hearing(text, do):
-    whole = chat_server.hear
-    def hear(websocket, message):
+    whole = chat_server.decode
+    def decode(message):
         if text in str(message):
             do()
-        whole(websocket, message)
-    chat_server.hear = hear
+        return whole(message)
+    chat_server.decode = decode
 """
 END = "\nchat_server.main()\n"
 BREAK_ON_HEARING = 'on_hearing("break it", lambda: broken.append(RuntimeError("unforeseen")))'
@@ -60,10 +62,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return program
 
         yield start
-
-
-def resume(server: Program, since: str = "0") -> Peer:
-    return server.join(f"/ws?since={since}")
 
 
 def sent_away(peer: Peer) -> tuple[int, str]:
@@ -98,34 +96,34 @@ def assert_noted(server: Program, text: str, times: int = 1) -> None:
     assert text in server.log
 
 
-def test_message_whose_logging_fails_costs_its_sender_the_connection_and_nobody_else(
+def test_message_that_can_not_be_kept_costs_its_sender_the_connection_and_nobody_else(
     start: Start,
 ) -> None:
-    server = start(f"{BREAK_ON_HEARING}\nfail_first(ChatLog, 'append')")
+    server = start(f"{BREAK_ON_HEARING}\nfail_first(SqliteHistory, 'append')")
     with server.join() as ada, server.join() as bob, resume(server) as eve:
         await_admission(eve)
         say(ada, "break it", key="k")
         assert answer_close(ada) == (1011, "internal error")
         assert_noted(server, "RuntimeError: unforeseen")
         with server.join() as again:
-            say(again, "it was not logged", key="k")
+            say(again, "it was not kept", key="k")
             for peer in (again, bob, eve):
-                assert hear_said(peer)["message"] == "it was not logged"
+                assert hear_said(peer)["message"] == "it was not kept"
         assert_goes_on(server, bob, eve)
 
 
-def test_who_was_not_logged_is_heard_no_more_so_that_nothing_loses_its_order(
+def test_who_was_not_kept_is_heard_no_more_so_that_nothing_loses_its_order(
     start: Start,
 ) -> None:
     server = start(
-        "on_hearing('break it', lambda: broken.append(LogFailed('a bad block')))\n"
-        "fail_first(ChatLog, 'append')"
+        "on_hearing('break it', lambda: broken.append(HistoryError('a bad block')))\n"
+        "fail_first(SqliteHistory, 'append')"
     )
     with server.join() as ada, server.join() as bob, resume(server) as eve:
         await_admission(eve)
         say(ada, "break it")
         close = ada.read_frame()
-        assert close == (0x88, b"\x03\xf3the message could not be logged")
+        assert close == (0x88, b"\x03\xf3the message could not be saved")
         for text in ("what was said behind it", "and more"):
             say(ada, text)
         ada.send(masked(*close))
@@ -133,21 +131,21 @@ def test_who_was_not_logged_is_heard_no_more_so_that_nothing_loses_its_order(
         assert_goes_on(server, bob, eve)
 
 
-@pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "LogFailed('a bad block')"])
-def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
+@pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "HistoryError('a bad block')"])
+def test_message_that_is_kept_and_can_not_be_read_yet_is_shown_when_it_can(
     start: Start, error: str
 ) -> None:
     broken = f"broken.extend([{error}, {error}])"
-    server = start(f"on_hearing('break it', lambda: {broken})\nfail_first(ChatLog, 'since')")
+    server = start(f"on_hearing('break it', lambda: {broken})\nfail_first(SqliteHistory, 'since')")
     with server.join() as ada, server.join() as bob, resume(server) as eve:
         await_admission(eve)
         say(ada, "break it", key="k")
         copy = hear(bob)
         assert (copy["message"], copy["key"]) == ("break it", "k")
         assert hear(ada) == hear_said(eve) == copy
-        if "LogFailed" in error:
+        if "HistoryError" in error:
             assert "Traceback" not in server.log
-            assert server.log.count("can't be read") == 1
+            assert server.log.count("cannot be read") == 1
         else:
             assert_noted(server, "RuntimeError: unforeseen", times=2)
         with server.join() as again:
@@ -156,12 +154,12 @@ def test_message_that_is_logged_and_can_not_be_read_yet_is_shown_when_it_can(
         assert_goes_on(server, ada, bob, eve)
 
 
-@pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "LogFailed('a bad block')"])
+@pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "HistoryError('a bad block')"])
 def test_copy_that_can_not_be_read_costs_who_wants_it_the_connection_and_nobody_else(
     start: Start, error: str
 ) -> None:
     server = start(
-        f"on_hearing('again', lambda: broken.append({error}))\nfail_first(ChatLog, 'entry')"
+        f"on_hearing('again', lambda: broken.append({error}))\nfail_first(SqliteHistory, 'entry')"
     )
     with server.join() as ada, server.join() as bob, resume(server) as eve:
         await_admission(eve)
@@ -177,7 +175,7 @@ def test_copy_that_can_not_be_read_costs_who_wants_it_the_connection_and_nobody_
 
 def test_who_joins_and_can_not_be_let_in_does_not_wait_for_ever(start: Start) -> None:
     server = start(
-        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat_resume, 'post_missed')"
+        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.resume, 'post_missed')"
     )
     with resume(server) as ada:
         assert sent_away(ada) == (1011, "internal error")
@@ -191,13 +189,13 @@ def test_who_joins_and_can_not_be_let_in_does_not_wait_for_ever(start: Start) ->
     [
         ("RuntimeError('unforeseen')", "internal error", 1),
         ("ValueError('unforeseen')", "internal error", 1),
-        ("LogFailed('a bad block')", "the history could not be read", 0),
+        ("HistoryError('a bad block')", "the history could not be read", 0),
     ],
 )
 def test_who_comes_when_the_past_can_not_be_read_learns_it_and_may_come_again(
     start: Start, error: str, reason: str, traces: int
 ) -> None:
-    server = start(f"broken.append({error})\nfail_first(ChatLog, 'before_newest')")
+    server = start(f"broken.append({error})\nfail_first(SqliteHistory, 'before_newest')")
     with resume(server) as ada:
         assert sent_away(ada) == (1011, reason)
         words = error.partition("'")[2].partition("'")[0]
@@ -211,7 +209,7 @@ def test_who_comes_when_the_past_can_not_be_read_learns_it_and_may_come_again(
 def test_mistake_of_ours_never_looks_like_one_of_the_peers(start: Start, error: str) -> None:
     server = start(
         f"on_hearing('break it', lambda: broken.append({error}('unforeseen')))\n"
-        "fail_first(chat_server.Message, 'from_pairs')"
+        "fail_first(chat_server, 'Message')"
     )
     with server.join() as ada, server.join() as bob:
         name = name_of(ada)
@@ -226,12 +224,12 @@ def test_message_of_which_no_json_can_be_made_is_left_out_and_holds_up_nobody(
     start: Start,
 ) -> None:
     server = start(
-        "show = chat_server.show\n"
-        "def fail(entry):\n"
-        "    if entry[1][2] == 'bad':\n"
+        "encode = chat.message.encode\n"
+        "def fail(entry, **options):\n"
+        "    if entry.message == 'bad':\n"
         "        raise RuntimeError('unforeseen')\n"
-        "    return show(entry)\n"
-        "chat_server.show = fail"
+        "    return encode(entry, **options)\n"
+        "chat.message.encode = fail"
     )
     with server.join() as ada, resume(server) as bob:
         for text in ("before", "bad", "after"):
@@ -240,31 +238,36 @@ def test_message_of_which_no_json_can_be_made_is_left_out_and_holds_up_nobody(
             assert [hear_said(peer)["message"] for _ in range(2)] == ["before", "after"]
         with resume(server) as eve:
             assert [hear_said(eve)["message"] for _ in range(2)] == ["before", "after"]
-        eventually(lambda: "can't be shown" in server.log)
+        eventually(lambda: "cannot be encoded" in server.log)
 
 
 def test_client_that_can_not_be_sent_to_is_dropped_and_the_others_hear_on(start: Start) -> None:
+    """Which of them it is, is not known before."""
     server = start(
-        "from rfc6455 import WebSocket\n"
-        "post = WebSocket.post\n"
-        "def fail(self, message):\n"
-        "    if self.query == 'bad':\n"
-        "        raise RuntimeError('unforeseen')\n"
-        "    post(self, message)\n"
-        "WebSocket.post = fail"
+        "from rfc6455.stream import Stream\n"
+        "put = Stream.put\n"
+        "def fail(self, data, **options):\n"
+        "    if b'to all' in data and broken:\n"
+        "        raise broken.pop()\n"
+        "    return put(self, data, **options)\n"
+        "Stream.put = fail\n"
+        "broken.append(RuntimeError('unforeseen'))"
     )
-    with server.join() as ada, server.join("/ws?bad") as bad, server.join() as bob:
+    with server.join() as ada, server.join() as bob, server.join() as eve:
         say(ada, "to all")
-        for peer in (ada, bob):
-            assert hear(peer)["message"] == "to all"
-        assert bad.read_to_eof() == b""
+        heard = []
+        for peer in (ada, bob, eve):
+            with contextlib.suppress(EOFError, ConnectionError):
+                assert hear(peer)["message"] == "to all"
+                heard.append(peer)
+        assert len(heard) == 2
         assert_noted(server, "RuntimeError: unforeseen")
-        assert_goes_on(server, ada, bob)
+        assert_goes_on(server, *heard)
 
 
 def test_who_is_here_is_told_again_after_it_could_not_be_told(start: Start) -> None:
     server = start(
-        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat_resume.Resumers, '_online')"
+        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, '_online')"
     )
     with resume(server) as ada:
         assert_noted(server, "who is here could not be told")

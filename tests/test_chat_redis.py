@@ -4,10 +4,8 @@ Servers and Redis are processes; the clients are bare sockets.
 """
 
 import contextlib
-import importlib.util
 import itertools
 import json
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -18,27 +16,13 @@ from typing import Any
 import pytest
 
 import kills
-from conftest import find_redis_server, require
-from kills import Redis, free_port
+from chatting import assert_here, hear_until, ids, restless_environment, resume, tell_texts
+from histories import assert_rising
 from peers import Peer, RawServer, eventually, masked
 from programs import Program, answer_close, chat, hear, hear_said, lines_with, name_of, run, say
+from redis_server import AWAY, BACK, Redis, free_port
 
 pytestmark = pytest.mark.redis
-
-AWAY, BACK = "Redis is away", "Redis is back"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def needed() -> None:
-    require(find_redis_server(), "redis-server", "apt install redis-server")
-    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    process = Redis(tmp_path / "redis")
-    yield process
-    process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -56,43 +40,8 @@ def pair(shared: Redis) -> Iterator[tuple[Program, Program]]:
         yield one, other
 
 
-def resume(server: Program, since: str = "0") -> Peer:
-    return server.join(f"/ws?since={since}")
-
-
-def hear_until(peer: Peer, text: str) -> list[dict[str, Any]]:
-    """All that is said, up to this text."""
-    heard = [hear_said(peer)]
-    while heard[-1].get("message") != text:
-        heard.append(hear_said(peer))
-    return heard
-
-
-def tell(server: Program, *texts: str) -> list[dict[str, Any]]:
-    """Messages by somebody who comes and goes, as they were heard."""
-    with server.join() as ada:
-        for text in texts:
-            say(ada, text)
-        heard = [hear(ada) for _ in texts]
-    assert [message["message"] for message in heard] == list(texts)
-    return heard
-
-
-def assert_rising(messages: list[dict[str, Any]]) -> None:
-    pairs = [tuple(map(int, message["id"].split("-"))) for message in messages]
-    assert all(one < other for one, other in itertools.pairwise(pairs))
-
-
 def await_lines(server: Program, text: str, count: int = 1) -> None:
     eventually(lambda: len(lines_with(server, text)) >= count)
-
-
-def assert_here(peer: Peer) -> None:
-    """The server still answers this client, and says nothing else."""
-    peer.send(masked(0x89, b"here?"))
-    while (frame := peer.read_frame())[0] == 0x81:
-        assert json.loads(frame[1]).get("event") == "online"
-    assert frame == (0x8A, b"here?")
 
 
 # One chat on two servers
@@ -121,7 +70,7 @@ def test_all_talk_on_both_servers_is_in_one_order_with_rising_ids(
                 say(peer, f"{number} {count}")
         heard = [[hear(peer) for _ in range(50 * len(peers))] for peer in peers]
         assert all(each == heard[0] for each in heard)
-        assert_rising(heard[0])
+        assert_rising(ids(heard[0]))
         for number in range(len(peers)):
             texts = [each["message"] for each in heard[0] if each["message"][0] == str(number)]
             assert texts == [f"{number} {count}" for count in range(50)]
@@ -179,15 +128,8 @@ def test_key_that_comes_at_once_at_both_servers_is_shown_once(
         assert copies[0]["message"] == "the one"
 
 
-@pytest.fixture
-def restless(tmp_path: Path) -> dict[str, str]:
-    """An environment in which Python's threads take turns as often as they can."""
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.setswitchinterval(1e-6)\n")
-    return os.environ | {"PYTHONPATH": str(tmp_path)}
-
-
 def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_order(
-    redis: Redis, restless: dict[str, str]
+    redis: Redis, tmp_path: Path
 ) -> None:
     """Fewer than 500 messages in all, so that nobody may be told of a gap."""
     each = 60
@@ -209,6 +151,7 @@ def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_or
                         return heard
         raise AssertionError("unreachable")
 
+    restless = restless_environment(tmp_path)
     with (
         chat("--redis", redis.url, env=restless) as one,
         chat("--redis", redis.url, env=restless) as other,
@@ -224,7 +167,7 @@ def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_or
         everything = [hear_said(witness) for _ in range(4 * each)]
         say(witness, "end")
         everything += hear_until(witness, "end")
-        assert_rising(everything)
+        assert_rising(ids(everything))
         for joiner in coming:
             assert joiner.result() == everything
         for talker in talking:
@@ -236,14 +179,14 @@ def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_or
 
 def test_stream_is_there_when_all_servers_have_ended(redis: Redis) -> None:
     with chat("--redis", redis.url) as server:
-        told = tell(server, "one", "two")
+        told = tell_texts(server, "one", "two")
     redis.stop()
     redis.start()
     with chat("--redis", redis.url) as server, resume(server) as bob:
         assert [hear_said(bob) for _ in range(2)] == told
-        told += tell(server, "three")
+        told += tell_texts(server, "three")
         assert hear_said(bob) == told[-1]
-    assert_rising(told)
+    assert_rising(ids(told))
 
 
 def test_client_that_missed_more_than_500_gets_the_newest_and_is_told_first(redis: Redis) -> None:
@@ -256,7 +199,7 @@ def test_client_that_missed_more_than_500_gets_the_newest_and_is_told_first(redi
 
 def test_burst_of_more_than_is_kept_is_heard_whole(redis: Redis) -> None:
     with chat("--redis", redis.url, "--keep", "10") as server:
-        tell(server, *map(str, range(600)))
+        tell_texts(server, *map(str, range(600)))
 
 
 def test_stream_is_trimmed_where_it_is_long_and_who_missed_more_than_500_is_told(
@@ -264,7 +207,7 @@ def test_stream_is_trimmed_where_it_is_long_and_who_missed_more_than_500_is_told
 ) -> None:
     script = "for i = 1, 10300 do redis.call('XADD', 'chat', '*', 'message', i) end"
     with chat("--redis", redis.url, "--keep", "10") as server, resume(server) as early:
-        first = tell(server, "first")[0]
+        first = tell_texts(server, "first")[0]
         assert hear_said(early) == first
         redis.ask("EVAL", script, "0")
         texts = [message["message"] for message in hear_until(early, "10300")]
@@ -314,7 +257,7 @@ def assert_refused(url: str, *words: str, python: tuple[str, ...] = ()) -> None:
     assert ended.stdout == b""
     lines = ended.stderr.decode().splitlines()
     assert len(lines) == 1
-    for word in ("cannot keep the log", *words):
+    for word in ("cannot open the history", *words):
         assert word in lines[0]
 
 
@@ -355,7 +298,7 @@ def test_missing_package_is_named_with_how_to_install_it() -> None:
 
 def test_chat_needs_no_package_without_redis() -> None:
     with chat(python=("-S",)) as server:
-        tell(server, "nothing installed")
+        tell_texts(server, "nothing installed")
 
 
 # Redis that goes and comes back
@@ -392,7 +335,7 @@ def test_while_redis_is_away_senders_wait_and_nobody_is_sent_away(redis: Redis) 
 
 def test_who_comes_while_redis_is_away_gets_what_it_missed_when_it_is_back(redis: Redis) -> None:
     with chat("--redis", redis.url) as server:
-        told = tell(server, "one", "two")
+        told = tell_texts(server, "one", "two")
         redis.stop()
         await_lines(server, AWAY)
         with resume(server, told[0]["id"]) as bob, server.join() as ada:
@@ -421,7 +364,7 @@ def test_redis_that_goes_again_and_again_is_noted_each_time_and_loses_nothing(
 def test_redis_that_stands_still_gets_each_message_once(redis: Redis) -> None:
     """Its answer comes too late, so it is asked again, for what it has done meanwhile."""
     with chat("--redis", redis.url) as server, server.join() as ada:
-        tell(server, "before")
+        tell_texts(server, "before")
         assert hear(ada)["message"] == "before"
         redis.process.send_signal(signal.SIGSTOP)
         say(ada, "during")
@@ -435,7 +378,7 @@ def test_redis_that_stands_still_gets_each_message_once(redis: Redis) -> None:
 
 def test_redis_that_lost_everything_starts_a_new_chat(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, server.join() as ada, resume(server) as bob:
-        last = tell(server, "before")[0]["id"]
+        last = tell_texts(server, "before")[0]["id"]
         assert hear(ada)["message"] == hear_said(bob)["message"] == "before"
         redis.ask("FLUSHALL")
         with resume(server, last) as eve:
@@ -447,7 +390,7 @@ def test_redis_that_lost_everything_starts_a_new_chat(redis: Redis) -> None:
 
 def test_server_ends_in_time_while_redis_is_away(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, resume(server) as bob:
-        tell(server, "before")
+        tell_texts(server, "before")
         redis.stop()
         await_lines(server, AWAY)
         say(bob, "nobody takes it")
@@ -466,16 +409,21 @@ def assert_sent_away(server: Program, text: str, **fields: str) -> None:
         say(ada, text, **fields)
         code, reason = answer_close(ada)
     assert code == 1011
-    assert "logged" in reason
-    eventually(lambda: any(name in line for line in lines_with(server, "log failed")))
-    assert len([line for line in lines_with(server, "log failed") if name in line]) == 1
+    assert "saved" in reason
+    eventually(
+        lambda: any(name in line for line in lines_with(server, "its message could not be saved"))
+    )
+    assert (
+        len([line for line in lines_with(server, "its message could not be saved") if name in line])
+        == 1
+    )
 
 
 def test_sender_whom_redis_refuses_for_want_of_memory_is_told_with_1011(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, server.join() as bob, resume(server) as eve:
         redis.ask("CONFIG", "SET", "maxmemory", "1mb")
         assert_sent_away(server, "no room", key="k")
-        assert "maxmemory" in lines_with(server, "log failed")[0]
+        assert "maxmemory" in lines_with(server, "its message could not be saved")[0]
         assert_here(bob)
         assert_here(eve)
         redis.ask("CONFIG", "SET", "maxmemory", "0")
@@ -489,7 +437,7 @@ def test_sender_on_a_key_that_became_no_stream_is_told_with_1011_until_it_is_one
     redis: Redis,
 ) -> None:
     with chat("--redis", redis.url) as server, server.join() as bob:
-        tell(server, "before")
+        tell_texts(server, "before")
         redis.ask("SET", "chat", "something else")
         assert_sent_away(server, "refused", key="k")
         redis.ask("DEL", "chat")

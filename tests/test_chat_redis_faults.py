@@ -5,42 +5,24 @@ Servers and Redis are processes; the clients are bare sockets.
 
 import contextlib
 import functools
-import importlib.util
-import itertools
 import re
 import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chat.entry import PAGE_CHARACTERS, LogFailed, order, pages, size_of
-from conftest import find_redis_server, require
-from kills import Redis
+from chat.entry import order
+from chatting import resume
 from peers import PATIENCE, Peer, RawServer, eventually, request
 from programs import ROOT, Program, answer_close, chat, hear, hear_said, lines_with, run, say
+from redis_server import AWAY, Redis, came_back_as_often_as_it_went, connected, put
 
 pytestmark = pytest.mark.redis
-
-AWAY, BACK = "Redis is away", "Redis is back"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def needed() -> None:
-    require(find_redis_server(), "redis-server", "apt install redis-server")
-    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    process = Redis(tmp_path / "redis")
-    yield process
-    process.kill()
 
 
 @pytest.fixture
@@ -48,26 +30,6 @@ def other_redis(tmp_path: Path) -> Iterator[Redis]:
     process = Redis(tmp_path / "other redis")
     yield process
     process.kill()
-
-
-def resume(server: Program, since: str = "0") -> Peer:
-    return server.join(f"/ws?since={since}")
-
-
-def came_back_as_often_as_it_went(server: Program) -> bool:
-    return len(lines_with(server, AWAY)) == len(lines_with(server, BACK))
-
-
-def put(redis: Redis, message: str, message_id: str = "*") -> str:
-    """An entry that another program puts on the stream; its id."""
-    with contextlib.closing(connected(redis)) as client:
-        return str(client.xadd("chat", {"message": message}, id=message_id))
-
-
-def connected(redis: Redis, **options: Any) -> Any:
-    import redis as package
-
-    return package.Redis(port=redis.port, decode_responses=True, **options)
 
 
 class Forwarder:
@@ -180,7 +142,7 @@ def refusal(url: str) -> str:
     ended = run("chat_server.py", "--port", "0", "--redis", url)
     assert (ended.returncode, ended.stdout) == (1, b"")
     (line,) = ended.stderr.decode().splitlines()
-    assert "cannot keep the log" in line
+    assert "cannot open the history" in line
     return line
 
 
@@ -224,32 +186,6 @@ def test_start_on_a_server_that_is_not_in_charge_is_refused(
     assert "read only replica" in refusal(redis.url)
 
 
-def test_connections_to_a_server_that_was_left_end_with_any_redis_py(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Before redis-py 7 a pool has no way to disconnect those alone that nobody uses."""
-    import redis as package
-
-    from chat.redis_history import RedisLog
-
-    disconnect = package.BlockingConnectionPool.disconnect
-
-    def disconnect_all(self: Any) -> None:
-        disconnect(self)
-
-    monkeypatch.setattr(package.BlockingConnectionPool, "disconnect", disconnect_all)
-    log = RedisLog(redis.url)
-    redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
-    with ThreadPoolExecutor(1) as pool:
-        appending = pool.submit(log.append, [("", "", "x", None)])
-        eventually(lambda: AWAY in caplog.text)
-        redis.ask("CONFIG", "SET", "min-replicas-to-write", "0")
-        assert not appending.result()[0].known
-    with contextlib.closing(connected(redis)) as client:
-        eventually(lambda: len(client.client_list()) == 2)
-    assert BACK in caplog.text
-
-
 # Who comes while Redis is away
 
 
@@ -259,9 +195,9 @@ def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
     lines = [
         "import sys",
         f"sys.path.insert(0, {str(ROOT)!r})",
-        "import chat.redis_history as chat_redis",
+        "import chat.redis_history",
         "import chat_server",
-        "chat_redis.JOINER_PATIENCE = 0.5",
+        "chat.redis_history.JOINER_PATIENCE = 0.5",
         "chat_server.main()",
     ]
     (tmp_path / "hasty.py").write_text("\n".join(lines), encoding="utf-8")
@@ -358,34 +294,6 @@ def test_while_redis_refuses_for_a_time_senders_wait_and_lose_nothing(
         assert redis.ask("XLEN", "chat") == ":2"
 
 
-SCRIPT_OF_6 = "Error running script (call to f_1): @user_script:9: @user_script: 9: "
-
-
-@pytest.mark.parametrize(
-    ("refusal", "passing"),
-    [
-        ("READONLY You can't write against a read only replica.", True),
-        (f"{SCRIPT_OF_6}-READONLY You can't write against a read only replica.", True),
-        ("NOREPLICAS Not enough good replicas to write.", True),
-        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL.", True),
-        ("Protocol error: unauthenticated multibulk length", True),
-        ("OOM command not allowed when used memory > 'maxmemory'.", False),
-        (f"{SCRIPT_OF_6}-OOM command not allowed when used memory > 'maxmemory'.", False),
-        ("MISCONF Redis is configured to save RDB snapshots, but it's unable to", False),
-        ("NOPERM this user has no permissions to run the 'eval' command", False),
-        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
-    ],
-)
-def test_refusal_that_passes_by_itself_is_told_from_one_that_the_sender_has_to_know(
-    refusal: str, passing: bool
-) -> None:
-    import redis as package
-
-    from chat.redis_history import passes
-
-    assert passes(package.ResponseError(refusal)) == passing
-
-
 def test_sender_is_told_that_redis_has_no_disk_and_only_then_is_a_disk_spoken_of(
     redis: Redis, tmp_path: Path
 ) -> None:
@@ -396,8 +304,8 @@ def test_sender_is_told_that_redis_has_no_disk_and_only_then_is_a_disk_spoken_of
         eventually(lambda: redis.ask("SET", "x", "y").startswith("-MISCONF"))
         with server.join() as ada:
             say(ada, "no disk")
-            assert answer_close(ada) == (1011, "the message could not be logged")
-        (line,) = eventually(lambda: lines_with(server, "log failed"))
+            assert answer_close(ada) == (1011, "the message could not be saved")
+        (line,) = eventually(lambda: lines_with(server, "its message could not be saved"))
         assert "MISCONF" in line
 
 
@@ -408,7 +316,7 @@ def test_nothing_is_guessed_of_a_disk_where_the_error_has_nothing_to_do_with_it(
         redis.ask("SET", "chat", "no stream")
         say(ada, "refused")
         assert answer_close(ada)[0] == 1011
-        (line,) = eventually(lambda: lines_with(server, "log failed"))
+        (line,) = eventually(lambda: lines_with(server, "its message could not be saved"))
         assert "WRONGTYPE" in line
         assert "disk" not in server.log
 
@@ -517,7 +425,7 @@ def test_ids_of_any_size_hurt_neither_who_is_here_nor_who_resumes(redis: Redis) 
         assert hear_said(ada)["message"] == "the last of all"
         with resume(server, f"{longest}-{longest}") as bob, server.join() as eve:
             say(eve, "no id is left")
-            assert answer_close(eve) == (1011, "the message could not be logged")
+            assert answer_close(eve) == (1011, "the message could not be saved")
             redis.ask("DEL", "chat")
             say(bob, "a new beginning")
             assert hear_said(bob)["message"] == "a new beginning"
@@ -564,31 +472,6 @@ def test_server_that_trimming_overtakes_tells_of_the_gap_where_it_is(redis: Redi
             assert [hear_said(peer)["message"] for _ in range(3)] == ["7", "8", "9"]
 
 
-@pytest.mark.parametrize("counted", [True, False], ids=["Redis 7", "Redis 6"])
-def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
-    redis: Redis, counted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from chat.redis_history import RedisLog
-
-    log = RedisLog(redis.url, kept_bytes=1, max_message=65536)
-    info = log._info
-    if not counted:
-        hidden = ("entries-added", "max-deleted-entry-id", "recorded-first-entry-id")
-        monkeypatch.setattr(
-            log, "_info", lambda: {k: v for k, v in info().items() if k not in hidden}
-        )
-    log.append([("", "", str(number), None) for number in range(1000)])
-    reading = pages(log, "0")
-    first = next(reading)
-    assert not first.gap
-    assert first.more
-    log.append([("", "", "x" * 60_000, None) for number in range(60)])
-    second = next(reading)
-    assert second.gap
-    assert not any(page.gap for page in reading)
-    assert next(pages(log, "0")).gap
-
-
 def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
     limit = 2_500_000
     with chat("--redis", redis.url, "--keep-bytes", str(limit)) as server, server.join() as ada:
@@ -602,55 +485,6 @@ def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
             assert 50 < first < 75
 
 
-def test_batches_stay_until_they_were_read_however_large_and_however_little_is_to_be_kept(
-    redis: Redis,
-) -> None:
-    from chat.redis_history import RedisLog
-
-    log = RedisLog(redis.url, kept_bytes=1, max_message=1_000_000)
-    for letter in "ab":
-        log.append([("", "", letter * 900_000, None)])
-    read = list(pages(log, "0"))
-    assert not any(page.gap for page in read)
-    assert [entry[1][2][0] for page in read for entry in page.entries] == ["a", "b"]
-
-
-@pytest.mark.parametrize("since", ["0", "1"])
-def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(
-    redis: Redis, since: str
-) -> None:
-    from chat.redis_history import RedisLog
-
-    log = RedisLog(redis.url)
-    put(redis, "the one that a reader has", "1-0")
-    log.append([("", "", str(number).ljust(60_000), None) for number in range(10)])
-    read = list(pages(log, since))
-    assert not any(page.gap for page in read)
-    assert [page.more for page in read] == [True] * (len(read) - 1) + [False]
-    assert max(sum(map(size_of, page.entries)) for page in read) < PAGE_CHARACTERS + 61_000
-    texts = [entry[1][2].rstrip() for page in read for entry in page.entries]
-    assert texts == ["the one that a reader has"] * (since == "0") + list(map(str, range(10)))
-
-
-@pytest.mark.parametrize("count", [1, 9, 10, 11, 500, 654, 655, 656, 1500])
-def test_pages_give_each_of_many_small_messages_once_and_no_empty_page_at_the_end(
-    redis: Redis, count: int
-) -> None:
-    from chat.redis_history import RedisLog
-
-    log = RedisLog(redis.url)
-    ids = [each.message_id for each in log.append([("", "", "", None)] * (count + 1))]
-    for since, expected in (("0", ids), (ids[0], ids[1:])):
-        read = list(pages(log, since))
-        assert [entry[0] for page in read for entry in page.entries] == expected
-        assert all(page.entries for page in read)
-        assert len(read) <= 1 + count // 500
-    for behind in (1, 9, 10, 11, 500):
-        rest = ids[-behind:] if behind <= count else ids
-        position = log.before_newest("0", behind)
-        assert [entry[0] for page in pages(log, position) for entry in page.entries] == rest
-
-
 def test_id_without_a_sequence_before_exactly_500_is_no_gap(redis: Redis) -> None:
     with chat("--redis", redis.url) as server:
         put(redis, "the one that he has", "1000-0")
@@ -660,24 +494,6 @@ def test_id_without_a_sequence_before_exactly_500_is_no_gap(redis: Redis) -> Non
             assert [hear_said(bob)["message"] for _ in range(500)] == list(map(str, range(500)))
             assert hear_said(eve) == {"event": "gap"}
             assert [hear_said(eve)["message"] for _ in range(500)] == list(map(str, range(500)))
-
-
-def test_key_is_forgotten_after_an_hour_and_counts_as_written_until_then(redis: Redis) -> None:
-    from chat.redis_history import RedisLog
-
-    log = RedisLog(redis.url)
-    log.append([("", "", "x", "k")])
-    written = int(redis_hget(redis, "chat:state", "unmeasured"))
-    log.append([("", "", "x", None)])
-    assert int(redis_hget(redis, "chat:state", "unmeasured")) - written < written - 150
-    assert 3500 < int(redis.ask("TTL", "chat:key:client:k").removeprefix(":")) <= 3600
-    # The answer to a batch may be asked for again when Redis was away for longer.
-    assert int(redis.ask("TTL", log._answered).removeprefix(":")) > 80_000
-
-
-def redis_hget(redis: Redis, name: str, field: str) -> str:
-    with contextlib.closing(connected(redis)) as client:
-        return str(client.hget(name, field))
 
 
 def test_user_who_may_not_ask_for_memory_is_named_at_the_start_and_chats(redis: Redis) -> None:
@@ -705,70 +521,9 @@ def test_sender_whose_message_was_trimmed_gets_what_he_said_under_its_id(redis: 
         assert hear_said(ada) == copy
 
 
-def test_batch_whose_answer_got_lost_is_logged_once_and_known_by_nobody(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from chat.redis_history import RedisLog
-
-    log = RedisLog(redis.url)
-    ask = log._run_append
-    lost = [ConnectionError]
-
-    def lose_first(*arguments: Any) -> str:
-        answer = ask(*arguments)
-        if lost:
-            import redis as package
-
-            lost.clear()
-            raise package.ConnectionError("the answer got lost")
-        return answer
-
-    monkeypatch.setattr(log, "_run_append", lose_first)
-    logged = log.append([("", "", "keyless", None), ("", "", "keyed", "k")])
-    assert [each.known for each in logged] == [False, False]
-    assert redis.ask("XLEN", "chat") == ":2"
-    again = log.append([("", "", "keyed", "k")])
-    assert [tuple(each) for each in again] == [(logged[1].message_id, True)]
-
-
 def test_value_that_others_put_under_a_key_of_ours_is_not_trusted(redis: Redis) -> None:
     redis.ask("SET", "chat:key:client:k", "no id")
     with chat("--redis", redis.url) as server, server.join() as ada:
         say(ada, "once", key="k")
         copy = hear(ada)
         assert (copy["message"], copy["id"]) == ("once", "0-0")
-
-
-# The follower
-
-
-def test_follower_goes_on_whatever_it_meets(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    import chat.redis_history as chat_redis
-
-    class Enough(BaseException):
-        """Ends the follower, which nothing else does."""
-
-    monkeypatch.setattr(chat_redis, "_SLOW_RETRY", 0.01)
-    log = chat_redis.RedisLog(redis.url)
-    await_news = log._await_news
-    troubles = iter([ValueError("unforeseen"), LogFailed("WRONGTYPE"), UnicodeError("unforeseen")])
-    looks = itertools.count()
-
-    def fail_first(heard: str) -> str:
-        for trouble in troubles:
-            raise trouble
-        return await_news(heard)
-
-    def look() -> None:
-        if next(looks):
-            raise Enough
-        put(redis, "second")
-
-    monkeypatch.setattr(log, "_await_news", fail_first)
-    put(redis, "first")
-    with pytest.raises(Enough):
-        log.follow(look)
-    assert len(caplog.records) == 3
-    assert all("nothing is heard of other servers" in each.message for each in caplog.records)

@@ -29,10 +29,14 @@ NETWORK = {"socket", "socketserver", "select", "selectors", "threading", "ssl", 
 CHAT = (
     "entry",
     "message",
+    "options",
     "history",
     "redis_history",
-    "options",
+    "pace",
+    "presence",
+    "refusal",
     "resume",
+    "batch",
 )
 FUNCTION_LINES = 40  # its docstring not counted
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chat.history import ChatLog
+from chat.history import SqliteHistory
+from histories import Said
 from kills import Place
 from pages import SOCKETS, come_in, expect, join, pending, sees, type_and_send
 from peers import eventually
@@ -38,15 +39,15 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.discard()
 
 
-def logged(server: Program, *texts: str) -> None:
-    """These are in the log, in this order, and nothing else."""
+def assert_history(server: Program, *texts: str) -> None:
+    """These are in the history, in this order, and nothing else."""
     with server.join("/ws?since=0") as peer:
-        say(peer, "end of the log")
+        say(peer, "end of the history")
         heard: list[str] = []
-        while heard[-1:] != ["end of the log"]:
+        while heard[-1:] != ["end of the history"]:
             message = hear(peer)
             heard += [message["message"]] if "event" not in message else []
-    assert heard == [*texts, "end of the log"]
+    assert heard == [*texts, "end of the history"]
 
 
 # The server killed under the page
@@ -80,7 +81,7 @@ def test_what_is_typed_while_the_server_is_away_waits_and_is_sent_once(
     sees(page, "before", "one", "two", "three")
     type_and_send(page, "after")
     sees(page, "before", "one", "two", "three", "after")
-    logged(place.program, "before", "one", "two", "three", "after")
+    assert_history(place.program, "before", "one", "two", "three", "after")
 
 
 def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
@@ -97,7 +98,7 @@ def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
     place.kill()
     place.start()
     sees(page, "before", "one", "two")
-    logged(place.program, "before", "one", "two")
+    assert_history(place.program, "before", "one", "two")
 
 
 def test_message_whose_copy_was_lost_is_shown_once_and_not_said_again(
@@ -133,7 +134,7 @@ def test_message_whose_copy_was_lost_is_shown_once_and_not_said_again(
     sees(page, "before", "logged, but its copy is lost")
     type_and_send(page, "after")
     sees(page, "before", "logged, but its copy is lost", "after")
-    logged(place.program, "before", "logged, but its copy is lost", "after")
+    assert_history(place.program, "before", "logged, but its copy is lost", "after")
 
 
 def test_what_was_missed_appears_once_before_what_waited(
@@ -152,7 +153,7 @@ def test_what_was_missed_appears_once_before_what_waited(
     place.start()
     missed = [f"missed {number}" for number in range(5)]
     sees(page, "before", *missed, "waited")
-    logged(place.program, "before", *missed, "waited")
+    assert_history(place.program, "before", *missed, "waited")
 
 
 def test_page_that_missed_more_than_500_says_so(place: Place, page: "Page", tmp_path: Path) -> None:
@@ -162,8 +163,8 @@ def test_page_that_missed_more_than_500_says_so(place: Place, page: "Page", tmp_
     place.kill()
     expect(page.locator("#status")).to_contain_text("reconnecting")
     type_and_send(page, "waited")
-    with contextlib.closing(ChatLog(str(tmp_path / "history"))) as log:
-        log.append([("", "Bob", f"missed {number}", None) for number in range(510)])
+    with contextlib.closing(SqliteHistory(str(tmp_path / "history"))) as history:
+        history.append([Said(f"missed {number}", username="Bob") for number in range(510)])
     place.start()
     sees(page, "before", *(f"missed {number}" for number in range(10, 510)), "waited")
     expect(page.locator("#messages li").nth(1)).to_have_class(re.compile("gap"))
@@ -194,7 +195,7 @@ def test_two_pages_lose_and_double_nothing_over_some_kills(
     for name in ("one", "other"):
         own = [text for text in texts if text.startswith(f"{name} ")]
         assert own == [text for text in said if text.startswith(f"{name} ")]
-    logged(place.program, *texts)
+    assert_history(place.program, *texts)
 
 
 # The waits between two attempts
@@ -312,7 +313,7 @@ def test_message_that_comes_twice_is_shown_once(clocked: "Page") -> None:
 
 
 def test_copy_from_long_ago_acknowledges_and_moves_nothing_back(clocked: "Page") -> None:
-    """A message that is said again may be in the log far before what the page has seen."""
+    """A message that is said again may be in the history far before what the page has seen."""
     type_and_send(clocked, "said again")
     key = json.loads(clocked.evaluate("sent.at(-1)"))["key"]
     come_in(clocked, "17-99999999999999999", "news")

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import find_redis_server, require
-from kills import Redis
 from pages import SOCKETS, come_in, come_in_raw, expect, join, pending, type_and_send
 from peers import PATIENCE, Peer, eventually
 from programs import Program, chat, echo, hear_texts, say
 from proxy import Forwarder
+from redis_server import Redis
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

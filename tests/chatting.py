@@ -1,0 +1,108 @@
+"""What tests of the chat do as its clients, beside what `programs` has for every client."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from peers import Peer, Reachable, masked, request
+from programs import Program, await_handler, hear, hear_said, leave, say
+
+RESUMED = 500  # messages that a client gets at most of those it missed
+
+
+def resume(server: Program, since: str = "0") -> Peer:
+    """A client that wants everything after this id."""
+    return server.join(f"/ws?since={since}")
+
+
+def request_ws(server: Reachable, target: str = "/ws", **changes: str | None) -> bytes:
+    """The request of an opening handshake; `changes` as in `peers.request`."""
+    return request(server, target, **changes)
+
+
+def upgrade(server: Program, peer: Peer) -> None:
+    """Open a WebSocket on a TCP connection, and wait until its handler runs."""
+    peer.send(request_ws(server))
+    assert peer.read_head().startswith("HTTP/1.1 101 ")
+    await_handler(peer)
+
+
+def text_frame(text: str) -> bytes:
+    return masked(0x81, text.encode())
+
+
+def tell_name(peer: Peer, username: str) -> None:
+    """Send the event with which a client says who it is."""
+    fields = {"event": "join", "username": username, "email": f"{username}@example.org"}
+    peer.send(masked(0x81, json.dumps(fields).encode()))
+
+
+def hear_all_said(peer: Peer, count: int) -> list[dict[str, Any]]:
+    return [hear_said(peer) for _ in range(count)]
+
+
+def hear_until(peer: Peer, text: str) -> list[dict[str, Any]]:
+    """All that is said, up to this text."""
+    heard = [hear_said(peer)]
+    while heard[-1].get("message") != text:
+        heard.append(hear_said(peer))
+    return heard
+
+
+def hear_online(peer: Peer, check: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first event of who is here that passes the check."""
+    while True:
+        heard: dict[str, Any] = hear(peer)
+        if heard.get("event") == "online" and check(heard):
+            return heard
+
+
+def tell(server: Program, count: int, size: int = 0, start: int = 0) -> list[dict[str, Any]]:
+    """Numbered messages by somebody who comes and goes, as they were heard."""
+    heard: list[dict[str, Any]] = []
+    with server.join() as ada:
+        for number in range(count):
+            say(ada, f"{start + number}".ljust(size, "."))
+            if number % 10 == 9:  # one who does not listen is dropped
+                heard += [hear(ada) for _ in range(10)]
+        heard += [hear(ada) for _ in range(count - len(heard))]
+        leave(ada)
+    return heard
+
+
+def tell_texts(server: Program, *texts: str) -> list[dict[str, Any]]:
+    """The same with these texts."""
+    with server.join() as ada:
+        for text in texts:
+            say(ada, text)
+        heard = [hear(ada) for _ in texts]
+    assert [message["message"] for message in heard] == list(texts)
+    return heard
+
+
+def ids(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["id"] for message in messages]
+
+
+def assert_here(peer: Peer) -> None:
+    """The server still answers this client, and has nothing else for it but who is here."""
+    peer.send(masked(0x89, b"here?"))
+    while (frame := peer.read_frame())[0] == 0x81:
+        assert json.loads(frame[1]).get("event") == "online"
+    assert frame == (0x8A, b"here?")
+
+
+def leave_reading(peer: Peer) -> None:
+    """The closing handshake, with messages still on their way."""
+    peer.send(masked(0x88, b"\x03\xe8"))
+    while peer.read_frame()[0] != 0x88:
+        pass
+    peer.read_to_eof()
+
+
+def restless_environment(folder: Path) -> dict[str, str]:
+    """Environment variables with which Python's threads take turns as often as they can."""
+    (folder / "sitecustomize.py").write_text("import sys\nsys.setswitchinterval(1e-6)\n")
+    return os.environ | {"PYTHONPATH": str(folder)}

@@ -1,0 +1,92 @@
+"""A redis-server as a process, and what tests ask it beside the chat."""
+
+import contextlib
+import secrets
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from peers import PATIENCE, eventually
+from programs import Program, lines_with
+
+AWAY = "Redis is away"
+BACK = "Redis is back"
+
+
+def free_port() -> int:
+    """One below those that outgoing connections get, or one of them might take it while its
+    server is away, or even connect to itself.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+class Redis:
+    """A redis-server with a folder of its own, which can be ended and started again.
+
+    It fsyncs each write: with the default, `everysec`, it may answer before it has written, while
+    an fsync is under way, so that SIGKILL takes what was acknowledged.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
+        self._command += ["--dir", str(folder), "--logfile", str(folder / "redis.log")]
+        self._command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self._command += options
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        try:
+            eventually(self._answers, 2 * PATIENCE)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "redis-server ended at its start"
+        with contextlib.suppress(OSError):
+            return self.ask("PING") == "+PONG"
+        return False
+
+    def ask(self, *words: str) -> str:
+        """The first line that Redis answers."""
+        request = f"*{len(words)}\r\n"
+        request += "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as sock:
+            sock.sendall(request.encode())
+            with sock.makefile("r", newline="\r\n", encoding="utf-8") as answer:
+                return answer.readline().rstrip("\r\n")
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def connected(redis: Redis, **options: Any) -> Any:
+    """A client of the redis package."""
+    import redis as package
+
+    return package.Redis(port=redis.port, decode_responses=True, **options)
+
+
+def put(redis: Redis, message: str, message_id: str = "*") -> str:
+    """An entry that another program puts on the stream; its id."""
+    with contextlib.closing(connected(redis)) as client:
+        return str(client.xadd("chat", {"message": message}, id=message_id))
+
+
+def came_back_as_often_as_it_went(server: Program) -> bool:
+    """Whether the server has logged as often that Redis is back as that it is away."""
+    return len(lines_with(server, AWAY)) == len(lines_with(server, BACK))

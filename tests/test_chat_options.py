@@ -1,0 +1,403 @@
+"""The command line of the chat and what each option does, and HTTP on the same port."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chat.options import Options, read_options
+from chatting import request_ws, text_frame
+from peers import eventually, masked
+from programs import (
+    ROOT,
+    Program,
+    chat,
+    echo,
+    hear,
+    hear_texts,
+    leave,
+    run,
+    say,
+)
+
+ID = re.compile(r"[0-9]{13}-[0-9]+")
+AVATAR_OF_ADA = "cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d"
+AVATAR_OF_NOBODY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Program]:
+    """For tests that leave nothing said that they have not heard."""
+    with chat() as program:
+        yield program
+
+
+# HTTP on the same port
+
+
+def get(server: Program, target: str, **changes: str | None) -> tuple[int, str]:
+    no_upgrade = ("Upgrade", "Connection", "Sec_WebSocket_Key", "Sec_WebSocket_Version")
+    return server.answer(request_ws(server, target, **(dict.fromkeys(no_upgrade) | changes)))
+
+
+@pytest.mark.parametrize("target", ["/", "/index.html", "/app.js", "/style.css", "/emoji.json"])
+def test_page_is_served_under_a_strict_policy(server: Program, target: str) -> None:
+    status, text = get(server, target)
+    assert status == 200
+    head, _, body = text.partition("\r\n\r\n")
+    assert body
+    policy = re.search(r"^Content-Security-Policy: (.*?)\r?$", head, re.MULTILINE)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe" not in policy[1]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/chat_server.py",
+        "/chat/history.py",
+        "/../chat_server.py",
+        "/%2e%2e/chat_server.py",
+        "/..%2fchat_server.py",
+        "//etc/passwd",
+        "/ws/",
+        "/WS",
+        "/echo/../../chat/history.py",
+        "/none",
+    ],
+)
+def test_nothing_beside_the_page_is_served(server: Program, target: str) -> None:
+    status, text = get(server, target)
+    assert status == 404
+    assert "import" not in text and "root:" not in text
+
+
+def test_each_server_serves_its_own_page_and_not_the_other_ones(server: Program) -> None:
+    folders = {"chat": server, "echo": server}
+    with echo() as echo_server:
+        folders["echo"] = echo_server
+        for name, own in folders.items():
+            (other,) = (each for each in folders.values() if each is not own)
+            for path in (ROOT / "public" / name).iterdir():
+                assert get(own, f"/{path.name}")[0] == 200
+                assert get(other, f"/{name}/{path.name}")[0] == 404
+            assert get(other, f"/{name}/")[0] == 404
+
+
+def test_plain_get_of_ws_is_told_to_upgrade(server: Program) -> None:
+    status, text = get(server, "/ws")
+    assert status == 426
+    assert "\r\nUpgrade: websocket\r\n" in text
+
+
+def test_other_websocket_version_is_told_ours(server: Program) -> None:
+    status, text = server.answer(request_ws(server, Sec_WebSocket_Version="8"))
+    assert status == 426
+    assert "\r\nSec-WebSocket-Version: 13\r\n" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"Connection": None}, 400),
+        ({"Sec_WebSocket_Key": None}, 400),
+        ({"Sec_WebSocket_Key": "AAAA"}, 400),
+        ({"Sec_WebSocket_Version": None}, 400),
+        ({"Host": None}, 400),
+    ],
+)
+def test_bad_handshake_gets_its_http_answer(
+    server: Program, changes: dict[str, str | None], status: int
+) -> None:
+    assert server.answer(request_ws(server, "/ws", **changes))[0] == status
+
+
+def test_post_is_not_allowed(server: Program) -> None:
+    data = request_ws(server, "/").replace(b"GET", b"POST", 1)
+    assert server.answer(data)[0] == 405
+
+
+def test_websocket_at_another_path_is_404(server: Program) -> None:
+    assert server.answer(request_ws(server, "/chat"))[0] == 404
+
+
+# Command line
+
+
+def test_page_of_another_site_is_refused_by_name_unless_allowed(server: Program) -> None:
+    data = request_ws(server, Origin="https://evil.example")
+    status, text = server.answer(data)
+    assert status == 403
+    assert "https://evil.example" in text and "--allow-origin" in text
+    assert "--allow-origin" in eventually(lambda: server.log.partition("evil.example")[2])
+    with chat("--allow-origin", "https://evil.example") as lax:
+        with lax.join(Origin="https://evil.example") as peer:
+            say(peer, "allowed")
+            assert hear_texts(peer, 1) == ["allowed"]
+        assert lax.answer(request_ws(lax, Origin="https://evil.example:8443"))[0] == 403
+        assert lax.answer(request_ws(lax, Origin="http://evil.example"))[0] == 403
+
+
+def test_own_page_and_clients_without_origin_are_let_in(server: Program) -> None:
+    port = server.server_port
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
+        with server.join(Host=host, Origin=f"http://{host}"):
+            pass
+    with server.join(Host=f"localhost:{port}"):
+        pass
+    assert server.answer(request_ws(server, Origin=f"http://localhost:{port}"))[0] == 403
+    assert server.answer(request_ws(server, Origin="null"))[0] == 403
+
+
+@pytest.mark.parametrize("target", ["/", "/ws"])
+def test_host_name_of_elsewhere_is_refused_by_name_unless_allowed(
+    server: Program, target: str
+) -> None:
+    status, text = server.answer(request_ws(server, target, Host="rebound.example:8000"))
+    assert status == 403
+    assert "rebound.example" in text and "--allow-host rebound.example" in text
+    with chat("--allow-host", "chat.example") as lax:
+        assert lax.answer(request_ws(lax, target, Host="rebound.example"))[0] == 403
+        with lax.join(Host="chat.example"), lax.join(Host="Chat.Example:8000"):
+            pass
+        with lax.join():
+            pass
+
+
+def test_hidden_emails_are_empty_for_all_and_the_avatar_stays() -> None:
+    with chat("--hide-emails") as server, server.join() as ada, server.join() as bob:
+        say(ada, "guess")
+        for peer in (ada, bob):
+            message = hear(peer)
+            assert list(message) == ["email", "username", "message", "id", "avatar"]
+            assert message["email"] == ""
+            assert message["avatar"] == AVATAR_OF_ADA
+
+
+def test_max_message_is_the_payload_that_still_fits() -> None:
+    with chat("--max-message", "100") as server:
+        with server.join() as ada:
+            ada.send(text_frame(json.dumps({"message": "x" * 85})))
+            assert hear_texts(ada, 1) == ["x" * 85]
+        with server.join() as ada:
+            ada.send(text_frame(json.dumps({"message": "x" * 86})))
+            first, payload = ada.read_frame()
+            assert (first, payload[:2]) == (0x88, b"\x03\xf1")
+            assert ada.read_to_eof() == b""
+
+
+def test_client_beyond_max_clients_gets_503_and_a_place_when_one_leaves() -> None:
+    with chat("--max-clients", "2") as server:
+        with server.join() as ada, server.join() as bob:
+            status, text = server.answer(request_ws(server))
+            assert status == 503
+            assert "full" in text
+            assert get(server, "/")[0] == 200
+            say(ada, "still here")
+            assert hear_texts(bob, 1) == ["still here"]
+            leave(bob)
+            assert eventually(lambda: place_is_free(server))
+        eventually(lambda: place_is_free(server))
+
+
+def place_is_free(server: Program) -> bool:
+    with server.tcp() as peer:
+        peer.send(request_ws(server))
+        return peer.read_head().startswith("HTTP/1.1 101 ")
+
+
+def test_fast_client_is_slowed_and_loses_nothing() -> None:
+    with chat("--rate", "5") as server, server.join() as fast, server.join() as other:
+        texts = [f"number {i}" for i in range(26)]
+        started = time.monotonic()
+        fast.send(b"".join(text_frame(json.dumps({"message": text})) for text in texts))
+        assert hear_texts(other, 26) == texts
+        # 15 are the free burst of three seconds; of the others only five a second may pass
+        assert time.monotonic() - started >= 1.9
+        assert hear_texts(fast, 26) == texts
+
+
+def test_fast_client_that_leaves_at_once_has_still_said_all() -> None:
+    with chat("--rate", "20") as server, server.join() as fast, server.join() as other:
+        texts = [f"number {i}" for i in range(80)]
+        frames = [text_frame(json.dumps({"message": text})) for text in texts]
+        fast.send(b"".join(frames) + masked(0x88, b"\x03\xe8"))
+        assert hear_texts(other, 80) == texts
+        assert hear_texts(fast, 80) == texts
+        assert fast.read_close() == (1000, "")
+
+
+def test_fast_client_slows_nobody_else() -> None:
+    with chat("--rate", "1") as server, server.join() as fast, server.join() as other:
+        fast.send(b"".join(text_frame(json.dumps({"message": str(i)})) for i in range(30)))
+        assert hear_texts(other, 3) == ["0", "1", "2"]
+        say(other, "mine")
+        heard = [hear(other)["message"]]
+        while heard[-1] != "mine":
+            heard.append(hear(other)["message"])
+        assert "29" not in heard
+
+
+def test_first_message_is_free_at_any_rate() -> None:
+    with chat("--rate", "0.01") as server, server.join() as ada:
+        say(ada, "first")
+        assert hear_texts(ada, 1) == ["first"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--nonsense"],
+        ["a word"],
+        ["--port", "many"],
+        ["--port", "65536"],
+        ["--port", "-1"],
+        ["--rate", "-1"],
+        ["--rate", "fast"],
+        ["--rate", "nan"],
+        ["--rate", "1e-10"],
+        ["--rate", "0.009"],
+        ["--rate", "1e10"],
+        ["--max-message", "0"],
+        ["--max-message", "1.5"],
+        ["--max-clients", "0"],
+        ["--max-clients", "-2"],
+        ["--host", "192.0.2.1"],
+        ["--host", "a..b"],
+        ["--host", "::1::"],
+        ["--allow-origin"],
+        ["--history", ""],
+        ["--redis", ""],
+        ["--keep", "0"],
+        ["--max-message", "16777217"],
+        ["--keep-bytes", "0"],
+        ["--keep-bytes", "9" * 20],
+        ["--max-clients", "9" * 20],
+    ],
+)
+def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
+    ended = run("chat_server.py", *options)
+    check_complaint(ended.returncode, ended.stdout, ended.stderr)
+    last_line = ended.stderr.decode().splitlines()[-1]
+    assert options[0] in last_line or options[-1] in last_line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--rate", "1e-10", "--rate must be 0, for no limit, or from 0.01 to 1000000000"),
+        ("--max-message", "0", "--max-message must be a whole number from 1 to 16777216"),
+        ("--max-clients", "0", "--max-clients must be a whole number from 1 to 9007199254740992"),
+        ("--keep", "-1", "--keep must be a whole number from 1 to 9007199254740992"),
+        (
+            "--keep-bytes",
+            "9" * 20,
+            "--keep-bytes must be a whole number from 1 to 9007199254740992",
+        ),
+    ],
+)
+def test_option_out_of_range_is_told_what_it_may_be(option: str, value: str, words: str) -> None:
+    ended = run("chat_server.py", option, value)
+    assert ended.stderr.decode().splitlines()[-1] == f"chat_server.py: error: {words}"
+
+
+def check_complaint(status: int, stdout: bytes, stderr: bytes) -> None:
+    """One line, which argparse introduces with its usage."""
+    lines = [line for line in stderr.splitlines() if not line.startswith((b"usage:", b" "))]
+    assert len(lines) == 1, stderr
+    assert b"Traceback" not in stderr
+    assert status in (1, 2)
+    assert stdout == b""
+
+
+def test_port_in_use_ends_it_with_one_clear_line(server: Program) -> None:
+    port = str(server.server_port)
+    ended = run("chat_server.py", "--port", port)
+    check_complaint(ended.returncode, ended.stdout, ended.stderr)
+    assert ended.returncode == 1
+    assert port.encode() in ended.stderr and b"in use" in ended.stderr
+
+
+def test_missing_page_ends_it_with_one_clear_line(tmp_path: Path) -> None:
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    for package in ("chat", "rfc6455"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    ended = run("chat_server.py", "--port", "0", root=tmp_path)
+    check_complaint(ended.returncode, ended.stdout, ended.stderr)
+    assert ended.returncode == 1
+    assert b"public" in ended.stderr
+
+
+def test_help_names_every_option() -> None:
+    ended = run("chat_server.py", "--help")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    for option in "host port rate max-message max-clients allow-origin allow-host".split():
+        assert f"--{option} ".encode() in ended.stdout
+    assert b"--hide-emails" in ended.stdout
+    words = " ".join(ended.stdout.decode().split())
+    for default in ("20", "65536", "10000", "100000", "100000000", "127.0.0.1", "8000"):
+        assert f"(default: {default})" in words
+    assert "--max-clients N how many clients can be in the chat at once" in words
+
+
+# The options as a value
+
+
+def test_options_without_a_command_line_are_the_defaults_of_the_class() -> None:
+    assert read_options([]) == Options(allow_origin=[], allow_host=[])
+
+
+def test_each_flag_is_a_field_of_the_options() -> None:
+    arguments = (
+        "--host 127.0.0.2 --port 1 --allow-origin https://a.example --allow-origin * "
+        "--allow-host b.example --history file --keep 2 --keep-bytes 3 --rate 4.5 "
+        "--max-message 5 --max-clients 6 --hide-emails --all-cores --deflate"
+    )
+    assert read_options(arguments.split()) == Options(
+        host="127.0.0.2",
+        port=1,
+        allow_origin=["https://a.example", "*"],
+        allow_host=["b.example"],
+        history="file",
+        keep=2,
+        keep_bytes=3,
+        redis=None,
+        rate=4.5,
+        max_message=5,
+        max_clients=6,
+        hide_emails=True,
+        all_cores=True,
+        deflate=True,
+    )
+    assert read_options(["--redis", "redis://r.example"]).redis == "redis://r.example"
+
+
+def test_two_places_for_one_history_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_options(["--history", "file", "--redis", "redis://r.example"])
+    assert ended.value.code == 2
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert "--history and --redis cannot be used together" in last_line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--rate 0.01",
+        "--rate 1e9",
+        "--rate 0",
+        "--max-message 1",
+        "--max-message 16777216",
+        "--max-clients 1",
+        "--keep 9007199254740992",
+        "--keep-bytes 1",
+    ],
+)
+def test_option_at_the_edge_of_its_range_is_taken(arguments: str) -> None:
+    read_options(arguments.split())

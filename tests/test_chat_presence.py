@@ -1,0 +1,271 @@
+"""Who is here: counts and names, and the pings that ask whether the server is there."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from chat.presence import Presence
+from chat.resume import Joining, admit
+from chatting import (
+    assert_here,
+    hear_online,
+    leave_reading,
+    resume,
+    tell,
+    tell_name,
+)
+from guests import break_sending, guests
+from histories import opened
+from peers import masked
+from programs import Program, chat, hear, hear_said, leave, say
+from rfc6455 import State, WebSocket
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Program]:
+    """For tests that do not mind what others have said."""
+    with chat() as program:
+        yield program
+
+
+# Who is here
+
+
+def test_client_that_tells_its_name_is_named_to_those_who_resume() -> None:
+    with chat() as server, resume(server) as ada, resume(server) as bob:
+        tell_name(ada, "Ada")
+        tell_name(bob, "Bob")
+        for peer in (ada, bob):
+            event = hear_online(peer, lambda event: len(event["usernames"]) == 2)
+            assert event == {"event": "online", "count": 2, "usernames": ["Ada", "Bob"]}
+        tell_name(bob, "Robert 你好")
+        event = hear_online(ada, lambda event: "Bob" not in event["usernames"])
+        assert event == {"event": "online", "count": 2, "usernames": ["Ada", "Robert 你好"]}
+        leave_reading(bob)
+        event = hear_online(ada, lambda event: event["count"] == 1)
+        assert event == {"event": "online", "count": 1, "usernames": ["Ada"]}
+
+
+def test_client_that_vanishes_is_here_no_more() -> None:
+    with chat() as server, resume(server) as ada:
+        with resume(server) as bob:
+            tell_name(bob, "Bob")
+            hear_online(ada, lambda event: event["usernames"] == ["Bob"])
+        assert hear_online(ada, lambda event: not event["usernames"])["count"] == 1
+
+
+def test_join_is_neither_saved_nor_shown() -> None:
+    with chat() as server, server.join() as plain, resume(server) as ada:
+        tell_name(ada, "Ada")
+        say(ada, "after")
+        assert hear(plain)["message"] == hear_said(ada)["message"] == "after"
+        with resume(server) as bob:
+            assert hear_said(bob)["message"] == "after"
+
+
+def test_everyone_is_counted_but_only_names_that_were_told_are_named() -> None:
+    with chat() as server, server.join(), resume(server) as ada, resume(server) as bob:
+        tell_name(ada, "Ada")
+        tell_name(bob, "Ada")
+        with resume(server):
+            event = hear_online(ada, lambda event: event["count"] == 4)
+        assert event["usernames"] == ["Ada"]
+
+
+def test_plain_client_that_comes_and_goes_is_told_though_nobody_else_does() -> None:
+    with chat() as server, resume(server) as ada:
+        hear_online(ada, lambda event: event["count"] == 1)
+        with server.join() as plain:
+            hear_online(ada, lambda event: event["count"] == 2)
+            leave(plain)
+        hear_online(ada, lambda event: event["count"] == 1)
+
+
+def test_at_most_50_names_are_told() -> None:
+    with chat() as server, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(resume(server)) for _ in range(60)]
+        for number, peer in enumerate(peers):
+            tell_name(peer, f"guest {number:02}")
+        event = hear_online(
+            peers[0], lambda event: event["count"] == 60 and "guest 49" in event["usernames"]
+        )
+        assert event["usernames"] == [f"guest {number:02}" for number in range(50)]
+
+
+def test_name_as_long_as_it_may_be_is_told_whole(server: Program) -> None:
+    with resume(server, "9999999999999") as ada:
+        tell_name(ada, "好" * 64)
+        event = hear_online(ada, lambda event: event["usernames"])
+        assert event["usernames"] == ["好" * 64]
+
+
+@pytest.mark.parametrize("event", ["join", "ping", "message"])
+def test_name_with_one_character_too_many_is_closed_with_1008(server: Program, event: str) -> None:
+    with resume(server, "9999999999999") as ada:
+        ada.send(masked(0x81, json.dumps({"event": event, "username": "n" * 65}).encode()))
+        while (frame := ada.read_frame())[0] == 0x81:
+            pass
+        assert frame == (0x88, b"\x03\xf0username has more than 64 characters")
+
+
+# Whether the server is there
+
+
+def test_ping_is_answered_at_once_to_who_sent_it_and_to_nobody_else() -> None:
+    with chat("--rate", "1") as server, server.join() as plain, resume(server) as bob:
+        with resume(server) as ada:
+            hear_online(ada, lambda event: event["count"] == 3)
+            hear_online(bob, lambda event: event["count"] == 3)
+            for _ in range(3):
+                ada.send(masked(0x81, b'{"event": "ping"}'))
+                assert ada.read_frame() == (0x81, b'{"event":"pong"}')
+            assert_here(bob)
+            say(plain, "hello")
+            assert hear(plain)["message"] == hear_said(bob)["message"] == "hello"
+            assert hear_said(ada)["message"] == "hello"
+
+
+def test_events_for_the_server_slow_no_message_down() -> None:
+    """At this rate whatever counts is followed by a pause of more than a minute."""
+    with chat("--rate", "0.01") as server, resume(server) as ada:
+        for _ in range(5):
+            tell_name(ada, "Ada")
+            ada.send(masked(0x81, b'{"event": "ping"}'))
+        say(ada, "the first")
+        heard = [hear_said(ada) for _ in range(6)]
+        assert heard[:5] == [{"event": "pong"}] * 5
+        assert heard[5]["message"] == "the first"
+
+
+def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Program) -> None:
+    with server.join() as ada:
+        ada.send(masked(0x81, b'{"event": "ping"}'))
+        assert hear(ada)["message"] == ""
+
+
+def test_event_is_none_of_the_original_and_has_one_spelling(server: Program) -> None:
+    since = tell(server, 1)[0]["id"]
+    with resume(server, since) as ada:
+        ada.send(masked(0x81, b'{"Event": "ping", "message": "a message"}'))
+        assert hear_said(ada)["message"] == "a message"
+
+
+def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
+    with chat("--rate", "20") as server, resume(server) as ada:
+        for number in range(70):
+            ada.send(masked(0x81, b'{"event": "ping"}'))
+            say(ada, str(number))
+        heard = [hear_said(ada) for _ in range(140)]
+        said = [each["message"] for each in heard if "message" in each]
+        assert said == list(map(str, range(70)))
+        assert heard.count({"event": "pong"}) == 70
+
+
+def test_name_that_is_no_text_is_closed_with_1008(server: Program) -> None:
+    with resume(server, "9999999999999") as ada:
+        ada.send(masked(0x81, b'{"event": "join", "username": 7}'))
+        while (frame := ada.read_frame())[0] == 0x81:
+            pass
+        assert frame[1][:2] == b"\x03\xf0"
+
+
+def test_however_many_come_and_go_the_others_are_told_at_most_once_a_second() -> None:
+    events = 0
+    with chat() as server, resume(server) as witness:
+        begin = time.monotonic()
+        comings = 0
+        while comings < 150:
+            with contextlib.ExitStack() as stack:
+                for _ in range(10):
+                    comings += 1
+                    tell_name(stack.enter_context(resume(server)), f"guest {comings}")
+        with resume(server) as last:
+            tell_name(last, "the last")
+            while True:
+                events += 1
+                event = hear_online(witness, lambda event: True)
+                if event["usernames"] == ["the last"] and event["count"] == 2:
+                    break
+        assert events <= time.monotonic() - begin + 1
+
+
+def test_all_who_come_back_to_a_chat_that_forgot_everything_are_told_who_is_here() -> None:
+    with chat() as server:
+        last = tell(server, 3)[-1]["id"]
+    with chat() as server, resume(server, last) as ada:
+        assert hear(ada) == {"event": "gap"}
+        hear_online(ada, lambda event: event["count"] == 1)
+        with resume(server, last) as bob:
+            assert hear_online(bob, lambda event: True)["count"] == 2
+            say(bob, "hello")
+            assert hear_said(ada)["message"] == hear_said(bob)["message"] == "hello"
+
+
+# In this process
+
+
+def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with guests(2) as (gone, here), opened() as history:
+        for each in (gone, here):
+            presence.expect(each.websocket)
+        presence.leave(gone.websocket)
+        for each in (gone, here):
+            admit(Joining(each.websocket, "0"), "0-0", history, presence, hide_emails=False)
+        assert clients == {here.websocket}
+
+
+def test_client_that_can_not_be_told_an_event_keeps_it_from_nobody_else(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with guests(4) as people:
+        for each in people:
+            presence.expect(each.websocket)
+            presence.admit(each.websocket)
+        for broken in people[:2]:
+            break_sending(broken.websocket, monkeypatch)
+        presence.tell("{}")
+        for each in people[2:]:
+            assert each.peer.read_frame() == (0x81, b"{}")
+            assert each.websocket.state is State.OPEN
+        for broken in people[:2]:
+            assert broken.websocket.state is State.CLOSED
+            with contextlib.suppress(ConnectionError):
+                assert broken.peer.read_to_eof() == b""
+        assert len([each for each in caplog.records if each.exc_info]) == 2
+
+
+def test_event_is_for_those_of_clients_alone_who_can_resume() -> None:
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with guests(3) as (plain, expected, admitted):
+        presence.enter(plain.websocket)
+        presence.expect(expected.websocket)
+        presence.expect(admitted.websocket)
+        presence.admit(admitted.websocket)
+        presence.tell("{}")
+        assert admitted.peer.read_frame() == (0x81, b"{}")
+        for each in (plain, expected):
+            each.websocket.post("next")
+            assert each.peer.read_frame() == (0x81, b"next")
+
+
+def test_client_that_left_is_counted_no_more_and_named_no_more() -> None:
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with guests(2) as (plain, other):
+        presence.enter(plain.websocket)
+        presence.expect(other.websocket)
+        presence.admit(other.websocket)
+        assert presence.handle_event(other.websocket, "join", "Ada")
+        for each in (plain, other):
+            presence.leave(each.websocket)
+            assert each.websocket not in clients
+            assert not presence.handle_event(each.websocket, "join", "Ada")
