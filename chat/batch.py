@@ -106,7 +106,7 @@ class Batch:
             _try_for(resent.said.sender, send_copy, "%s gets no copy of its message: %s")
 
     def fail(self, error: Exception) -> None:
-        """Send away who still waits, and have `batches` give another batch soon. Raises nothing."""
+        """Send the waiting clients away, and have `batches` try again soon. Raises nothing."""
         self.failed = True
         if not isinstance(error, HistoryError):
             log.error("a batch of messages could not be handled", exc_info=error)

@@ -145,13 +145,14 @@ local entries, size, exact, last = {}, 0, 0, begin
 while true do
   local found = redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', few)
   for _, entry in ipairs(found) do
-    if entry[1] == begin then
+    local id, fields = entry[1], entry[2]
+    if id == begin then
       exact = 1
-    elseif entry[1] ~= last then
+    elseif id ~= last then
       if size >= full then return {exact, 1, entries} end
       entries[#entries+1] = entry
       size = size + 200
-      for _, part in ipairs(entry[2]) do size = size + #part end
+      for _, part in ipairs(fields) do size = size + #part end
     end
   end
   if #found < few then return {exact, 0, entries} end
@@ -165,8 +166,9 @@ local last = '+'
 while true do
   local found = redis.call('XREVRANGE', KEYS[1], last, begin, 'COUNT', few)
   for _, entry in ipairs(found) do
-    if entry[1] ~= last then
-      if left == 0 then return entry[1] end
+    local id = entry[1]
+    if id ~= last then
+      if left == 0 then return id end
       left = left - 1
     end
   end
@@ -215,7 +217,7 @@ class RedisHistory:
         except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
             # `from None`: a trace would show the password.
             raise HistoryError(f"{_public(url)}: {error}") from None
-        self.start = str(newest[0][0]) if newest else "0-0"
+        self.start = _first_id(newest)
 
     def for_joiner(self) -> "RedisHistory":
         """The same history, but it raises HistoryError if Redis is away for JOINER_PATIENCE."""
@@ -301,7 +303,7 @@ class RedisHistory:
     def newest(self) -> str:
         """The id of the newest message, `0-0` in an empty history."""
         found = self._ask(lambda client: client.xrevrange(STREAM, count=1))
-        return str(found[0][0]) if found else "0-0"
+        return _first_id(found)
 
     def follow(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever any server has appended something; never returns.
@@ -413,6 +415,13 @@ def _whole_id(message_id: str) -> str:
     """The id with its sequence, as Redis writes it. Raises ValueError for a malformed id."""
     milliseconds, sequence = order(message_id)
     return f"{milliseconds}-{sequence}"
+
+
+def _first_id(found: list[Any]) -> str:
+    """The id of the first entry that Redis has found, `0-0` if it has found none."""
+    for message_id, _ in found:
+        return str(message_id)
+    return "0-0"
 
 
 def _entry(message_id: Any, fields: Any) -> Entry:

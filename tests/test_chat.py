@@ -38,7 +38,7 @@ def server() -> Iterator[Program]:
 # The wire
 
 
-def test_client_hears_its_own_message_in_the_bytes_of_the_original_and_then_id_and_avatar(
+def test_client_gets_its_own_message_in_the_bytes_of_the_original_followed_by_id_and_avatar(
     server: Program,
 ) -> None:
     with server.join() as ada:
@@ -69,7 +69,7 @@ def test_key_comes_back_last_and_unchanged(key: str) -> None:
     assert message["key"] == key
 
 
-def test_message_whose_key_is_known_comes_once_more_to_who_says_it_again_and_to_nobody_else(
+def test_message_with_a_known_key_is_sent_once_more_to_its_sender_and_to_nobody_else(
     server: Program,
 ) -> None:
     with server.join() as ada, server.join() as bob:
@@ -94,7 +94,7 @@ def test_key_that_comes_many_times_in_one_piece_is_answered_as_often(server: Pro
         assert hear_texts(ada, 1) == ["next"]
 
 
-def test_empty_key_is_none(server: Program) -> None:
+def test_empty_key_counts_as_no_key(server: Program) -> None:
     with server.join() as ada:
         for text in ("first", "second"):
             say(ada, text, key="")
@@ -180,7 +180,9 @@ def test_missing_fields_are_empty_and_unknown_ones_dropped(
 
 
 @pytest.mark.parametrize("name", ["Key", "KEY", "\u212aey", "kEy"])
-def test_key_is_no_field_of_the_original_and_has_one_spelling(server: Program, name: str) -> None:
+def test_name_of_the_key_has_one_spelling_because_the_original_does_not_have_it(
+    server: Program, name: str
+) -> None:
     with server.join() as ada:
         say(ada, "no key", **{name: "spelled differently"})
         assert "key" not in hear(ada)
@@ -276,7 +278,7 @@ def test_message_in_fragments_with_a_ping_between_is_one_message(server: Program
         assert hear_texts(ada, 1) == ["whole"]
 
 
-def test_senders_own_order_is_everyones_order() -> None:
+def test_order_in_which_a_client_says_something_is_the_order_in_which_all_hear_it() -> None:
     with chat() as server, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(server.join()) for _ in range(4)]
 

@@ -52,7 +52,7 @@ def fail_to_append(messages: Sequence[Content]) -> None:
 
 @pytest.mark.parametrize("character", ["x", "好", "\u0001"])
 @pytest.mark.parametrize("length", [1, 60_000])
-def test_what_is_written_at_once_never_overruns_a_client_that_reads(
+def test_one_piece_is_never_too_large_for_a_client_that_reads(
     history: SqliteHistory, length: int, character: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is above the backlog's limit would drop everyone, the fastest reader too."""
@@ -81,11 +81,11 @@ def test_what_is_written_at_once_never_overruns_a_client_that_reads(
     assert max(pieces) < MAX_BACKLOG
 
 
-def test_nothing_comes_when_nothing_waits_until_the_time_is_over() -> None:
+def test_take_returns_nothing_when_nothing_comes_before_the_timeout() -> None:
     assert take(queue.Queue[Item](), timeout=0.01) == []
 
 
-def test_items_keep_their_order_and_none_ends_it_once_nothing_waits_behind_it(
+def test_handle_messages_takes_what_waits_behind_none_before_it_ends(
     history: SqliteHistory,
 ) -> None:
     with guests(1) as (ada,):
@@ -94,7 +94,7 @@ def test_items_keep_their_order_and_none_ends_it_once_nothing_waits_behind_it(
     assert texts(history.since("0").entries) == ["0", "1", "2", "3", "4"]
 
 
-def test_news_of_other_servers_is_shown_though_nobody_here_says_anything(
+def test_messages_from_other_servers_are_shown_when_nobody_here_says_anything(
     history: SqliteHistory,
 ) -> None:
     with guests(1) as (ada,):
@@ -108,7 +108,7 @@ def test_news_of_other_servers_is_shown_though_nobody_here_says_anything(
 # Failures
 
 
-def test_who_was_refused_is_not_kept_later_though_it_was_said_already(
+def test_message_that_waits_behind_a_failed_one_of_the_same_client_is_not_kept(
     history: SqliteHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with guests(2) as (ada, bob):
@@ -124,7 +124,7 @@ def test_who_was_refused_is_not_kept_later_though_it_was_said_already(
         assert texts(history.since("0").entries) == ["by another"]
 
 
-def test_failure_for_one_sends_nobody_away_whose_message_was_kept_or_who_got_in(
+def test_failure_for_one_client_does_not_send_away_those_whose_wish_was_fulfilled(
     history: SqliteHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(message_id: str) -> None:
@@ -153,7 +153,7 @@ def test_failure_for_one_sends_nobody_away_whose_message_was_kept_or_who_got_in(
         assert bob.websocket.state is eve.websocket.state is State.OPEN
 
 
-def test_client_that_can_not_be_let_in_keeps_nobody_else_out(
+def test_client_that_cannot_be_let_in_does_not_keep_others_out(
     history: SqliteHistory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     history.append([Said("missed")])
@@ -179,7 +179,7 @@ def test_client_that_can_not_be_let_in_keeps_nobody_else_out(
         assert record.exc_info
 
 
-def test_client_that_can_not_even_be_sent_away_does_not_end_handle_messages(
+def test_client_that_cannot_even_be_sent_away_does_not_end_handle_messages(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(code: int, reason: str, *, wait: bool) -> None:
@@ -196,7 +196,9 @@ def test_client_that_can_not_even_be_sent_away_does_not_end_handle_messages(
 # The end
 
 
-def test_end_waits_a_second_in_all_for_what_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_of_the_chat_waits_one_second_in_all_for_messages_in_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The queue takes nothing for most of it."""
     now = 100.0
     waits: list[float] = []
@@ -220,7 +222,7 @@ def test_end_waits_a_second_in_all_for_what_is_queued(monkeypatch: pytest.Monkey
     assert refused
 
 
-def test_end_comes_though_nobody_takes_anything_from_the_full_queue(
+def test_end_of_the_chat_comes_even_if_nobody_empties_a_full_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused: list[bool] = []

@@ -1,8 +1,8 @@
-"""What nobody foresaw, in a chat that runs: it is in the log, who is concerned learns of it, and
-the chat goes on.
+"""Faults that nobody foresaw, in a chat that runs: each is logged, the clients that are concerned
+are told, and the chat goes on.
 
 The fault is put into the real program by a few lines that run before its `main`; what a client
-says calls it forth.
+says triggers it.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def assert_noted(server: Program, text: str, times: int = 1) -> None:
     assert text in server.log
 
 
-def test_message_that_can_not_be_kept_costs_its_sender_the_connection_and_nobody_else(
+def test_message_that_cannot_be_kept_costs_only_its_sender_the_connection(
     start: Start,
 ) -> None:
     server = start(f"{BREAK_ON_HEARING}\nfail_first(SqliteHistory, 'append')")
@@ -112,7 +112,7 @@ def test_message_that_can_not_be_kept_costs_its_sender_the_connection_and_nobody
         assert_goes_on(server, bob, eve)
 
 
-def test_who_was_not_kept_is_heard_no_more_so_that_nothing_loses_its_order(
+def test_client_whose_message_was_not_kept_is_not_heard_any_more_so_that_order_is_kept(
     start: Start,
 ) -> None:
     server = start(
@@ -132,7 +132,7 @@ def test_who_was_not_kept_is_heard_no_more_so_that_nothing_loses_its_order(
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "HistoryError('a bad block')"])
-def test_message_that_is_kept_and_can_not_be_read_yet_is_shown_when_it_can(
+def test_message_that_is_kept_but_cannot_be_read_is_shown_as_soon_as_it_can(
     start: Start, error: str
 ) -> None:
     broken = f"broken.extend([{error}, {error}])"
@@ -155,7 +155,7 @@ def test_message_that_is_kept_and_can_not_be_read_yet_is_shown_when_it_can(
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('unforeseen')", "HistoryError('a bad block')"])
-def test_copy_that_can_not_be_read_costs_who_wants_it_the_connection_and_nobody_else(
+def test_copy_that_cannot_be_read_costs_only_the_client_that_needs_it_the_connection(
     start: Start, error: str
 ) -> None:
     server = start(
@@ -173,7 +173,7 @@ def test_copy_that_can_not_be_read_costs_who_wants_it_the_connection_and_nobody_
         assert_goes_on(server, bob, eve)
 
 
-def test_who_joins_and_can_not_be_let_in_does_not_wait_for_ever(start: Start) -> None:
+def test_client_that_cannot_be_let_in_is_told_so(start: Start) -> None:
     server = start(
         "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.resume, 'post_missed')"
     )
@@ -192,7 +192,7 @@ def test_who_joins_and_can_not_be_let_in_does_not_wait_for_ever(start: Start) ->
         ("HistoryError('a bad block')", "the history could not be read", 0),
     ],
 )
-def test_who_comes_when_the_past_can_not_be_read_learns_it_and_may_come_again(
+def test_client_that_joins_while_the_history_cannot_be_read_is_told_and_may_come_again(
     start: Start, error: str, reason: str, traces: int
 ) -> None:
     server = start(f"broken.append({error})\nfail_first(SqliteHistory, 'before_newest')")
@@ -206,7 +206,7 @@ def test_who_comes_when_the_past_can_not_be_read_learns_it_and_may_come_again(
 
 
 @pytest.mark.parametrize("error", ["TypeError", "ValueError", "KeyError", "OSError"])
-def test_mistake_of_ours_never_looks_like_one_of_the_peers(start: Start, error: str) -> None:
+def test_mistake_of_the_server_is_never_blamed_on_the_client(start: Start, error: str) -> None:
     server = start(
         f"on_hearing('break it', lambda: broken.append({error}('unforeseen')))\n"
         "fail_first(chat_server, 'Message')"
@@ -220,7 +220,7 @@ def test_mistake_of_ours_never_looks_like_one_of_the_peers(start: Start, error: 
         assert_goes_on(server, bob)
 
 
-def test_message_of_which_no_json_can_be_made_is_left_out_and_holds_up_nobody(
+def test_message_that_cannot_be_encoded_is_left_out_and_delays_nobody(
     start: Start,
 ) -> None:
     server = start(
@@ -241,7 +241,9 @@ def test_message_of_which_no_json_can_be_made_is_left_out_and_holds_up_nobody(
         eventually(lambda: "cannot be encoded" in server.log)
 
 
-def test_client_that_can_not_be_sent_to_is_dropped_and_the_others_hear_on(start: Start) -> None:
+def test_client_that_cannot_be_sent_to_is_dropped_and_the_others_hear_everything(
+    start: Start,
+) -> None:
     """Which of them it is, is not known before."""
     server = start(
         "from rfc6455.stream import Stream\n"
@@ -265,7 +267,7 @@ def test_client_that_can_not_be_sent_to_is_dropped_and_the_others_hear_on(start:
         assert_goes_on(server, *heard)
 
 
-def test_who_is_here_is_told_again_after_it_could_not_be_told(start: Start) -> None:
+def test_presence_is_told_again_after_a_failure(start: Start) -> None:
     server = start(
         "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, '_online')"
     )

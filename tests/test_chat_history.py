@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def databases(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
-    """The connections that logs open, in order; for what only their database can be told."""
+    """The connections that histories open, in order: for what only the database can be asked."""
     found: list[sqlite3.Connection] = []
     connect = sqlite3.connect
 
@@ -84,7 +84,7 @@ def test_ids_rise_however_many_come_in_one_millisecond(clock: Clock) -> None:
         assert ids(since(history, "0")[0]) == given
 
 
-def test_ids_rise_where_a_millisecond_has_more_than_its_sequence_holds(
+def test_ids_rise_when_a_millisecond_has_more_messages_than_its_sequence_can_count(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history_module, "SEQUENCE_BITS", 2)
@@ -168,7 +168,7 @@ BAD_IDS = [
 
 
 @pytest.mark.parametrize("bad", BAD_IDS, ids=ascii)
-def test_what_is_no_id_is_a_value_error(bad: str) -> None:
+def test_malformed_id_is_a_value_error(bad: str) -> None:
     with pytest.raises(ValueError, match="not a message id") as raised:
         order(bad)
     assert len(str(raised.value)) < 300
@@ -179,7 +179,7 @@ def test_what_is_no_id_is_a_value_error(bad: str) -> None:
 # Keys
 
 
-def test_message_whose_key_is_known_is_not_appended_again_and_its_place_is_told() -> None:
+def test_message_with_a_known_key_is_not_appended_again_and_its_id_is_returned() -> None:
     with opened() as history:
         one, two = history.append([said("one", "k1"), said("two", "k2")])
         appended = history.append([said("again", "k2"), said("three", "k3"), said("again", "k1")])
@@ -222,7 +222,7 @@ def test_messages_without_a_key_are_all_appended_however_alike() -> None:
     ("one", "other"),
     [("k", "K"), ("k", "k "), ("1", "01"), ("1", "1.0"), ("é", "e\u0301"), ("a", "a\0")],
 )
-def test_keys_that_differ_a_little_are_two(one: str, other: str) -> None:
+def test_keys_that_differ_a_little_are_different_keys(one: str, other: str) -> None:
     with opened() as history:
         assert texts(append(history, [said("one", one), said("other", other)])) == ["one", "other"]
         assert append(history, [said("again", one), said("again", other)]) == []
@@ -264,7 +264,7 @@ def test_text_comes_back_unchanged_in_every_field(tmp_path: Path, text: str) -> 
         assert since(history, "0")[0] == appended
 
 
-def test_what_others_have_put_into_the_file_is_cut_or_left_out(tmp_path: Path) -> None:
+def test_fields_that_other_programs_have_written_are_cut_or_left_out(tmp_path: Path) -> None:
     path = tmp_path / "history"
     with opened(path) as history:
         history.append(numbered(1))
@@ -327,7 +327,7 @@ def test_id_from_the_far_future_has_nothing_after_it(future: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 9, 10, 11, 1000])
-def test_id_before_the_newest_has_only_so_many_behind_it(count: int) -> None:
+def test_before_newest_returns_the_id_that_so_many_messages_follow(count: int) -> None:
     with opened() as history:
         given = ids(append(history, numbered(10)))
         before = history.before_newest("0", count)
@@ -337,7 +337,7 @@ def test_id_before_the_newest_has_only_so_many_behind_it(count: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 100_000])
-def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(size: int) -> None:
+def test_page_ends_with_the_message_that_fills_it_and_the_next_page_follows(size: int) -> None:
     count = PAGE_CHARACTERS // (size + 200) * 2 + 3
     with opened() as history:
         history.append([said(str(number).ljust(size)) for number in range(count - 1)])
@@ -352,7 +352,7 @@ def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(s
         assert whole == list(range(count))
 
 
-def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place() -> None:
+def test_reader_that_trimming_overtakes_between_two_pages_gets_a_gap_at_that_place() -> None:
     with opened(keep=20) as history:
         for number in range(20):
             history.append([said(f"{number}".ljust(20_000))])
@@ -399,7 +399,7 @@ def test_large_history_keeps_the_newest_and_at_most_a_hundredth_more() -> None:
             assert held == [str(each) for each in range(start + 7 - len(held), start + 7)]
 
 
-def test_batch_larger_than_what_is_kept_is_told_whole_and_kept_in_part() -> None:
+def test_batch_larger_than_what_is_kept_gets_all_its_ids_and_is_kept_in_part() -> None:
     with opened(keep=10) as history:
         append(history, numbered(5))
         appended = history.append(numbered(30, 5))
@@ -408,7 +408,9 @@ def test_batch_larger_than_what_is_kept_is_told_whole_and_kept_in_part() -> None
         assert texts(since(history, "0")[0]) == [str(number) for number in range(25, 35)]
 
 
-def test_who_has_all_before_a_batch_gets_it_whole_though_only_a_part_is_kept() -> None:
+def test_reader_that_has_everything_before_a_batch_gets_it_whole_even_if_only_a_part_is_kept() -> (
+    None
+):
     with opened(keep=10) as history:
         last = append(history, numbered(5))[-1].message_id
         history.append(numbered(30, 5))
@@ -429,7 +431,7 @@ def test_history_opened_with_a_smaller_number_is_trimmed_to_it(tmp_path: Path) -
         assert texts(since(history, "0")[0]) == [str(number) for number in range(81, 101)]
 
 
-def test_who_missed_what_was_trimmed_is_told_that_there_was_more(tmp_path: Path) -> None:
+def test_reader_that_missed_trimmed_messages_gets_a_gap(tmp_path: Path) -> None:
     with opened(tmp_path / "history", keep=10) as history:
         appended = history.append(numbered(15)) + history.append(numbered(5, 15))
         given = [each.message_id for each in appended]
@@ -446,7 +448,9 @@ def test_who_missed_what_was_trimmed_is_told_that_there_was_more(tmp_path: Path)
         assert since(history, given[13])[1] is False
 
 
-def test_who_missed_what_was_trimmed_is_told_though_more_is_kept_now(tmp_path: Path) -> None:
+def test_reader_that_missed_trimmed_messages_gets_a_gap_even_if_more_is_kept_now(
+    tmp_path: Path,
+) -> None:
     with opened(tmp_path / "history", keep=10) as history:
         given = [each.message_id for each in history.append(numbered(30))]
     with opened(tmp_path / "history", keep=1000) as history:
@@ -457,7 +461,9 @@ def test_who_missed_what_was_trimmed_is_told_though_more_is_kept_now(tmp_path: P
 
 
 @pytest.mark.parametrize("kept", [3, 4])
-def test_file_of_before_trimming_was_noted_is_taken_over(tmp_path: Path, kept: int) -> None:
+def test_file_from_before_the_trimmed_table_existed_can_be_opened(
+    tmp_path: Path, kept: int
+) -> None:
     path = tmp_path / "history"
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("PRAGMA application_id=1919312707")
@@ -474,7 +480,7 @@ def test_file_of_before_trimming_was_noted_is_taken_over(tmp_path: Path, kept: i
             assert history.append([said("again", "k1")]) == [Appended(f"{NOW}-1", is_known=True)]
 
 
-def test_file_upon_whose_newest_id_none_can_follow_is_refused(tmp_path: Path) -> None:
+def test_file_whose_newest_id_is_the_last_possible_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "history"
     with opened(path) as history:
         history.append(numbered(1))
@@ -609,7 +615,7 @@ def test_history_in_memory_is_nobody_elses() -> None:
         assert since(other, "0") == ([], False)
 
 
-def test_history_in_memory_tells_of_what_was_said_before_it_began(clock: Clock) -> None:
+def test_history_in_memory_has_a_gap_before_its_beginning(clock: Clock) -> None:
     with opened() as before:
         (told,) = append(before, numbered(1))
     clock.milliseconds += 1000
@@ -621,7 +627,7 @@ def test_history_in_memory_tells_of_what_was_said_before_it_began(clock: Clock) 
         assert since(history, entries[0].message_id) == (entries[1:], False)
 
 
-def test_reading_that_fails_is_not_taken_for_text_of_another_encoding(
+def test_failure_to_read_is_not_mistaken_for_text_in_another_encoding(
     databases: list[sqlite3.Connection],
 ) -> None:
     with opened() as history:

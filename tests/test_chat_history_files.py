@@ -36,7 +36,7 @@ from programs import ROOT
 # Files
 
 
-def test_history_is_opened_in_words_that_an_old_sqlite_knows(
+def test_history_is_opened_with_statements_that_an_old_sqlite_knows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Before SQLite 3.33 the table of tables has one name."""
@@ -249,7 +249,9 @@ def test_history_in_use_can_be_read_and_copied(tmp_path: Path) -> None:
             with contextlib.closing(sqlite3.connect(tmp_path / "copy")) as copy:
                 reader.backup(copy)
         history.append(numbered(1, 4))
-        with pytest.raises(HistoryError, match="locked"):  # a reader that ended took no lock along
+        with pytest.raises(
+            HistoryError, match="locked"
+        ):  # closing a reader must not release our lock
             SqliteHistory(str(path))
     with opened(tmp_path / "copy") as history:
         assert texts(since(history, "0")[0]) == ["0", "1", "2", "3"]
@@ -274,12 +276,12 @@ def test_reader_that_takes_its_time_holds_up_nothing_and_the_files_shrink_behind
             reader.execute("COMMIT")
         for start in range(100):
             history.append([said(f"{start}".ljust(60_000))] * 2)
-        assert grown > 20_000_000  # as long as the reader looks at what was
+        assert grown > 20_000_000  # the reader still needs the old state
         assert wal.stat().st_size <= 16_000_000
         assert path.stat().st_size < limit + 1_000_000
 
 
-def test_writer_of_another_program_is_waited_for(tmp_path: Path) -> None:
+def test_append_waits_for_another_program_that_is_writing(tmp_path: Path) -> None:
     path = tmp_path / "history"
     with opened(path) as history, contextlib.closing(_other_writer(path)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -64,7 +64,7 @@ def test_message_is_read_as_go_reads_it(text: str, fields: dict[str, str]) -> No
     ],
     ids=lambda value: ascii(value)[:20],
 )
-def test_what_is_not_a_message_is_refused_in_words(
+def test_malformed_message_is_refused_with_a_reason_in_words(
     data: str | bytes, code: int, reason: str
 ) -> None:
     with pytest.raises(Close) as raised:

@@ -129,7 +129,9 @@ def test_websocket_at_another_path_is_404(server: Program) -> None:
 # Command line
 
 
-def test_page_of_another_site_is_refused_by_name_unless_allowed(server: Program) -> None:
+def test_page_of_another_site_is_refused_with_its_origin_unless_it_is_allowed(
+    server: Program,
+) -> None:
     data = request_ws(server, Origin="https://evil.example")
     status, text = server.answer(data)
     assert status == 403
@@ -155,7 +157,7 @@ def test_own_page_and_clients_without_origin_are_let_in(server: Program) -> None
 
 
 @pytest.mark.parametrize("target", ["/", "/ws"])
-def test_host_name_of_elsewhere_is_refused_by_name_unless_allowed(
+def test_other_host_name_is_refused_with_its_name_unless_it_is_allowed(
     server: Program, target: str
 ) -> None:
     status, text = server.answer(request_ws(server, target, Host="rebound.example:8000"))
@@ -222,7 +224,7 @@ def test_fast_client_is_slowed_and_loses_nothing() -> None:
         assert hear_texts(fast, 26) == texts
 
 
-def test_fast_client_that_leaves_at_once_has_still_said_all() -> None:
+def test_everything_that_a_fast_client_said_before_it_left_is_shown() -> None:
     with chat("--rate", "20") as server, server.join() as fast, server.join() as other:
         texts = [f"number {i}" for i in range(80)]
         frames = [text_frame(json.dumps({"message": text})) for text in texts]
@@ -378,7 +380,7 @@ def test_each_flag_is_a_field_of_the_options() -> None:
     assert read_options(["--redis", "redis://r.example"]).redis == "redis://r.example"
 
 
-def test_two_places_for_one_history_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_and_redis_cannot_be_used_together(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_options(["--history", "file", "--redis", "redis://r.example"])
     assert ended.value.code == 2

@@ -26,14 +26,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_three_seconds_worth_is_free_and_then_each_message_waits(clock: Clock) -> None:
+def test_as_much_as_fits_in_three_seconds_is_free_and_then_each_message_waits(clock: Clock) -> None:
     pace = Pace(2)
     for _ in range(8):
         pace.wait()
     assert clock.slept == [0, 0, 0, 0, 0, 0, 0.5, 0.5]
 
 
-def test_client_that_was_silent_may_say_three_seconds_worth_again_and_no_more(
+def test_client_that_was_silent_may_burst_again_but_not_for_longer(
     clock: Clock,
 ) -> None:
     pace = Pace(1)

@@ -50,7 +50,7 @@ def test_client_that_tells_its_name_is_named_to_those_who_resume() -> None:
         assert event == {"event": "online", "count": 1, "usernames": ["Ada"]}
 
 
-def test_client_that_vanishes_is_here_no_more() -> None:
+def test_client_that_vanishes_is_not_counted_any_more() -> None:
     with chat() as server, resume(server) as ada:
         with resume(server) as bob:
             tell_name(bob, "Bob")
@@ -58,7 +58,7 @@ def test_client_that_vanishes_is_here_no_more() -> None:
         assert hear_online(ada, lambda event: not event["usernames"])["count"] == 1
 
 
-def test_join_is_neither_saved_nor_shown() -> None:
+def test_join_event_is_neither_saved_nor_shown() -> None:
     with chat() as server, server.join() as plain, resume(server) as ada:
         tell_name(ada, "Ada")
         say(ada, "after")
@@ -76,7 +76,7 @@ def test_everyone_is_counted_but_only_names_that_were_told_are_named() -> None:
         assert event["usernames"] == ["Ada"]
 
 
-def test_plain_client_that_comes_and_goes_is_told_though_nobody_else_does() -> None:
+def test_plain_client_that_comes_and_goes_is_counted_for_those_who_resume() -> None:
     with chat() as server, resume(server) as ada:
         hear_online(ada, lambda event: event["count"] == 1)
         with server.join() as plain:
@@ -129,7 +129,7 @@ def test_ping_is_answered_at_once_to_who_sent_it_and_to_nobody_else() -> None:
             assert hear_said(ada)["message"] == "hello"
 
 
-def test_events_for_the_server_slow_no_message_down() -> None:
+def test_events_for_the_server_do_not_count_for_the_rate() -> None:
     """At this rate whatever counts is followed by a pause of more than a minute."""
     with chat("--rate", "0.01") as server, resume(server) as ada:
         for _ in range(5):
@@ -147,7 +147,9 @@ def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Progra
         assert hear(ada)["message"] == ""
 
 
-def test_event_is_none_of_the_original_and_has_one_spelling(server: Program) -> None:
+def test_name_of_the_event_has_one_spelling_because_the_original_does_not_have_it(
+    server: Program,
+) -> None:
     since = tell(server, 1)[0]["id"]
     with resume(server, since) as ada:
         ada.send(masked(0x81, b'{"Event": "ping", "message": "a message"}'))
@@ -165,7 +167,7 @@ def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
         assert heard.count({"event": "pong"}) == 70
 
 
-def test_name_that_is_no_text_is_closed_with_1008(server: Program) -> None:
+def test_name_that_is_not_a_string_is_closed_with_1008(server: Program) -> None:
     with resume(server, "9999999999999") as ada:
         ada.send(masked(0x81, b'{"event": "join", "username": 7}'))
         while (frame := ada.read_frame())[0] == 0x81:
@@ -193,7 +195,7 @@ def test_however_many_come_and_go_the_others_are_told_at_most_once_a_second() ->
         assert events <= time.monotonic() - begin + 1
 
 
-def test_all_who_come_back_to_a_chat_that_forgot_everything_are_told_who_is_here() -> None:
+def test_clients_that_come_back_to_a_chat_that_forgot_everything_are_told_who_is_here() -> None:
     with chat() as server:
         last = tell(server, 3)[-1]["id"]
     with chat() as server, resume(server, last) as ada:
@@ -220,7 +222,7 @@ def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
         assert clients == {here.websocket}
 
 
-def test_client_that_can_not_be_told_an_event_keeps_it_from_nobody_else(
+def test_client_that_cannot_be_told_an_event_does_not_keep_it_from_others(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients: set[WebSocket] = set()
@@ -242,7 +244,7 @@ def test_client_that_can_not_be_told_an_event_keeps_it_from_nobody_else(
         assert len([each for each in caplog.records if each.exc_info]) == 2
 
 
-def test_event_is_for_those_of_clients_alone_who_can_resume() -> None:
+def test_event_is_sent_only_to_clients_that_can_resume_and_were_let_in() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
     with guests(3) as (plain, expected, admitted):
@@ -257,7 +259,7 @@ def test_event_is_for_those_of_clients_alone_who_can_resume() -> None:
             assert each.peer.read_frame() == (0x81, b"next")
 
 
-def test_client_that_left_is_counted_no_more_and_named_no_more() -> None:
+def test_client_that_left_is_neither_counted_nor_named() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
     with guests(2) as (plain, other):

@@ -1,4 +1,4 @@
-"""One chat on several servers that share a Redis; Redis ends, comes back, refuses, is none.
+"""One chat on several servers that share a Redis, which may be missing, end, come back, or refuse.
 
 Servers and Redis are processes; the clients are bare sockets.
 """
@@ -91,7 +91,7 @@ def test_client_resumes_at_the_other_server_where_it_was(pair: tuple[Program, Pr
                 assert_here(peer)
 
 
-def test_key_that_one_server_logged_is_known_to_the_other(pair: tuple[Program, Program]) -> None:
+def test_key_that_one_server_has_saved_is_known_to_the_other(pair: tuple[Program, Program]) -> None:
     with pair[0].join() as ada, pair[1].join() as bob:
         say(ada, "once", key="across servers")
         copy = hear(ada)
@@ -117,7 +117,7 @@ def test_key_that_comes_at_once_at_both_servers_is_shown_once(
         nexts = Counter[Peer]()
         for peer in itertools.cycle(peers):
             if len(copies) == 4 * 20 - 1 + 4 and nexts.total() == 4 * 4:
-                break  # each who said it again has one more than all have
+                break  # each client that has said it again gets one more than all get
             while nexts[peer] < 4 or not peer.is_silent(0.01):
                 heard = hear(peer)
                 if heard["message"] == "next":
@@ -223,7 +223,7 @@ def test_stream_is_trimmed_where_it_is_long_and_who_missed_more_than_500_is_told
             assert texts == [*map(str, range(9802, 10_301)), "last"]
 
 
-def test_entries_that_others_put_on_the_stream_are_shown_as_far_as_they_go(redis: Redis) -> None:
+def test_entries_that_other_programs_put_on_the_stream_are_shown(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, server.join() as ada:
         redis.ask("XADD", "chat", "*", "message", "from a bot")
         heard = hear(ada)
@@ -240,7 +240,7 @@ def test_entries_that_others_put_on_the_stream_are_shown_as_far_as_they_go(redis
 
 
 @pytest.mark.parametrize("since", ["9" * 19, f"1-{'9' * 19}", "0-1", "0", "00-00"])
-def test_id_that_is_odd_but_an_id_costs_nobody_the_connection(
+def test_unusual_but_valid_id_costs_nobody_the_connection(
     pair: tuple[Program, Program], since: str
 ) -> None:
     with resume(pair[0], since) as ada, pair[1].join() as bob:
@@ -266,7 +266,7 @@ def test_redis_that_is_down_ends_it_with_one_clear_line() -> None:
     assert_refused(url, url, "refused")
 
 
-def test_server_that_is_no_redis_ends_it_with_one_clear_line() -> None:
+def test_server_that_is_not_redis_ends_it_with_one_clear_line() -> None:
     def answer_as_http(peer: Peer) -> None:
         peer.sock.recv(1000)
         peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -277,7 +277,7 @@ def test_server_that_is_no_redis_ends_it_with_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:6379", "redis://127.0.0.1:port/0"])
-def test_url_that_is_none_of_redis_ends_it_with_one_clear_line(url: str) -> None:
+def test_url_that_redis_does_not_know_ends_it_with_one_clear_line(url: str) -> None:
     assert_refused(url, url)
 
 
@@ -286,7 +286,7 @@ def test_redis_that_wants_a_password_ends_it_with_one_clear_line(redis: Redis) -
     assert_refused(redis.url, redis.url, "uthenticat")
 
 
-def test_key_that_is_no_stream_ends_it_with_one_clear_line(redis: Redis) -> None:
+def test_key_that_is_not_a_stream_ends_it_with_one_clear_line(redis: Redis) -> None:
     redis.ask("SET", "chat", "something else")
     assert_refused(redis.url, redis.url, "WRONGTYPE")
     assert redis.ask("EXISTS", "chat") == ":1"
@@ -333,7 +333,9 @@ def test_while_redis_is_away_senders_wait_and_nobody_is_sent_away(redis: Redis) 
             assert "senders wait" in lines_with(server, AWAY)[0]
 
 
-def test_who_comes_while_redis_is_away_gets_what_it_missed_when_it_is_back(redis: Redis) -> None:
+def test_client_that_joins_while_redis_is_away_gets_what_it_missed_when_redis_is_back(
+    redis: Redis,
+) -> None:
     with chat("--redis", redis.url) as server:
         told = tell_texts(server, "one", "two")
         redis.stop()
@@ -346,7 +348,7 @@ def test_who_comes_while_redis_is_away_gets_what_it_missed_when_it_is_back(redis
             assert hear_said(bob)["message"] == hear(ada)["message"] == "three"
 
 
-def test_redis_that_goes_again_and_again_is_noted_each_time_and_loses_nothing(
+def test_redis_that_goes_away_again_and_again_is_logged_each_time_and_nothing_is_lost(
     redis: Redis,
 ) -> None:
     with chat("--redis", redis.url) as server, server.join() as ada:
@@ -419,7 +421,7 @@ def assert_sent_away(server: Program, text: str, **fields: str) -> None:
     )
 
 
-def test_sender_whom_redis_refuses_for_want_of_memory_is_told_with_1011(redis: Redis) -> None:
+def test_sender_is_told_with_1011_when_redis_has_no_memory_left(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, server.join() as bob, resume(server) as eve:
         redis.ask("CONFIG", "SET", "maxmemory", "1mb")
         assert_sent_away(server, "no room", key="k")
@@ -433,7 +435,7 @@ def test_sender_whom_redis_refuses_for_want_of_memory_is_told_with_1011(redis: R
         assert hear(bob)["message"] == hear_said(eve)["message"] == "room again"
 
 
-def test_sender_on_a_key_that_became_no_stream_is_told_with_1011_until_it_is_one(
+def test_sender_is_told_with_1011_while_the_key_is_not_a_stream(
     redis: Redis,
 ) -> None:
     with chat("--redis", redis.url) as server, server.join() as bob:

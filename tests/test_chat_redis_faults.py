@@ -1,4 +1,4 @@
-"""Redis as it may be: old, replaced by another, refusing, asked for oddly, and shared with others.
+"""Redis in unusual states: old, failed over, refusing, with odd URLs, shared with other programs.
 
 Servers and Redis are processes; the clients are bare sockets.
 """
@@ -33,7 +33,7 @@ def other_redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 class Forwarder:
-    """A TCP port behind which now this server is, now that; open connections stay where they are.
+    """A TCP port that forwards to `target`, which may change; open connections stay as they are.
 
     `answer` may answer a request of a client itself.
     """
@@ -129,7 +129,7 @@ def test_chat_on_a_redis_before_6_2_is_heard_and_resumed(redis: Redis) -> None:
         assert not any(AWAY in line for line in server.log.splitlines())
 
 
-def test_server_of_before_streams_ends_it_with_one_clear_line(redis: Redis) -> None:
+def test_redis_from_before_streams_ends_it_with_one_clear_line(redis: Redis) -> None:
     def answer_as_4(words: list[str]) -> bytes | None:
         return b"-ERR unknown command `X`\r\n" if words[0][0] in "Xx" else None
 
@@ -207,7 +207,7 @@ def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
     program.stop()
 
 
-def test_who_comes_while_redis_is_away_for_long_is_told_and_who_is_here_stays(
+def test_client_that_joins_while_redis_is_away_for_long_is_told_and_others_stay(
     redis: Redis, hasty: Program
 ) -> None:
     with resume(hasty) as ada:
@@ -225,7 +225,7 @@ def test_who_comes_while_redis_is_away_for_long_is_told_and_who_is_here_stays(
             assert hear_said(bob)["message"] == "meanwhile"
 
 
-def test_who_comes_and_leaves_while_redis_is_away_leaves_no_place_taken_behind(
+def test_client_that_joins_and_leaves_while_redis_is_away_takes_no_place(
     redis: Redis, hasty: Program
 ) -> None:
     redis.stop()
@@ -294,7 +294,7 @@ def test_while_redis_refuses_for_a_time_senders_wait_and_lose_nothing(
         assert redis.ask("XLEN", "chat") == ":2"
 
 
-def test_sender_is_told_that_redis_has_no_disk_and_only_then_is_a_disk_spoken_of(
+def test_sender_is_told_with_1011_when_redis_cannot_write_to_its_disk(
     redis: Redis, tmp_path: Path
 ) -> None:
     with chat("--redis", redis.url) as server:
@@ -309,7 +309,7 @@ def test_sender_is_told_that_redis_has_no_disk_and_only_then_is_a_disk_spoken_of
         assert "MISCONF" in line
 
 
-def test_nothing_is_guessed_of_a_disk_where_the_error_has_nothing_to_do_with_it(
+def test_error_that_has_nothing_to_do_with_a_disk_does_not_mention_one(
     redis: Redis,
 ) -> None:
     with chat("--redis", redis.url) as server, server.join() as ada:
@@ -339,7 +339,7 @@ def test_nothing_is_guessed_of_a_disk_where_the_error_has_nothing_to_do_with_it(
         "db=0",
     ],
 )
-def test_whatever_the_url_asks_for_other_servers_are_heard(redis: Redis, options: str) -> None:
+def test_other_servers_are_heard_whatever_options_the_url_has(redis: Redis, options: str) -> None:
     with chat("--redis", f"{redis.url}?{options}") as server, resume(server) as ada:
         say(ada, "你好")
         own = hear_said(ada)
@@ -352,11 +352,11 @@ def test_whatever_the_url_asks_for_other_servers_are_heard(redis: Redis, options
         assert not lines_with(server, AWAY)
 
 
-def test_option_that_is_none_of_redis_ends_it_with_one_clear_line(redis: Redis) -> None:
+def test_url_option_that_redis_does_not_know_ends_it_with_one_clear_line(redis: Redis) -> None:
     assert "nonsense" in refusal(f"{redis.url}?nonsense=1")
 
 
-def test_hundreds_who_come_at_once_do_not_make_redis_look_away(redis: Redis) -> None:
+def test_hundreds_of_clients_that_join_at_once_do_not_make_redis_seem_away(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, contextlib.ExitStack() as stack:
         for number in range(200):
             put(redis, str(number))
@@ -407,7 +407,9 @@ def test_wrong_password_stands_in_no_error(redis: Redis) -> None:
 # Ids that others have put on the stream
 
 
-def test_ids_of_any_size_hurt_neither_who_is_here_nor_who_resumes(redis: Redis) -> None:
+def test_ids_of_any_size_disturb_neither_clients_that_are_here_nor_those_that_resume(
+    redis: Redis,
+) -> None:
     longest = 18446744073709551615
     given = ["5-1048575", "5-1048576", f"5-{longest}", f"9999999999999999-{longest}"]
     with chat("--redis", redis.url) as server, resume(server) as ada:
@@ -443,7 +445,7 @@ def test_stream_that_began_anew_elsewhere_with_lower_ids_is_heard(redis: Redis) 
         assert hear_said(ada)["message"] == "low"
 
 
-def test_message_that_somebody_deleted_is_neither_missed_nor_shown_again(redis: Redis) -> None:
+def test_message_that_somebody_deleted_causes_no_gap_and_is_not_shown_again(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, resume(server) as ada:
         one = put(redis, "one")
         two = put(redis, "two")
@@ -458,7 +460,7 @@ def test_message_that_somebody_deleted_is_neither_missed_nor_shown_again(redis: 
 # What can't be had any more
 
 
-def test_server_that_trimming_overtakes_tells_of_the_gap_where_it_is(redis: Redis) -> None:
+def test_server_that_trimming_overtakes_announces_the_gap_at_its_place(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, resume(server) as ada, server.join() as plain:
         say(ada, "before")
         assert hear_said(ada) == hear(plain)
@@ -485,7 +487,7 @@ def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
             assert 50 < first < 75
 
 
-def test_id_without_a_sequence_before_exactly_500_is_no_gap(redis: Redis) -> None:
+def test_id_without_a_sequence_that_exactly_500_messages_follow_causes_no_gap(redis: Redis) -> None:
     with chat("--redis", redis.url) as server:
         put(redis, "the one that he has", "1000-0")
         for number in range(500):
@@ -496,7 +498,9 @@ def test_id_without_a_sequence_before_exactly_500_is_no_gap(redis: Redis) -> Non
             assert [hear_said(eve)["message"] for _ in range(500)] == list(map(str, range(500)))
 
 
-def test_user_who_may_not_ask_for_memory_is_named_at_the_start_and_chats(redis: Redis) -> None:
+def test_redis_user_without_the_right_to_ask_for_memory_is_logged_and_can_chat(
+    redis: Redis,
+) -> None:
     redis.ask("ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", "-memory")
     url = redis.url.replace("//", "//guest:pass@")
     with chat("--redis", url, "--keep-bytes", "1") as server, server.join() as ada:
@@ -512,7 +516,7 @@ def memory(redis: Redis) -> int:
         return int(client.memory_usage("chat", samples=0))
 
 
-def test_sender_whose_message_was_trimmed_gets_what_he_said_under_its_id(redis: Redis) -> None:
+def test_sender_whose_message_was_trimmed_gets_a_copy_of_what_it_says_now(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, resume(server) as ada:
         say(ada, "once", key="k")
         copy = hear_said(ada)
@@ -521,7 +525,7 @@ def test_sender_whose_message_was_trimmed_gets_what_he_said_under_its_id(redis: 
         assert hear_said(ada) == copy
 
 
-def test_value_that_others_put_under_a_key_of_ours_is_not_trusted(redis: Redis) -> None:
+def test_value_that_another_program_put_under_a_key_is_not_trusted(redis: Redis) -> None:
     redis.ask("SET", "chat:key:client:k", "no id")
     with chat("--redis", redis.url) as server, server.join() as ada:
         say(ada, "once", key="k")

@@ -16,7 +16,7 @@ from redis_server import AWAY, BACK, Redis, connected, put
 pytestmark = pytest.mark.redis
 
 
-def test_connections_to_a_server_that_was_left_end_with_any_redis_py(
+def test_old_connections_end_with_every_version_of_redis_py(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before redis-py 7 a pool has no way to disconnect those alone that nobody uses."""
@@ -60,7 +60,7 @@ SCRIPT_OF_6 = "Error running script (call to f_1): @user_script:9: @user_script:
         ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
     ],
 )
-def test_refusal_that_passes_by_itself_is_told_from_one_that_the_sender_has_to_know(
+def test_error_that_passes_by_itself_is_told_apart_from_one_that_the_sender_must_know(
     refusal: str, passing: bool
 ) -> None:
     import redis as package
@@ -71,7 +71,7 @@ def test_refusal_that_passes_by_itself_is_told_from_one_that_the_sender_has_to_k
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["Redis 7", "Redis 6"])
-def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
+def test_reader_that_trimming_overtakes_between_two_pages_gets_a_gap_at_that_place(
     redis: Redis, counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chat.redis_history import RedisHistory
@@ -95,7 +95,7 @@ def test_reader_whom_trimming_overtakes_between_two_pages_is_told_at_that_place(
     assert next(pages(history, "0")).gap
 
 
-def test_batches_stay_until_they_were_read_however_large_and_however_little_is_to_be_kept(
+def test_batches_stay_until_they_are_read_even_if_less_is_to_be_kept(
     redis: Redis,
 ) -> None:
     from chat.redis_history import RedisHistory
@@ -109,7 +109,7 @@ def test_batches_stay_until_they_were_read_however_large_and_however_little_is_t
 
 
 @pytest.mark.parametrize("since", ["0", "1"])
-def test_page_ends_with_the_message_that_fills_it_and_the_next_follows_upon_it(
+def test_page_ends_with_the_message_that_fills_it_and_the_next_page_follows(
     redis: Redis, since: str
 ) -> None:
     from chat.redis_history import RedisHistory
@@ -164,7 +164,7 @@ def redis_hget(redis: Redis, name: str, field: str) -> str:
         return str(client.hget(name, field))
 
 
-def test_batch_whose_answer_got_lost_is_appended_once_and_known_by_nobody(
+def test_batch_whose_answer_got_lost_is_appended_once_and_its_keys_are_new(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chat.redis_history import RedisHistory
@@ -183,11 +183,11 @@ def test_batch_whose_answer_got_lost_is_appended_once_and_known_by_nobody(
         return answer
 
     monkeypatch.setattr(history, "_run_append", lose_first)
-    logged = history.append([Said("keyless"), Said("keyed", "k")])
-    assert [each.is_known for each in logged] == [False, False]
+    appended = history.append([Said("keyless"), Said("keyed", "k")])
+    assert [each.is_known for each in appended] == [False, False]
     assert redis.ask("XLEN", "chat") == ":2"
     again = history.append([Said("keyed", "k")])
-    assert [tuple(each) for each in again] == [(logged[1].message_id, True)]
+    assert [tuple(each) for each in again] == [(appended[1].message_id, True)]
 
 
 def test_follower_goes_on_whatever_it_meets(
@@ -225,7 +225,7 @@ def test_follower_goes_on_whatever_it_meets(
     assert all("nothing is heard of other servers" in each.message for each in caplog.records)
 
 
-def test_follower_wakes_nobody_again_who_has_not_read_yet(redis: Redis) -> None:
+def test_follower_does_not_wake_again_before_somebody_has_read(redis: Redis) -> None:
     from chat.redis_history import RedisHistory
 
     history = RedisHistory(redis.url)

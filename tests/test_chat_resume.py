@@ -107,7 +107,7 @@ def test_client_of_an_empty_chat_waits_for_the_first_message() -> None:
 
 
 @pytest.mark.parametrize("since", ["0", "0-0", "00", "0%2D0"])
-def test_who_comes_for_the_first_time_gets_all(since: str) -> None:
+def test_client_that_comes_for_the_first_time_gets_everything(since: str) -> None:
     with chat() as server:
         told = tell(server, 3)
         with resume(server, since) as bob:
@@ -115,7 +115,7 @@ def test_who_comes_for_the_first_time_gets_all(since: str) -> None:
 
 
 @pytest.mark.parametrize("since", ["1", "1-5", "1700000000000-0", "0-9999999999999999999"])
-def test_id_of_before_a_chat_in_memory_began_gives_a_gap_and_then_all(since: str) -> None:
+def test_id_from_before_a_chat_in_memory_began_gives_a_gap_and_then_everything(since: str) -> None:
     with chat() as server:
         told = tell(server, 3)
         with resume(server, since) as bob:
@@ -157,9 +157,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("since", BAD)
-def test_since_that_is_no_id_is_refused_with_400_at_the_handshake(
-    server: Program, since: str
-) -> None:
+def test_malformed_since_is_refused_with_400_at_the_handshake(server: Program, since: str) -> None:
     status, text = server.answer(request(server, f"/ws?since={since}"))
     assert status == 400
     assert "is not a message id" in text
@@ -360,7 +358,7 @@ def test_sender_that_lost_its_copy_finds_it_when_it_resumes_and_may_resend(
             assert hear_said(ada)["message"] == hear(bob)["message"] == "next"
 
 
-def test_sender_whose_copy_lies_in_a_gap_gets_it_all_the_same() -> None:
+def test_sender_gets_its_copy_even_if_it_lies_in_a_gap() -> None:
     with chat() as server:
         with server.join() as ada:
             say(ada, "long ago", key="in the gap")

@@ -103,7 +103,7 @@ def half_a_history(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [notes, other_database, half_a_history, Path.mkdir])
-def test_file_that_is_no_history_ends_it_with_one_clear_line(
+def test_file_that_is_not_a_history_ends_it_with_one_clear_line(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "history"
@@ -197,7 +197,7 @@ def test_nothing_unsaved_is_shown_to_anyone_and_all_goes_on_when_there_is_room(
             assert hear_all_said(eve, 4) == [*told, copy]
 
 
-def test_full_disk_costs_nobody_the_connection_who_says_nothing(full_disk: Program) -> None:
+def test_full_disk_costs_only_senders_the_connection(full_disk: Program) -> None:
     with full_disk.join() as plain, resume(full_disk) as bob:
         hear_all_said(bob, 3)
         with full_disk.join() as ada:
