@@ -6,6 +6,7 @@ handler only waits, so the test calls the chat's functions itself, in the order 
 
 import contextlib
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -45,13 +46,21 @@ def guests(count: int) -> Iterator[list[Guest]]:
         yield found
 
 
-def break_sending(websocket: WebSocket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make whatever is sent to this client fail in a way that nobody foresaw."""
+@contextlib.contextmanager
+def broken_sending(*websockets: WebSocket) -> Iterator[None]:
+    """Whatever is sent to these clients fails in a way that nobody foresaw."""
+    broken = {each.peer for each in websockets}
+    send = socket.socket.send
 
-    def fail(data: bytes) -> int:
-        raise RuntimeError("unforeseen")
+    def fail_for_them(sock: socket.socket, data: bytes, flags: int = 0) -> int:
+        host, port = sock.getpeername()
+        if f"{host}:{port}" in broken:
+            raise RuntimeError("unforeseen")
+        return send(sock, data, flags)
 
-    monkeypatch.setattr(websocket._stream, "put", fail)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "send", fail_for_them)
+        yield
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from chatting import (
     tell,
     tell_name,
 )
-from guests import break_sending, guests
+from guests import broken_sending, guests
 from histories import opened
 from peers import masked
 from programs import Program, chat, hear, hear_said, leave, say
@@ -223,7 +223,7 @@ def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
 
 
 def test_client_that_cannot_be_told_an_event_does_not_keep_it_from_others(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
@@ -231,9 +231,8 @@ def test_client_that_cannot_be_told_an_event_does_not_keep_it_from_others(
         for each in people:
             presence.expect(each.websocket)
             presence.admit(each.websocket)
-        for broken in people[:2]:
-            break_sending(broken.websocket, monkeypatch)
-        presence.tell("{}")
+        with broken_sending(people[0].websocket, people[1].websocket):
+            presence.tell("{}")
         for each in people[2:]:
             assert each.peer.read_frame() == (0x81, b"{}")
             assert each.websocket.state is State.OPEN
