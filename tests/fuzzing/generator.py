@@ -121,7 +121,7 @@ class Sender:
             first, kind = r.choice(((0x89, "ping"), (0x8A, "pong")))
             payload = r.randbytes(r.choice((0, 1, 5, 125)))
             self._send(first, payload)
-            self.events.append(Event(kind, payload))
+            self.events.append(Event(kind, payload if kind == "ping" else b""))
 
     def _send(self, first: int, payload: bytes) -> None:
         self.frames.append(frame_to(self._role, first, payload, self._random))

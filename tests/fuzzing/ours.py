@@ -1,4 +1,4 @@
-"""Our layer as a reader of streams, without a socket: parser and assembler, and a `WebSocket`.
+"""Our layer as a reader of streams, without a socket: `FrameParser`, `Protocol`, `WebSocket`.
 
 Nothing else in the fuzz knows how the layer is built inside.
 """
@@ -6,133 +6,188 @@ Nothing else in the fuzz knows how the layer is built inside.
 import contextlib
 import threading
 import time
-import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from email.message import Message
 from typing import NamedTuple
 
 from fuzzing.outcomes import (
-    DEFLATE_TAIL,
     MAX_MESSAGE,
-    NEVER,
     OPEN,
     End,
     Event,
     Input,
+    Oddities,
     Outcome,
     Reading,
     message_event,
 )
-from rfc6455 import ConnectionClosed, Deflate, Handshake, ProtocolError, Timeouts, WebSocket
-from rfc6455.deflate import Inflater
-from rfc6455.frames import Chunk, FrameParser, Opcode, parse_close
-from rfc6455.protocol import Assembler
+from fuzzing.walking import RawFrame, find_oddities, frames_in
+from rfc6455 import (
+    ConnectionClosed,
+    Deflate,
+    Handshake,
+    ProtocolError,
+    State,
+    Timeouts,
+    WebSocket,
+)
+from rfc6455.frames import FrameParser
+from rfc6455.protocol import Protocol
 from rfc6455.stream import Stream
+
+# Frames
+
+
+def parse_frames(item: Input) -> tuple[list[RawFrame], ProtocolError | None]:
+    """The whole frames that our parser finds, and why it refuses to go on, if it does."""
+    parser = FrameParser(
+        masked=item.role == "server",
+        max_message=MAX_MESSAGE,
+        compressed=item.agreed is not None,
+    )
+    frames: list[RawFrame] = []
+    payload = b""
+    try:
+        for piece in item.pieces:
+            parser.feed(piece)
+            while (chunk := parser.parse()) is not None:
+                payload = chunk.payload if chunk.first else payload + chunk.payload
+                if chunk.last:
+                    first = 0x80 * chunk.fin | 0x40 * chunk.rsv1 | chunk.opcode
+                    frames.append(RawFrame(first, item.role == "server", len(payload), payload))
+    except ProtocolError as error:
+        return frames, error
+    return frames, None
+
+
+# The protocol
 
 
 def read_stream(role: str, agreed: Deflate | None, pieces: Sequence[bytes]) -> Reading:
-    """What our parser and assembler make of a stream that arrives in these pieces."""
-    reader = LayerReader(role, agreed)
+    """A `Protocol` that is asked for all messages after each piece, as a waiting handler does."""
+    reader = Reader(role, agreed)
     for piece in pieces:
         reader.feed(piece)
-    return reader.result()
+        while reader.next_message() is not None:
+            pass
+    oddities = find_oddities(role, agreed, reader.parsed())
+    return reader.end()._replace(oddities=oddities)
 
 
-class WatchedInflater(Inflater):
-    """Tells whether a block with BFINAL has come, and a compressed message without any byte."""
+def read_slowly(role: str, agreed: Deflate | None, pieces: Sequence[bytes]) -> Reading:
+    """A `Protocol` that is asked for one message after each piece, as a busy handler does.
 
-    def __init__(self, window_bits: int, no_context_takeover: bool) -> None:
-        super().__init__(window_bits, no_context_takeover)
-        self.window_bits = window_bits
-        self._no_context_takeover = no_context_takeover
-        self._shadow = zlib.decompressobj(-window_bits)
-        self.met_final_block = False
-        self.met_no_byte = False
-        self._size = 0  # bytes of the current message
-
-    def inflate(self, data: bytes, done: bool, room: int) -> bytes:
-        with contextlib.suppress(zlib.error):
-            self._shadow.decompress(data + DEFLATE_TAIL * done, MAX_MESSAGE)
-        self._size += len(data)
-        if done:
-            self.met_no_byte = self.met_no_byte or self._size == 0
-            self._size = 0
-        self.met_final_block = self.met_final_block or self._shadow.eof
-        if done and self._no_context_takeover:
-            self._shadow = zlib.decompressobj(-self.window_bits)
-        return super().inflate(data, done, room)
+    Before that it handles the control frames at hand, as the clock has it do. The oddities are
+    not looked for.
+    """
+    reader = Reader(role, agreed)
+    for piece in pieces:
+        reader.feed(piece)
+        reader.handle_control_frames()
+        reader.next_message()
+    while True:
+        reader.handle_control_frames()
+        if reader.next_message() is None:
+            break
+    return reader.end()
 
 
-def watched_inflater(role: str, agreed: Deflate) -> WatchedInflater:
-    if role == "client":
-        return WatchedInflater(agreed.server_max_window_bits, agreed.server_no_context_takeover)
-    return WatchedInflater(agreed.client_max_window_bits, agreed.client_no_context_takeover)
+class Reader(AbstractContextManager["Reader"]):
+    """Asks a `Protocol` for messages, and notes them with the Pings and Pongs between them.
 
-
-class LayerReader:
-    """Our parser and assembler, fed piece by piece."""
+    It is also the protocol's lock, which is held for each change: so it sees every Ping when that
+    is answered.
+    """
 
     def __init__(self, role: str, agreed: Deflate | None) -> None:
-        self._inflater = watched_inflater(role, agreed or Deflate())
-        self._parser = FrameParser(
-            masked=role == "server", max_message=MAX_MESSAGE, compressed=agreed is not None
+        self._role = role
+        self._agreed = agreed
+        self._protocol = Protocol(
+            is_client=role == "client", max_message=MAX_MESSAGE, deflate=agreed, lock=self
         )
-        self._assembler = Assembler(MAX_MESSAGE, self._inflater if agreed else None)
+        self._data = b""  # what it was fed
+        self._sent = b""
+        self._pongs = 0
         self._events: list[Event] = []
-        self._end = OPEN
-        self._reason = ""
-        self._final_block_at = NEVER
-        self._no_byte_at = NEVER
-        self._control_inside_at = NEVER
-        self._is_inside = False  # a message
-        self._is_compressed = False
+
+    def __exit__(self, *_: object) -> None:
+        self._note_control_frames()
 
     def feed(self, piece: bytes) -> None:
-        try:
-            self._parser.feed(piece)
-            while self._end == OPEN and (chunk := self._parser.parse()) is not None:
-                self._take(chunk)
-        except ProtocolError as error:
-            self._end = End("failed", error.code)
-            self._reason = error.reason
-            self._note_oddities(len(self._events))
+        """What comes after a Close or a failure is thrown away (5.5.1, 7.1.7)."""
+        if self._protocol.is_receiving:
+            self._protocol.receive_data(piece)
+            self._data += piece
 
-    def result(self) -> Reading:
-        return Reading(
-            Outcome(self._events, self._end),
-            self._reason,
-            self._final_block_at,
-            self._no_byte_at,
-            self._control_inside_at,
-            self._is_inside,
-            has_small_window=self._inflater.window_bits < 15,
-        )
-
-    def _take(self, chunk: Chunk) -> None:
-        if chunk.opcode == Opcode.CLOSE:
-            self._end = End("closed", *parse_close(chunk.payload))
-        elif chunk.opcode in (Opcode.PING, Opcode.PONG):
-            if self._is_inside and self._is_compressed:
-                self._control_inside_at = min(self._control_inside_at, len(self._events))
-            kind = "ping" if chunk.opcode == Opcode.PING else "pong"
-            self._events.append(Event(kind, chunk.payload))
-        else:
-            self._take_data(chunk)
-
-    def _take_data(self, chunk: Chunk) -> None:
-        self._is_compressed = chunk.rsv1 or (self._is_inside and self._is_compressed)
-        self._is_inside = not (chunk.fin and chunk.last)
-        before = len(self._events)
-        message = self._assembler.add(chunk)
+    def next_message(self) -> str | bytes | None:
+        message = self._protocol.next_message()
+        self._note_control_frames()
         if message is not None:
             self._events.append(message_event(message))
-        self._note_oddities(before)
+        return message
 
-    def _note_oddities(self, at: int) -> None:
-        if self._inflater.met_final_block:
-            self._final_block_at = min(self._final_block_at, at)
-        if self._inflater.met_no_byte:
-            self._no_byte_at = min(self._no_byte_at, at)
+    def handle_control_frames(self) -> None:
+        self._protocol.handle_control_frames()
+        self._note_control_frames()
+
+    def parsed(self) -> bytes:
+        """What it was fed, up to where it has stopped reading."""
+        return self._data[: len(self._data) - self._protocol.unread]
+
+    def end(self) -> Reading:
+        """Let TCP end; what the protocol has made of the stream."""
+        end = self._end_tcp() if self._protocol.is_receiving else self._end_of_messages()
+        error = self._protocol.error
+        return Reading(
+            Outcome(self._events, end),
+            error.reason if error else "",
+            self._sent,
+            Oddities(),
+            has_small_window(self._role, self._agreed),
+        )
+
+    def _end_of_messages(self) -> End:
+        protocol = self._protocol
+        if protocol.state is State.CLOSE_EXCHANGED:
+            assert protocol.error is None
+            return End("closed", protocol.close_code, protocol.close_reason)
+        assert protocol.state is State.FAILED, protocol.state
+        assert protocol.error is not None
+        assert protocol.close_code == 1006, protocol.close_code
+        return End("failed", protocol.error.code)
+
+    def _end_tcp(self) -> End:
+        """7.1.5: TCP that ends without a Close is 1006, and is not answered."""
+        protocol = self._protocol
+        protocol.receive_eof("the end of TCP")
+        assert protocol.next_message() is None
+        assert not protocol.has_data_to_send
+        assert protocol.state is State.FAILED, protocol.state
+        assert protocol.error is None
+        assert (protocol.close_code, protocol.close_reason) == (1006, "the end of TCP")
+        return OPEN
+
+    def _note_control_frames(self) -> None:
+        """Note the Pongs that have come, and then the Ping that is being answered."""
+        while self._pongs < self._protocol.pongs:
+            self._pongs += 1
+            self._events.append(Event("pong", b""))
+        data = self._protocol.data_to_send()
+        self._sent += data
+        for frame in frames_in(data):
+            if frame.first == 0x8A:
+                self._events.append(Event("ping", frame.payload))
+
+
+def has_small_window(role: str, agreed: Deflate | None) -> bool:
+    if agreed is None:
+        return False
+    client, server = agreed.client_max_window_bits, agreed.server_max_window_bits
+    return (client if role == "server" else server) < 15
+
+
+# A whole endpoint
 
 
 class Session(NamedTuple):
@@ -143,53 +198,36 @@ class Session(NamedTuple):
     sent: bytes
 
 
-def echo_stream(item: Input) -> Session:
-    """A `WebSocket` that reads the stream, and sends each message back."""
-    pipe = Pipe(item.pieces)
-    websocket = open_websocket(item, pipe)
-    received: list[str | bytes] = []
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            message = receive(websocket)
-            received.append(message)
-            websocket.send(message)
-    return end_session(websocket, pipe, received)
+def use_websocket(item: Input, *, looks: int = 0, is_closing: bool = False) -> Session:
+    """A `WebSocket` that reads the stream, and sends each message back.
 
-
-def read_while_closing(item: Input) -> Session:
-    """A `WebSocket` that has begun to close before anything came, and reads the stream slowly.
-
-    So slowly that the clock looks after the connection three times before each message.
+    The clock looks after it so many times before each message. One that `is_closing` has sent its
+    Close before anything came, and only reads.
     """
     pipe = Pipe(item.pieces)
     websocket = open_websocket(item, pipe)
-    websocket.close(4000, wait=False)
+    if is_closing:
+        websocket.close(4000, wait=False)
     received: list[str | bytes] = []
     with contextlib.suppress(ConnectionClosed):
         while True:
-            for _ in range(3):
+            for _ in range(looks):
                 assert pipe.on_look
                 pipe.on_look(time.monotonic())
-            received.append(receive(websocket))
-    return end_session(websocket, pipe, received)
+            message = websocket.receive()
+            assert message is not None, "receive() without a timeout has returned None"
+            received.append(message)
+            if not is_closing:
+                websocket.send(message)
+    websocket.close()
+    assert pipe.ended
+    assert pipe.closed
+    return Session(websocket, received, pipe.sent)
 
 
 def open_websocket(item: Input, pipe: "Pipe") -> WebSocket:
     handshake = Handshake("/", "", Message(), "peer", None, item.agreed)
     return WebSocket(pipe, handshake, is_client=item.role == "client", max_message=MAX_MESSAGE)
-
-
-def receive(websocket: WebSocket) -> str | bytes:
-    message = websocket.receive()
-    assert message is not None, "receive() without a timeout returned None"
-    return message
-
-
-def end_session(websocket: WebSocket, pipe: "Pipe", received: list[str | bytes]) -> Session:
-    websocket.close()
-    assert pipe.ended
-    assert pipe.closed
-    return Session(websocket, received, pipe.sent)
 
 
 class Pipe(Stream):

@@ -14,7 +14,7 @@ class Event(NamedTuple):
     """What a peer said."""
 
     kind: str  # "text", "binary", "ping" or "pong"
-    payload: str | bytes  # a str for text
+    payload: str | bytes  # a str for text; empty for a Pong, of which our layer tells no more
 
 
 class End(NamedTuple):
@@ -44,19 +44,26 @@ class Input(NamedTuple):
     expected: Outcome | None = None  # None where the stream was damaged
 
 
-class Reading(NamedTuple):
-    """How our layer understood a stream, and the places where strangers may lose their way.
+class Oddities(NamedTuple):
+    """The places in a stream where strangers may lose their way.
 
     A place is told as the number of events that came before it, NEVER where there is none.
     """
 
+    final_block_at: int = NEVER  # the first deflate block with BFINAL
+    no_byte_at: int = NEVER  # the first compressed message without any byte of payload
+    control_inside_at: int = NEVER  # the first control frame inside a compressed message
+    is_inside: bool = False  # the stream ends between fragments of a message
+
+
+class Reading(NamedTuple):
+    """How our layer has understood a stream, and what it has sent meanwhile."""
+
     outcome: Outcome
-    reason: str  # in our words, where our layer failed the connection
-    final_block_at: int  # the first deflate block with BFINAL
-    no_byte_at: int  # the first compressed message without any byte of payload
-    control_inside_at: int  # the first control frame between fragments of a compressed message
-    is_inside: bool  # whether the stream ended between fragments of a message
-    has_small_window: bool
+    reason: str  # in our words, where our layer has failed the connection
+    sent: bytes
+    oddities: Oddities
+    has_small_window: bool  # for what it inflates
 
     def failed_with(self, *codes: int) -> bool:
         return self.outcome.end.kind == "failed" and self.outcome.end.code in codes
@@ -68,6 +75,11 @@ def message_event(message: str | bytes) -> Event:
 
 def messages_of(outcome: Outcome) -> list[str | bytes]:
     return [event.payload for event in outcome.events if event.kind in ("text", "binary")]
+
+
+def control_payloads(kind: str, outcome: Outcome) -> list[bytes]:
+    """The payloads of all pings, or of all pongs."""
+    return [as_bytes(event.payload) for event in outcome.events if event.kind == kind]
 
 
 def as_bytes(message: str | bytes) -> bytes:

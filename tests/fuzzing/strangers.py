@@ -200,6 +200,11 @@ def starts_alike(ours: Reading, theirs: Outcome, count: int = NEVER) -> bool:
     return ours.outcome.events[:count] == theirs.events[:count]
 
 
+def differs_from(place: int, ours: Reading, theirs: Outcome) -> bool:
+    """Whether there is such a place, and all before it is the same."""
+    return place < NEVER and starts_alike(ours, theirs, place)
+
+
 def differs_only_in_code(ours: Reading, theirs: Outcome, code: int) -> bool:
     """Whether the stranger fails with this code, after the same events."""
     return ours.outcome.events == theirs.events and theirs.end == End("failed", code)
@@ -225,14 +230,16 @@ DIFFERENCES = (
         "both",
         "ignore what follows a deflate block with BFINAL",
         lambda ours, theirs: (
-            ours.final_block_at < NEVER and starts_alike(ours, theirs, ours.final_block_at)
+            ours.oddities.final_block_at < NEVER
+            and starts_alike(ours, theirs, ours.oddities.final_block_at)
         ),
     ),
     Difference(
         "both",
         "inflate only the tail where a compressed message has no byte, and lose their place",
         lambda ours, theirs: (
-            ours.no_byte_at < NEVER and starts_alike(ours, theirs, ours.no_byte_at)
+            ours.oddities.no_byte_at < NEVER
+            and starts_alike(ours, theirs, ours.oddities.no_byte_at)
         ),
     ),
     Difference(
@@ -248,7 +255,8 @@ DIFFERENCES = (
         "wsproto",
         "takes a compressed message as a plain one after a control frame between its fragments",
         lambda ours, theirs: (
-            ours.control_inside_at < NEVER and starts_alike(ours, theirs, ours.control_inside_at)
+            ours.oddities.control_inside_at < NEVER
+            and starts_alike(ours, theirs, ours.oddities.control_inside_at)
         ),
     ),
     Difference(
@@ -293,7 +301,7 @@ DIFFERENCES = (
         "refuses a Close between the fragments of a message",
         lambda ours, theirs: (
             ours.outcome.end.kind == "closed"
-            and ours.is_inside
+            and ours.oddities.is_inside
             and differs_only_in_code(ours, theirs, 1002)
         ),
     ),
@@ -327,8 +335,14 @@ def find_difference(
 ) -> str | None:
     """Why this stranger differs from us in this stream, None if it does not."""
     with blaming(who):
-        theirs = STRANGERS[who](role, agreed, pieces)
+        theirs = hide_pongs(STRANGERS[who](role, agreed, pieces))
     return explain_difference(who, ours, theirs)
+
+
+def hide_pongs(outcome: Outcome) -> Outcome:
+    """The same without the payloads of the Pongs, which our layer does not tell either."""
+    events = [Event("pong", b"") if event.kind == "pong" else event for event in outcome.events]
+    return outcome._replace(events=events)
 
 
 def explain_difference(who: str, ours: Reading, theirs: Outcome) -> str | None:
