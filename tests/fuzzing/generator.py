@@ -10,6 +10,7 @@ from typing import Any
 
 from fuzzing.outcomes import (
     DEFLATE_TAIL,
+    MAX_MESSAGE,
     OPEN,
     End,
     Event,
@@ -31,7 +32,9 @@ AGREEMENTS = (
     Deflate(False, True, 9, 10),
     Deflate(True, False, 10, 9, least=1),
 )
-SIZES = (0, 1, 2, 5, 9, 20, 40, 125, 126, 127, 300)  # characters or bytes of a message
+# Characters or bytes of a message, or threes of bytes. The large ones come near MAX_MESSAGE.
+SIZES = (0, 1, 2, 5, 9, 20, 40, 125, 126, 127, 300)
+LARGE_SIZES = (1365, 1366, 2000, 4096)
 CHARACTERS = "aaab \x00\xe9\u20ac\ufeff\uffff\U0001f642\U0010ffff"  # one to four bytes in UTF-8
 CLOSE_CODES = (1000, 1001, 1003, 1007, 1011, 1013, 3000, 4999)
 
@@ -57,7 +60,7 @@ def random_input(
 
 
 def random_message(r: random.Random) -> str | bytes:
-    size = r.choice(SIZES)
+    size = r.choice(LARGE_SIZES if r.random() < 0.03 else SIZES)
     if r.random() < 0.5:
         return "".join(r.choices(CHARACTERS, k=size))
     if r.random() < 0.5:
@@ -67,13 +70,16 @@ def random_message(r: random.Random) -> str | bytes:
 
 def good_frames(
     messages: Sequence[str | bytes], role: str, agreed: Deflate | None, r: random.Random
-) -> tuple[list[bytes], Outcome]:
-    """The messages in frames, with control frames between and perhaps a Close; what they mean."""
+) -> tuple[list[bytes], Outcome | None]:
+    """The messages in frames, with control frames between and perhaps a Close; what they mean.
+
+    What they mean is None where a message is too big, so that our layer refuses it.
+    """
     sender = Sender(role, agreed, r)
     for message in messages:
         sender.send_message(message)
     end = OPEN if r.random() < 0.5 else sender.send_close()
-    return sender.frames, Outcome(sender.events, end)
+    return sender.frames, None if sender.is_too_big else Outcome(sender.events, end)
 
 
 class Sender:
@@ -83,6 +89,9 @@ class Sender:
         """`role` is the receiver's: a server is sent masked frames."""
         self.frames: list[bytes] = []
         self.events: list[Event] = []
+        # Whether a message is over MAX_MESSAGE, before or after it is deflated: a poor compressor
+        # makes random data longer, and our layer refuses by the length in the header (10.4).
+        self.is_too_big = False
         self._role = role
         self._random = r
         self._deflater = Deflater(role, agreed) if agreed else None
@@ -91,9 +100,11 @@ class Sender:
         r = self._random
         first = 0x01 if isinstance(message, str) else 0x02
         payload = as_bytes(message)
+        size = len(payload)
         if self._deflater and r.random() < 0.7:
             first |= 0x40
             payload = self._deflater.compress(payload, r)
+        self.is_too_big = self.is_too_big or max(size, len(payload)) > MAX_MESSAGE
         fragments = cut(payload, r, many=5)
         for fragment in fragments[:-1]:
             self._send(first, fragment)
