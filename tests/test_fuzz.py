@@ -1,10 +1,10 @@
-"""Any bytes into both sides, and what strangers make of the same bytes (RFC 6455, 10.7).
+"""Random bytes to both sides, and what strangers make of the same bytes (RFC 6455, 10.7).
 
 An input is a stream of frames, whole or damaged and cut anywhere, or the head of an opening
-handshake. Ours reads it without a socket, and again in pieces as a `WebSocket` that echoes; wsproto
-and websockets read it too, and have to find the same messages and the same close code, or differ
-for a reason that is listed. What our side sends is read by a stranger. A part goes over real
-sockets, where nothing may hang, leak, or be logged as an error. The harness is in `fuzzing`.
+handshake. Our layer reads a stream in several ways that have to agree. wsproto and websockets read
+it, too: they have to find the same messages and the same close code, or differ for a reason that
+is known. What our side sends is read by a stranger. Some inputs go over loopback TCP, where nothing
+may hang, leak, or be logged as an error. The harness is the package `fuzzing`.
 
     python3 tests/test_fuzz.py 1000000         checks that many inputs, on two cores
     python3 tests/test_fuzz.py 1 --first N     checks the input of number N again
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the script: rfc6455
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script finds rfc6455 so
 
 import pytest
 from hypothesis import given, settings
@@ -41,14 +41,7 @@ from fuzzing.generator import (
 from fuzzing.network import AGREEMENTS as AGREEMENTS_OVER_TCP
 from fuzzing.network import Network
 from fuzzing.ours import read_stream
-from fuzzing.outcomes import (
-    OPEN,
-    Input,
-    Outcome,
-    as_bytes,
-    message_event,
-    other,
-)
+from fuzzing.outcomes import OPEN, Input, Outcome, as_bytes, message_event, other
 from fuzzing.strangers import STRANGERS
 from rfc6455 import Deflate
 

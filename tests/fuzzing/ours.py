@@ -1,6 +1,6 @@
 """Our layer as a reader of streams, without a socket: `FrameParser`, `Protocol`, `WebSocket`.
 
-Nothing else in the fuzz knows how the layer is built inside.
+No other module of the fuzz knows how the layer is built inside.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from rfc6455.stream import Stream
 
 
 def parse_frames(item: Input) -> tuple[list[RawFrame], ProtocolError | None]:
-    """The whole frames that our parser finds, and why it refuses to go on, if it does."""
+    """The whole frames that our parser finds, and the error where it refuses to go on."""
     parser = FrameParser(
         masked=item.role == "server",
         max_message=MAX_MESSAGE,
@@ -96,8 +96,8 @@ def read_slowly(role: str, agreed: Deflate | None, pieces: Sequence[bytes]) -> R
 class Reader(AbstractContextManager["Reader"]):
     """Asks a `Protocol` for messages, and notes them with the Pings and Pongs between them.
 
-    It is also the protocol's lock, which is held for each change: so it sees every Ping when that
-    is answered.
+    It is also the protocol's lock. The protocol takes its lock to answer a Ping, so that each Ping
+    is noted in its place.
     """
 
     def __init__(self, role: str, agreed: Deflate | None) -> None:
@@ -115,7 +115,7 @@ class Reader(AbstractContextManager["Reader"]):
         self._note_control_frames()
 
     def feed(self, piece: bytes) -> None:
-        """What comes after a Close or a failure is thrown away (5.5.1, 7.1.7)."""
+        """Give it a piece, unless it has stopped reading (5.5.1, 7.1.7)."""
         if self._protocol.is_receiving:
             self._protocol.receive_data(piece)
             self._data += piece
@@ -169,7 +169,7 @@ class Reader(AbstractContextManager["Reader"]):
         return OPEN
 
     def _note_control_frames(self) -> None:
-        """Note the Pongs that have come, and then the Ping that is being answered."""
+        """Note the Pongs that have come since the last time, and the Ping that was answered now."""
         while self._pongs < self._protocol.pongs:
             self._pongs += 1
             self._events.append(Event("pong", b""))
@@ -199,10 +199,10 @@ class Session(NamedTuple):
 
 
 def use_websocket(item: Input, *, looks: int = 0, is_closing: bool = False) -> Session:
-    """A `WebSocket` that reads the stream, and sends each message back.
+    """A `WebSocket` reads the stream, and sends each message back.
 
-    The clock looks after it so many times before each message. One that `is_closing` has sent its
-    Close before anything came, and only reads.
+    Before each message the clock looks after it as many times as `looks` says. With `is_closing`
+    it has sent its Close before anything came, and then it only reads.
     """
     pipe = Pipe(item.pieces)
     websocket = open_websocket(item, pipe)
