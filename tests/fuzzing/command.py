@@ -28,7 +28,7 @@ from fuzzing.tally import Tally, name
 
 PROCESSES = 2
 BATCH = 2000  # inputs of one process
-BATCH_WITHIN = 1200.0  # seconds; a batch takes some three
+BATCH_WITHIN = 1200.0  # seconds; a batch takes some ten
 INPUT_WITHIN = 60.0  # seconds, on a busy machine
 EXIT_WITHIN = 10.0  # seconds from a process's result to its end
 MAX_UNCHECKED = 0.001  # of all inputs
