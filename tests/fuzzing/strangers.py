@@ -28,6 +28,7 @@ from fuzzing.outcomes import (
     Event,
     Outcome,
     Reading,
+    as_bytes,
     messages_of,
 )
 from rfc6455 import Deflate
@@ -216,6 +217,17 @@ def looks_too_far_back(ours: Reading, theirs: Outcome) -> bool:
     return ours.has_small_window and is_bad_data and starts_alike(ours, theirs)
 
 
+def is_too_big_for_us(ours: Reading, theirs: Outcome) -> bool:
+    """Whether the stranger goes on with a message that we refuse because it is over the limit."""
+    count = len(ours.outcome.events)
+    if not (starts_alike(ours, theirs) and len(theirs.events) > count):
+        return False
+    message = theirs.events[count].payload
+    return (
+        ours.reason == "the message inflates to too much" and len(as_bytes(message)) > MAX_MESSAGE
+    )
+
+
 DIFFERENCES = (
     Difference(
         "both",
@@ -321,6 +333,11 @@ DIFFERENCES = (
         "websockets",
         "counts control frames, and data before it is inflated, against the limit of a message",
         lambda ours, theirs: theirs.end == End("failed", 1009) and starts_alike(ours, theirs),
+    ),
+    Difference(
+        "websockets",
+        "has no limit for the rest of a compressed message that has reached it to the byte",
+        is_too_big_for_us,  # it tells zlib that 0 bytes are left, which zlib takes as no limit
     ),
     Difference(
         "both",
