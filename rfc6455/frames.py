@@ -213,8 +213,10 @@ class FrameParser:
         if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
         room = self._room
-        if rsv:  # data that can't be compressed gets longer; the limit is kept while inflating
-            room += 64 + (room >> 6)
+        if rsv:
+            # Data that can't be compressed gets longer: by an eighth, where a compressor uses the
+            # fixed codes of RFC 1951, 3.2.6. The limit itself is kept while inflating.
+            room += 64 + (room >> 3)
         if not control and length > room:  # 10.4: refused before memory is taken for it
             too_big = f"the message is over {self._max_message} bytes"
             raise ProtocolError(CloseCode.TOO_BIG, too_big)

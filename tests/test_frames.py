@@ -7,11 +7,12 @@ roles.
 import itertools
 import random
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterable
 
 import pytest
 
-from peers import MASK, masked, xor
+from peers import MASK, masked, unmasked, xor
 from rfc6455 import ProtocolError
 from rfc6455.frames import FrameParser, build_close, build_frame, mask, parse_close
 
@@ -590,3 +591,18 @@ def test_frame_that_is_being_parsed_is_cut_off_until_it_has_all_come() -> None:
     assert parser.ends_with_a_frame()
     parser.feed(bytes.fromhex("82"))
     assert not parser.ends_with_a_frame()
+
+
+@pytest.mark.requirement("10.4-1")
+def test_parser_leaves_room_for_a_message_of_the_limit_that_compression_made_longer() -> None:
+    """The fixed codes of RFC 1951 take nine bits for each byte from 144 on."""
+    fixed = zlib.compressobj(wbits=-15, strategy=zlib.Z_FIXED)
+    incompressible = random.Random(1).choices(range(144, 256), k=8192)
+    payload = fixed.compress(bytes(incompressible)) + fixed.flush(zlib.Z_SYNC_FLUSH)
+    assert len(payload) > 9200
+    parser = FrameParser(masked=False, max_message=8192, compressed=True)
+    parser.feed(unmasked(0xC1, payload))
+    assert parser.parse() == (1, True, True, True, True, payload)
+    parser.feed(bytes.fromhex("c1 7e 24 41"))  # 9,281 bytes: 8,192, an eighth of it, and 65
+    with pytest.raises(ProtocolError, match="1009"):
+        parser.parse()
