@@ -1,20 +1,30 @@
-// The page: joining, saying, and telling what state things are in.
+// The chat's page: the form to join, the field to write in, the state of the connection, and who is online.
+//
+// It creates the other modules' objects and passes between them: what the connection tells is shown, and what
+// the user does is sent. Left out: how messages reach the server (connection.js), how they look
+// (message_list.js), and what survives a reload (outbox.js, storage.js).
 
 import { Connection } from './connection.js';
 import { loadEmoji } from './emoji.js';
-import { MessageList, element } from './messages.js';
+import { startHeartbeat } from './heartbeat.js';
+import { MessageList, makeElement } from './message_list.js';
 import { Outbox, TOO_OLD } from './outbox.js';
-import { startPulse } from './pulse.js';
 import { tabStorage } from './storage.js';
 
-const EMOJI_PATIENCE = 2_000; // ms; what is drawn before the table is here keeps its short names
-const ADDRESS = new URL('ws', document.baseURI); // beside the page, wherever a proxy has put it
-ADDRESS.protocol = ADDRESS.protocol === 'https:' ? 'wss:' : 'ws:';
+const EMOJI_TIMEOUT = 2_000; // ms; messages that are drawn before the emoji have loaded keep their shortcodes
+
+// The address is relative to the page, so that the chat also works behind a proxy that adds a path.
+const CHAT_URL = new URL('ws', document.baseURI);
+CHAT_URL.protocol = CHAT_URL.protocol === 'https:' ? 'wss:' : 'ws:';
 
 const byId = (id) => document.getElementById(id);
-const [email, username, draft] = [byId('email'), byId('username'), byId('message')];
-const emoji = Promise.race([loadEmoji(), new Promise((done) => setTimeout(done, EMOJI_PATIENCE))]);
-let countdown = null;
+const email = byId('email');
+const username = byId('username');
+const draft = byId('message');
+
+const emojiTimeout = new Promise((resolve) => setTimeout(resolve, EMOJI_TIMEOUT));
+const emoji = Promise.race([loadEmoji(), emojiTimeout]);
+let countdownTimer = null;
 
 // Joining
 
@@ -22,18 +32,19 @@ byId('join').addEventListener('submit', (event) => {
   event.preventDefault();
   email.value = email.value.trim();
   username.value = username.value.trim();
-  const wrong = [email, username].find((field) => fault(field));
-  for (const field of [email, username]) field.ariaInvalid = String(field === wrong);
-  if (wrong) {
-    byId('error').textContent = fault(wrong);
-    wrong.focus();
+  const invalid = [email, username].find((field) => fieldError(field));
+  for (const field of [email, username]) field.ariaInvalid = String(field === invalid);
+  if (invalid) {
+    byId('error').textContent = fieldError(invalid);
+    invalid.focus();
   } else {
     join({ email: email.value, username: username.value });
   }
 });
 
-// The attribute stops who types, and not what a script or a browser fills in; and it counts an emoji twice.
-function fault({ id, value, maxLength }) {
+// Returns what is wrong with a field, or an empty text. The attribute `maxlength` is not enough: it does not
+// stop a script or a browser that fills the field in, and it counts an emoji as two characters.
+function fieldError({ id, value, maxLength }) {
   if (value === '') return id === 'email' ? 'You must enter an email' : 'You must choose a username';
   return [...value].length > maxLength ? `The ${id} has more than ${maxLength} characters` : '';
 }
@@ -45,39 +56,46 @@ async function join(person) {
   byId('chat').hidden = false;
   draft.focus();
 
-  const outbox = new Outbox(person);
   const messages = new MessageList();
-  const connection = new Connection(ADDRESS.href, person, outbox, {
-    state(name, detail) {
-      if (name === 'open') messages.loading();
-      if (name === 'closed') tabStorage.delete('joined'); // a reload is to bring the form
-      showState(name, detail);
-    },
-    message: (message) => messages.add(message),
-    gap: () => messages.addGap(),
-    online: showOnline,
-    failed: (key, reason, again) => messages.failed(key, reason, actions(again)),
-  });
-  const actions = actionsOnFailed(outbox, messages, connection);
+  const outbox = new Outbox(person);
+  const actions = makeActions(outbox, messages, (key) => connection.retry(key));
+  const listener = makeListener(messages, actions);
+  const connection = new Connection(CHAT_URL.href, person, outbox, listener);
 
-  takeUp(outbox, messages, actions);
+  showOutbox(outbox, messages, actions);
   listenToDraft(connection, messages);
-  keepAwake(connection, messages);
+  listenToWakeUps(connection, messages);
+  startHeartbeat(() => connection.check());
   addEventListener('beforeunload', (event) => {
-    if (outbox.isAtRisk) event.preventDefault();
+    if (outbox.isAtRisk) event.preventDefault(); // the browser asks before it leaves the page
   });
 
   await emoji;
   connection.connect();
 }
 
-// What the author of a message that was not sent may do: a function that makes the buttons. What the server
-// refuses for what it is would be refused again, and is better changed. Each focuses the draft first, as the
-// button that was clicked is about to go.
-function actionsOnFailed(outbox, messages, connection) {
+// Returns what the connection tells of what happens, see Connection. `actions` is what makeActions returns.
+function makeListener(messages, actions) {
+  return {
+    onState(name, detail) {
+      if (name === 'open') messages.historyLoading();
+      if (name === 'closed') tabStorage.delete('joined'); // so that a reload shows the form
+      showState(name, detail);
+    },
+    onMessage: (message) => messages.add(message),
+    onGap: () => messages.addGap(),
+    onOnline: showOnline,
+    onFailed: (key, reason, canRetry) => messages.markFailed(key, reason, actions(canRetry)),
+  };
+}
+
+// Returns a function that returns the actions for a message that was not sent. If the server refuses a
+// message, it would refuse it again, so the author may edit it instead of sending it again. Each action first
+// moves the focus to the draft, because the button that was clicked disappears.
+function makeActions(outbox, messages, retry) {
   function sendAgain(key) {
     draft.focus();
-    if (connection.retry(key)) messages.sendAgain(key);
+    if (retry(key)) messages.markPending(key);
   }
 
   function discard(key) {
@@ -94,103 +112,127 @@ function actionsOnFailed(outbox, messages, connection) {
     tabStorage.set('draft', draft.value);
   }
 
-  return (again) => [again ? ['Send again', sendAgain] : ['Edit', edit], ['Discard', discard]];
+  return (canRetry) => [
+    canRetry ? { label: 'Send again', act: sendAgain } : { label: 'Edit', act: edit },
+    { label: 'Discard', act: discard },
+  ];
 }
 
-// What an earlier page of the same person left unsent.
-function takeUp(outbox, messages, actions) {
-  for (const { refused, ...message } of outbox.givenUp) {
+// Shows the messages that an earlier page of the same person has left in the outbox.
+function showOutbox(outbox, messages, actions) {
+  for (const { refused, ...message } of outbox.failed) {
     messages.addPending(message);
-    messages.failed(message.key, refused ?? TOO_OLD, actions(refused === undefined));
+    messages.markFailed(message.key, refused ?? TOO_OLD, actions(refused === undefined));
   }
   for (const message of outbox) messages.addPending(message);
 }
 
-function keepAwake(connection, messages) {
+// Checks everything when the network is back, or when somebody looks at a page that may have slept.
+function listenToWakeUps(connection, messages) {
   const wake = () => {
     connection.wake();
-    messages.lookAtCalendar();
+    messages.updateDates();
   };
   addEventListener('online', wake);
-  addEventListener('pageshow', wake); // also out of the browser's cache of pages that were left
-  document.addEventListener('resume', wake); // after a freeze
+  addEventListener('pageshow', wake); // also fired when the browser shows a page again that the user had left
+  document.addEventListener('resume', wake); // after the browser had frozen the page
   document.addEventListener('visibilitychange', () => document.hidden || wake());
-  startPulse(() => connection.beat());
 }
 
-// Saying
+// Sending
 
 function listenToDraft(connection, messages) {
   byId('send').addEventListener('submit', (event) => {
     event.preventDefault();
-    const text = draft.value.trim();
-    draft.focus();
-    if (text === '') return;
-    const message = connection.send(text);
-    byId('send-error').textContent = message ? '' : 'Too much waits to be sent already. Try again later';
-    if (!message) return;
-    messages.addPending(message);
-    draft.value = '';
-    tabStorage.delete('draft');
+    sendDraft(connection, messages);
   });
   draft.addEventListener('keydown', (event) => {
-    // The Enter that picks a word in an input method sends nothing; Safari tells it by 229 alone.
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    // Enter may also pick a word in an input method. Safari says so by the key code 229 alone.
+    const isInputMethod = event.isComposing || event.keyCode === 229;
+    if (event.key !== 'Enter' || event.shiftKey || isInputMethod) return;
     event.preventDefault();
     byId('send').requestSubmit();
   });
 }
 
-// What things are like
+function sendDraft(connection, messages) {
+  const text = draft.value.trim();
+  draft.focus();
+  if (text === '') return;
+  const message = connection.send(text);
+  byId('send-error').textContent = message ? '' : 'Too much is waiting to be sent already. Try again later.';
+  if (!message) return;
+  messages.addPending(message);
+  draft.value = '';
+  tabStorage.delete('draft');
+}
+
+// Showing the state of the connection, and who is online
 
 function showState(name, { reason, until } = {}) {
   const because = reason ? `: ${reason}` : '';
   document.body.dataset.state = name;
   byId('status').textContent = {
-    connecting: 'connecting…',
-    open: 'connected',
-    waiting: `connection lost${because}, reconnecting`,
-    closed: `closed by the server${because}. Reload the page to join again`,
+    connecting: 'Connecting…',
+    open: 'Connected',
+    waiting: `Connection lost${because}. Reconnecting`,
+    closed: `The server closed the connection${because}. Reload the page to join again.`,
   }[name];
-  const isClosed = name === 'closed';
-  if (isClosed && byId('send').contains(document.activeElement)) byId('messages').focus();
-  draft.disabled = isClosed;
-  byId('send-button').disabled = isClosed;
-
-  // Beside the status and hidden from screen readers, which would read every second of it.
-  const tick = () => {
-    byId('countdown').textContent = ` in ${Math.max(0, Math.ceil((until - Date.now()) / 1_000))} s`;
-  };
-  clearInterval(countdown);
-  byId('countdown').textContent = '';
-  if (name !== 'waiting') return;
-  tick();
-  countdown = setInterval(tick, 1_000);
+  allowSending(name !== 'closed');
+  showCountdown(name === 'waiting' ? until : null);
 }
 
+function allowSending(isAllowed) {
+  const wouldLoseFocus = !isAllowed && byId('send').contains(document.activeElement);
+  if (wouldLoseFocus) byId('messages').focus();
+  draft.disabled = !isAllowed;
+  byId('send-button').disabled = !isAllowed;
+}
+
+// Counts the seconds until a time, in ms since 1970; null shows nothing. The countdown is beside the status
+// and hidden from screen readers, which would read each second of it aloud.
+function showCountdown(until) {
+  const showSeconds = () => {
+    const seconds = Math.max(0, Math.ceil((until - Date.now()) / 1_000));
+    byId('countdown').textContent = ` in ${seconds} s`;
+  };
+  clearInterval(countdownTimer);
+  byId('countdown').textContent = '';
+  if (until === null) return;
+  showSeconds();
+  countdownTimer = setInterval(showSeconds, 1_000);
+}
+
+// The server sends the number of all, and the names of some.
 function showOnline({ count, usernames }) {
-  const names = usernames.map((name) => element('li', '', name || '(no name)'));
-  if (count > usernames.length) names.push(element('li', '', `and ${count - usernames.length} more`));
+  const items = usernames.map((name) => makeElement('li', '', name || '(no name)'));
+  const unnamed = count - usernames.length;
+  if (unnamed > 0) items.push(makeElement('li', '', `and ${unnamed} more`));
   const online = byId('online');
   online.hidden = false;
-  online.querySelector('h2').textContent = `${count} here`;
-  online.querySelector('ul').replaceChildren(...names);
+  online.querySelector('h2').textContent = `Online: ${count}`;
+  online.querySelector('ul').replaceChildren(...items);
 }
 
 // Coming back
 
-// Who reloads the page of a chat wants to be back in it, and so does a browser that has put the page away
-// to save memory. Who opens the address anew gets the form, filled in, and may join as somebody else.
-function comesBack() {
+// Somebody who reloads the page wants to be back in the chat. A browser that has unloaded the page to save
+// memory does the same. Somebody who opens the address anew sees the form, filled in, and may join as another
+// person.
+function isReturning() {
+  if (tabStorage.get('joined') !== true || fieldError(email) || fieldError(username)) return false;
   const { type } = performance.getEntriesByType('navigation')[0] ?? {};
-  const isOldPage = type === 'reload' || type === 'back_forward' || document.wasDiscarded;
-  return isOldPage && tabStorage.get('joined') === true && [email, username].every((field) => !fault(field));
+  return type === 'reload' || type === 'back_forward' || document.wasDiscarded;
 }
 
-const asText = (value) => (typeof value === 'string' ? value : '');
-const remembered = tabStorage.get('person') ?? {};
-email.value = asText(remembered.email);
-username.value = asText(remembered.username);
-draft.value = asText(tabStorage.get('draft'));
+function fillForm() {
+  const toText = (value) => (typeof value === 'string' ? value : ''); // storage may hold anything
+  const person = tabStorage.get('person') ?? {};
+  email.value = toText(person.email);
+  username.value = toText(person.username);
+  draft.value = toText(tabStorage.get('draft'));
+}
+
+fillForm();
 draft.addEventListener('input', () => tabStorage.set('draft', draft.value));
-if (comesBack()) join({ email: email.value, username: username.value });
+if (isReturning()) join({ email: email.value, username: username.value });

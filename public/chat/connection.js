@@ -1,55 +1,75 @@
-// The connection to the chat: numbered messages come in, keyed messages go out, and a new socket is
-// opened whenever one breaks.
+// The connection to the server: it sends messages from the outbox, receives messages and events, and opens a
+// new socket whenever one breaks.
 //
-// It asks each new socket for what came after the last id it has seen, and what is said stays in the
-// outbox until its own copy comes back, so a broken connection neither loses nor doubles a message.
-// A connection can also die without a word (a machine that slept, a proxy that swallows everything),
-// and scripts see no pings. So the page asks `{"event": "ping"}` where nothing came for a while, and
-// ends a socket only if that brings no answer. A message may wait for its copy for as long as the server
-// answers: it has the message, and shows it once its history (such as Redis) is there again.
+// No message is lost, and none is shown twice. Each new socket asks for the messages after the last id that
+// the page has seen (`?since=ID`). A message stays in the outbox until the server has sent its own copy of
+// it, which is the acknowledgement. Until then it may be sent again, because the server recognises its key.
+//
+// A connection can die without notice: the computer slept, or a proxy drops everything. A script can neither
+// send nor see a WebSocket ping (5.5.2). So the page sends `{"event": "ping"}` when it has received nothing
+// for a while, and gives the socket up if that brings no answer. A message may wait for its acknowledgement
+// for as long as the server answers pings: the server has it, and shows it when its history (such as Redis)
+// works again.
+//
+// Left out: what is shown (app.js, message_list.js), and what survives a reload (outbox.js).
 
+import { InFlight } from './in_flight.js';
+import { decodeMessage, encodeMessage, isId, isLater, toText } from './message.js';
 import { TOO_OLD } from './outbox.js';
 
-const FIRST_STEP = 1_000; // ms; each wait lasts between half a step and a whole one, by chance
-const LAST_STEP = 30_000; // ms
-const STABLE = 60_000; // ms a socket must have lived before the waits start small again
-const OPEN_WITHIN = 20_000; // ms that a socket has to open
-const QUIET = 20_000; // ms without hearing anything, after which the page asks
-const COPY_WITHIN = 10_000; // ms without hearing anything since a message was sent, after which it asks, too
-const PONG_WITHIN = 10_000; // ms from the question until something must have come, or the socket is dead
-const PONG_AWAITED = 5_000; // ms, the same where somebody looks at the page
-const MOST_LOSSES = 5; // sockets that the other side may close over the same message
-const REMEMBERED = 2_000; // ids; more than the 500 messages a server replays
+const INITIAL_BACKOFF = 1_000; // ms; each wait before a new socket lasts between half a backoff and a whole one
+const MAX_BACKOFF = 30_000; // ms
+const STABLE_AFTER = 60_000; // ms that a socket must have been open before the backoff begins anew
 
-const ID = /^\d{1,19}(-\d{1,19})?$/; // what a server takes back as `since`
+const OPEN_TIMEOUT = 20_000; // ms
+const PONG_TIMEOUT = 10_000; // ms until anything, be it the pong or not, must have been received
+const URGENT_TIMEOUT = 5_000; // ms; replaces either timeout when somebody looks at the page
+const PING_AFTER = 20_000; // ms without receiving anything
+const PING_AFTER_SENDING = 10_000; // ms without receiving anything while a message is in flight
 
-// Closes that say: what you sent is wrong. Sending it again would bring the same answer for ever.
-const REFUSALS = { 1003: 'not accepted', 1007: 'not valid text', 1008: 'not allowed', 1009: 'too big' };
-const FAREWELLS = [1001, 1012]; // the server goes away, and no message is to blame
+const MAX_BREAKS = 5; // connections that may break over the same message before it is given up
+const MAX_SEEN_IDS = 2_000; // more than the 500 messages that a server replays
 
-// The listener has: state(name, detail), message(message), gap(), online({count, usernames}) and
-// failed(key, reason, again): where `again` is true, `retry(key)` may help; else the server refuses the
-// message for what it is. States: connecting, open, waiting {reason, until}, closed {reason}.
+// Close codes that say: the message itself is wrong. If it were sent again, it would be refused again.
+const REFUSALS = {
+  1003: 'this kind of message is not accepted',
+  1007: 'the text is not valid',
+  1008: 'this is not allowed',
+  1009: 'the message is too big',
+};
+// Close codes of a server that goes away or restarts. No message is the reason.
+const GOING_AWAY = [1001, 1012];
+
+// The listener has these methods:
+// - onState(name, {reason, until}): `name` is connecting, open, waiting (for a new attempt at `until`, in ms
+//   since 1970) or closed (for good). `reason` is a text, and given for waiting and closed.
+// - onMessage(message), with strings as from decodeMessage.
+// - onGap(): there are messages at this place that the server does not send.
+// - onOnline({count, usernames}).
+// - onFailed(key, reason, canRetry): the message was not sent. `canRetry` is false where the server refuses
+//   it.
+//
+// All times are in ms by performance.now(), where nothing else is said.
 export class Connection {
   #url;
   #person;
   #outbox;
   #listener;
+
   #socket = null;
-  #openedAt = Infinity; // this and all times below are performance.now()
-  #heardAt = 0;
-  #due = Infinity; // when something must have been heard, or the socket is dead
-  #awaited = false; // somebody looks at the page, so a dead socket is replaced without a wait
-  #buffered = 0; // bytes that the socket had still to send when last looked at
-  #written = new Set(); // keys of messages that this socket was given, and that have no copy yet
-  #asked = []; // keys of those that went out before the last question
-  #read = new Set(); // keys of those that the server has read: it has answered a question that followed them
-  #owedAt = Infinity; // since when the server owes the next of their copies
-  #attempts = 0;
+  #openedAt = Infinity;
+  #aliveAt = 0; // when the other side last gave a sign of life
+  #deadline = Infinity; // when something must have been received, or the socket is given up
+  #isUrgent = false; // somebody looks at the page, so a dead socket is replaced without waiting
+  #lastBufferedAmount = 0; // bytes
+  #inFlight = new InFlight();
+
+  #attempts = 0; // since a socket was last stable
   #retryTimer = null;
   #retryAt = Infinity;
+
   #lastId = '0';
-  #seen = new Set();
+  #seenIds = new Set();
 
   constructor(url, person, outbox, listener) {
     this.#url = url;
@@ -58,71 +78,83 @@ export class Connection {
     this.#listener = listener;
   }
 
+  // Opens a socket. Call it once; from then on the connection does so itself.
   connect() {
     clearTimeout(this.#retryTimer);
     this.#retryAt = Infinity;
     this.#openedAt = Infinity;
-    this.#due = Infinity;
-    this.#owedAt = Infinity;
-    this.#awaited = false;
-    this.#buffered = 0;
-    this.#asked = [];
-    this.#written.clear();
-    this.#read.clear();
+    this.#deadline = Infinity;
+    this.#isUrgent = false;
+    this.#lastBufferedAmount = 0;
+    this.#inFlight = new InFlight();
     try {
       this.#socket = new WebSocket(`${this.#url}?since=${this.#lastId}`);
     } catch (error) {
-      console.error(error); // such as a policy that forbids it; it may be another one tomorrow
-      return this.#closed(1006, error.message);
+      console.error(error); // a policy may forbid the socket today, and another one allow it tomorrow
+      this.#handleClose(1006, error.message);
+      return;
     }
-    this.#socket.onopen = () => this.#opened();
-    this.#socket.onmessage = ({ data }) => this.#received(data);
-    this.#socket.onclose = ({ code, reason }) => this.#closed(code, reason);
-    this.#expect(OPEN_WITHIN);
-    this.#tell('state', 'connecting');
+    this.#socket.onopen = () => this.#handleOpen();
+    this.#socket.onmessage = ({ data }) => this.#handleMessage(data);
+    this.#socket.onclose = ({ code, reason }) => this.#handleClose(code, reason);
+    this.#expectAnythingWithin(OPEN_TIMEOUT);
+    this.#notify('onState', 'connecting');
   }
 
-  // Every few seconds; rarely or late where the browser saves power.
-  beat() {
+  // Checks the deadlines. Call it every few seconds; a browser that saves power may call it rarely or late.
+  check() {
     const now = performance.now();
-    if (now >= this.#retryAt) return this.connect();
+    if (now >= this.#retryAt) {
+      this.connect();
+      return;
+    }
     if (this.#socket === null) return;
-    // A long message that goes out bit by bit is a sign of life. That its last bytes, or those of a
-    // question, went out proves nothing: the system takes so few where nobody is at the other end, too.
-    const buffered = this.#socket.bufferedAmount;
-    if (buffered > 0 && buffered < this.#buffered) this.#heard();
-    this.#buffered = buffered;
-    if (now >= this.#due) return this.#drop('no answer');
-    if (this.#isOpen && this.#due === Infinity && now >= this.#askAt) this.#ask(PONG_WITHIN);
+    this.#checkBufferedAmount();
+    if (now >= this.#deadline) this.#giveUpSocket('the server did not answer');
+    else if (this.#isOpen && this.#deadline === Infinity && now >= this.#pingAt) this.#ping(PONG_TIMEOUT);
   }
 
-  get #askAt() {
-    if (this.#owedAt === Infinity) return this.#heardAt + QUIET;
-    return Math.max(this.#heardAt, this.#owedAt) + COPY_WITHIN;
+  // A long message that goes out little by little is a sign of life. But if nothing is left to send, that
+  // proves nothing: the system accepts the last bytes of a message, or a ping, even where nobody is at the
+  // other end.
+  #checkBufferedAmount() {
+    const { bufferedAmount } = this.#socket;
+    if (bufferedAmount > 0 && bufferedAmount < this.#lastBufferedAmount) this.#noteSignOfLife();
+    this.#lastBufferedAmount = bufferedAmount;
   }
 
-  // There is reason to hope, or to doubt: the network is back, or somebody looks.
+  get #pingAt() {
+    const { waitingSince } = this.#inFlight;
+    if (waitingSince === Infinity) return this.#aliveAt + PING_AFTER;
+    return Math.max(this.#aliveAt, waitingSince) + PING_AFTER_SENDING;
+  }
+
+  // Call it when the network is back, or when somebody looks at the page: it connects at once, or finds out
+  // within seconds whether the socket is dead.
   wake() {
-    if (this.#retryAt < Infinity) return this.connect();
-    if (this.#socket === null) return;
-    if (this.#awaited) return;
-    this.#awaited = true;
-    if (this.#socket.readyState > WebSocket.OPEN) this.#drop(''); // closed while the page was frozen
-    else if (this.#isOpen) this.#ask(PONG_AWAITED);
-    else this.#expect(PONG_AWAITED);
+    if (this.#retryAt < Infinity) {
+      this.connect();
+      return;
+    }
+    if (this.#socket === null || this.#isUrgent) return;
+    this.#isUrgent = true;
+    const wasClosedUnnoticed = this.#socket.readyState > WebSocket.OPEN; // while the page was frozen
+    if (wasClosedUnnoticed) this.#giveUpSocket('');
+    else if (this.#isOpen) this.#ping(URGENT_TIMEOUT);
+    else this.#expectAnythingWithin(URGENT_TIMEOUT);
   }
 
-  // The message that is on its way now, or null where too much waits already.
+  // Sends a text, now or once there is an open socket. Returns its message, or null where the outbox is full.
   send(text) {
     const message = this.#outbox.add(text);
-    if (message && this.#isOpen) this.#writeWaiting();
+    if (message && this.#isOpen) this.#sendOutbox();
     return message;
   }
 
-  // Send what was given up.
+  // Sends a failed message again. Returns it, or undefined where no such message has failed.
   retry(key) {
-    const message = this.#outbox.revive(key);
-    if (message && this.#isOpen) this.#writeWaiting();
+    const message = this.#outbox.retry(key);
+    if (message && this.#isOpen) this.#sendOutbox();
     return message;
   }
 
@@ -130,191 +162,197 @@ export class Connection {
     return this.#socket?.readyState === WebSocket.OPEN && this.#openedAt < Infinity;
   }
 
-  #opened() {
+  #handleOpen() {
     this.#openedAt = performance.now();
-    this.#heard();
+    this.#noteSignOfLife();
     this.#socket.send(JSON.stringify({ event: 'join', ...this.#person }));
-    this.#writeWaiting();
-    this.#tell('state', 'open');
+    this.#sendOutbox();
+    this.#notify('onState', 'open');
   }
 
-  // All that waits and is not too old. But a message over which a socket broke goes alone until it is
-  // through, so that it takes no other down with it.
-  #writeWaiting() {
+  // Sends all messages that are not in flight yet. But a message over which a connection broke is sent alone,
+  // and the others wait until it is acknowledged: if the connection breaks over it again, they are not
+  // affected.
+  #sendOutbox() {
     for (const message of this.#outbox) {
-      if (this.#written.has(message.key)) {
-        if (message.losses > 0) return;
+      if (this.#inFlight.has(message.key)) {
+        if (message.breaks > 0) return;
       } else if (this.#outbox.isStale(message)) {
         this.#outbox.giveUp(message.key);
-        this.#tell('failed', message.key, TOO_OLD, true);
+        this.#notify('onFailed', message.key, TOO_OLD, true);
       } else {
-        this.#write(message);
-        if (message.losses > 0) return;
+        this.#inFlight.add(message.key);
+        this.#socket.send(encodeMessage(message));
+        if (message.breaks > 0) return;
       }
     }
   }
 
-  #write(message) {
-    this.#written.add(message.key);
-    this.#owedAt = Math.min(this.#owedAt, performance.now());
-    this.#socket.send(asSent(message));
-  }
-
-  #ask(patience) {
-    this.#asked = [...this.#written];
+  #ping(timeout) {
+    this.#inFlight.pingSent();
     this.#socket.send('{"event":"ping"}');
-    this.#expect(patience);
+    this.#expectAnythingWithin(timeout);
   }
 
-  #expect(patience) {
-    this.#due = Math.min(this.#due, performance.now() + patience);
+  #expectAnythingWithin(timeout) {
+    this.#deadline = Math.min(this.#deadline, performance.now() + timeout);
   }
 
-  #heard() {
-    this.#heardAt = performance.now();
-    this.#due = Infinity;
-    this.#awaited = false;
+  #noteSignOfLife() {
+    this.#aliveAt = performance.now();
+    this.#deadline = Infinity;
+    this.#isUrgent = false;
   }
 
-  // Whatever the server sends, it costs at most itself.
-  #received(text) {
-    this.#heard();
+  // Whatever the server sends: if it makes no sense, it is reported on the console, and nothing else happens.
+  #handleMessage(text) {
+    this.#noteSignOfLife();
     let data;
     try {
       data = JSON.parse(text);
     } catch (error) {
-      return console.error('the server sent no JSON:', error);
+      console.error('The server sent something that is not JSON:', error);
+      return;
     }
-    if (typeof data !== 'object' || data === null) return console.error('the server sent no object:', data);
-    if (data.event === 'pong') this.#read = new Set(this.#asked);
-    if (data.event === 'online') this.#online(data);
-    if (data.event === 'gap') this.#tell('gap');
-    if (data.event) return;
-    if ('message' in data) this.#heardMessage(data);
-    else console.error('the server sent what is no message:', data);
+    if (typeof data !== 'object' || data === null) console.error('The server sent no JSON object:', data);
+    else if (data.event) this.#handleEvent(data);
+    else if ('message' in data) this.#handleChatMessage(data);
+    else console.error('The server sent an object that is not a message:', data);
   }
 
-  #online({ count, usernames }) {
-    const names = Array.isArray(usernames) ? usernames.map(asText) : [];
-    this.#tell('online', { count: Number.isInteger(count) ? count : names.length, usernames: names });
+  // Events of later servers, which this page does not know, are ignored.
+  #handleEvent(data) {
+    if (data.event === 'pong') this.#inFlight.pongReceived();
+    if (data.event === 'gap') this.#notify('onGap');
+    if (data.event !== 'online') return;
+    const usernames = Array.isArray(data.usernames) ? data.usernames.map(toText) : [];
+    const count = Number.isInteger(data.count) ? data.count : usernames.length;
+    this.#notify('onOnline', { count, usernames });
   }
 
-  #heardMessage({ id, key, email, username, message, avatar }) {
-    const isOwn = this.#acknowledge(key);
-    if (typeof id === 'string' && ID.test(id)) {
-      // Compared as a whole and not as a number: after its server's clock was set back, a chat without
-      // history gives out lower ids, and they are new all the same.
-      if (this.#seen.has(id)) return;
-      this.#seen.add(id);
-      if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.values().next().value);
-      // But the copy of what was said again may be one from long ago.
-      if (!isOwn || isLater(id, this.#lastId)) this.#lastId = id;
+  #handleChatMessage(data) {
+    const isOwn = this.#acknowledge(data.key);
+    if (isId(data.id)) {
+      // An id that is lower than the last one can be new: after the clock of a server without a history file
+      // was set back, it gives out lower ids. So the page remembers which ids it has seen, and not the
+      // highest alone.
+      if (this.#seenIds.has(data.id)) return;
+      this.#rememberId(data.id);
+      // The copy of a message that was sent again can be an old one. It must not move `since` back.
+      if (!isOwn || isLater(data.id, this.#lastId)) this.#lastId = data.id;
     }
-    const fields = Object.entries({ id, key, email, username, message, avatar });
-    this.#tell('message', Object.fromEntries(fields.map(([name, value]) => [name, asText(value)])));
+    this.#notify('onMessage', decodeMessage(data));
   }
 
+  #rememberId(id) {
+    this.#seenIds.add(id);
+    if (this.#seenIds.size <= MAX_SEEN_IDS) return;
+    const [oldest] = this.#seenIds;
+    this.#seenIds.delete(oldest);
+  }
+
+  // Returns whether the key is that of a message in the outbox.
   #acknowledge(key) {
-    const isOwn = this.#outbox.delete(key);
-    if (this.#written.delete(key)) this.#owedAt = this.#written.size > 0 ? performance.now() : Infinity;
-    if (isOwn && this.#isOpen) this.#writeWaiting();
+    const isOwn = this.#outbox.remove(key);
+    this.#inFlight.acknowledge(key);
+    if (isOwn && this.#isOpen) this.#sendOutbox();
     return isOwn;
   }
 
-  // Ends a socket that is dead; it may take minutes to notice that itself. No message is to blame: it was
-  // not the other side that closed.
-  #drop(reason) {
+  // Ends a socket that is dead, and might take minutes to notice that itself. The other side has not closed
+  // it, so no message can be the reason.
+  #giveUpSocket(reason) {
     const socket = this.#socket;
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onopen = null;
+    socket.onmessage = null;
+    socket.onclose = null;
     socket.close();
-    const isAwaited = this.#awaited;
+    const reconnectNow = this.#isUrgent;
     const wasOpen = this.#openedAt < Infinity;
     this.#forgetSocket();
-    this.#tryAgain(reason, wasOpen ? FIRST_STEP : LAST_STEP);
-    if (isAwaited) this.connect();
+    this.#backOff(wasOpen ? INITIAL_BACKOFF : MAX_BACKOFF, reason);
+    if (reconnectNow) this.connect();
   }
 
-  // The other side closed the socket, or the network did.
-  #closed(code, reason) {
+  // The other side closed the socket, or the network broke it.
+  #handleClose(code, reason) {
     this.#forgetSocket();
-    if (Object.hasOwn(REFUSALS, code)) return this.#refused(code, reason || REFUSALS[code]);
-    if (!FAREWELLS.includes(code)) this.#blame(reason);
-    this.#tryAgain(reason, LAST_STEP);
+    if (Object.hasOwn(REFUSALS, code)) {
+      this.#handleRefusal(code, reason || REFUSALS[code]);
+      return;
+    }
+    if (!GOING_AWAY.includes(code)) this.#blameOldestUnread(reason);
+    this.#backOff(MAX_BACKOFF, reason);
   }
 
   #forgetSocket() {
     this.#socket = null;
-    this.#due = Infinity;
-    if (performance.now() - this.#openedAt >= STABLE) this.#attempts = 0;
+    this.#deadline = Infinity;
+    if (performance.now() - this.#openedAt >= STABLE_AFTER) this.#attempts = 0;
   }
 
-  // Each wait has twice the step of the one before, up to the longest.
-  #tryAgain(reason, longest) {
-    this.#reconnect(Math.min(longest, FIRST_STEP * 2 ** this.#attempts), reason);
+  // Connects again after a while: the backoff doubles with each attempt, up to `maxBackoff` (7.2.3).
+  #backOff(maxBackoff, reason) {
+    const backoff = Math.min(maxBackoff, INITIAL_BACKOFF * 2 ** this.#attempts);
     this.#attempts += 1;
+    this.#scheduleReconnect(backoff, reason);
   }
 
-  #reconnect(step, reason) {
-    const wait = (step / 2) * (1 + Math.random()); // scattered: a thousand pages lose a server at once
+  // 7.2.3: the wait is random, because a server that fails is lost by all its pages at the same moment.
+  #scheduleReconnect(backoff, reason) {
+    const wait = (backoff / 2) * (1 + Math.random());
     this.#retryAt = performance.now() + wait;
     this.#retryTimer = setTimeout(() => this.connect(), wait);
-    this.#tell('state', 'waiting', { reason, until: Date.now() + wait });
+    this.#notify('onState', 'waiting', { reason, until: Date.now() + wait });
   }
 
-  // Messages that may be why the other side closed, the oldest first: this socket was given them, and the
-  // server has neither sent their copies nor answered a question that came after them.
-  get #suspects() {
-    return [...this.#outbox].filter(({ key }) => this.#written.has(key) && !this.#read.has(key));
+  // Returns the messages that may be the reason why the other side closed the socket, the oldest first: they
+  // were sent on it, and the server may not have read them before.
+  get #unreadMessages() {
+    return [...this.#outbox].filter(({ key }) => this.#inFlight.isUnread(key));
   }
 
-  // A server takes messages in the order of saying, so if it was a message that broke the socket, it was
-  // the oldest of the suspects. One over which socket after socket breaks would do so for ever: a proxy,
-  // for example, may lose the Close that says why.
-  #blame(reason) {
-    const [suspect] = this.#suspects;
-    if (suspect === undefined) return;
-    suspect.losses += 1;
-    if (suspect.losses < MOST_LOSSES) return;
-    this.#outbox.giveUp(suspect.key);
+  // The server reads messages in the order of sending. So if a message broke the connection, it was the
+  // oldest unread one. A message may break each connection without a refusal ever arriving, for example
+  // because a proxy loses the Close frame. It is given up after MAX_BREAKS.
+  #blameOldestUnread(reason) {
+    const [message] = this.#unreadMessages;
+    if (message === undefined) return;
+    message.breaks += 1;
+    if (message.breaks < MAX_BREAKS) return;
+    this.#outbox.giveUp(message.key);
     const because = reason ? `: ${reason}` : '';
-    this.#tell('failed', suspect.key, `the connection broke each of ${MOST_LOSSES} times${because}`, true);
+    const failure = `the connection broke each of the ${MAX_BREAKS} times that it was sent${because}`;
+    this.#notify('onFailed', message.key, failure, true);
   }
 
-  // The server does not say which message it meant. The biggest was too big; else it was the oldest of
-  // the suspects, and should that one be innocent, its copy is only late and takes this back.
-  #refused(code, reason) {
-    const size = (message) => (code === 1009 ? new TextEncoder().encode(asSent(message)).length : 0);
-    const suspects = this.#suspects;
-    const culprit = suspects.reduce((worst, each) => (size(each) > size(worst) ? each : worst), suspects[0]);
-    if (culprit === undefined) return this.#tell('state', 'closed', { reason });
-    this.#outbox.refuse(culprit.key, reason);
-    this.#tell('failed', culprit.key, reason, false);
-    this.#reconnect(FIRST_STEP, reason); // the server is well, it only refused: no long waits
+  // The server does not say which message it refuses. If the message was too big, it must be the biggest
+  // unread one, else the oldest. If that guess is wrong, the message's acknowledgement still arrives, and the
+  // message list then shows it as sent.
+  #handleRefusal(code, reason) {
+    const unread = this.#unreadMessages;
+    if (unread.length === 0) {
+      this.#notify('onState', 'closed', { reason });
+      return;
+    }
+    const { key } = code === 1009 ? biggestOf(unread) : unread[0];
+    this.#outbox.refuse(key, reason);
+    this.#notify('onFailed', key, reason, false);
+    this.#scheduleReconnect(INITIAL_BACKOFF, reason); // the server works, so the backoff does not grow
   }
 
-  // A listener that fails must not take the connection down with it.
-  #tell(what, ...details) {
+  // A listener that throws must not end the connection.
+  #notify(method, ...details) {
     try {
-      this.#listener[what](...details);
+      this.#listener[method](...details);
     } catch (error) {
       console.error(error);
     }
   }
 }
 
-// What goes over the wire, and what a server measures.
-function asSent({ email, username, message, key }) {
-  return JSON.stringify({ email, username, message, key });
-}
-
-function asText(value) {
-  if (typeof value === 'string') return value;
-  return value === undefined || value === null ? '' : JSON.stringify(value);
-}
-
-// Whether an id comes after another; the parts are too long for numbers.
-function isLater(id, other) {
-  const [time, sequence = 0n] = id.split('-').map(BigInt);
-  const [otherTime, otherSequence = 0n] = other.split('-').map(BigInt);
-  return time === otherTime ? sequence > otherSequence : time > otherTime;
+// Measured in bytes on the wire. Of messages of the same size, the first.
+function biggestOf(messages) {
+  const sizes = messages.map((message) => new TextEncoder().encode(encodeMessage(message)).length);
+  return messages[sizes.indexOf(Math.max(...sizes))];
 }

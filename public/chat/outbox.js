@@ -1,131 +1,152 @@
-// What was said and has not come back from the server yet, in the order of saying.
+// The outbox: messages that the user has sent and the server has not acknowledged yet, in the order of
+// sending.
 //
-// It is kept on the device, so that a reload, a crash or a closed tab loses none of it. Each message has a
-// record of its own, which changes only when the server refuses the message, so that tabs need not agree on
-// anything. Whoever joins with the same email and name, in whichever tab, takes up what waits. Should two
-// tabs send the same message, it has the same key, and the server shows it once.
+// Each is stored on the device, so that a reload, a crash or a closed tab loses none of them. Each has a
+// record of its own there, which changes only when the server refuses the message, so that several tabs need
+// not coordinate. A page takes over all stored messages whose email and username are those of the person who
+// joins. If two tabs send the same message, both send it with the same key, and the server shows it once.
+//
+// Left out: the sending itself, and the decision that a message has failed (see connection.js).
 
 import { deviceStorage } from './storage.js';
 
-const RECORD = 'unsent/'; // and the message's key
-const MOST_MESSAGES = 100;
-const MOST_CHARACTERS = 1_000_000; // in all; browsers keep some five million for a whole site
-// What has waited longer is sent only if its author still wants it. Servers on Redis know a key for an hour
-// and would show a message twice that comes again after that, so this is somewhat less.
-const FRESH = 3_000_000; // ms
-const FORGOTTEN = 7 * 24 * 3_600_000; // ms; what has waited longer is of no use to anybody
+const RECORD_PREFIX = 'unsent/'; // followed by the message's key
+const MAX_MESSAGES = 100;
+const MAX_CHARACTERS = 1_000_000; // in total; browsers store about five million for a whole site
+// An older message is sent only if its author asks for it again. A server with Redis remembers a key for an
+// hour, and would show a message that is sent again later than that a second time, so this is less than an
+// hour.
+const MAX_AGE_TO_SEND = 50 * 60_000; // ms
+const MAX_AGE_TO_KEEP = 7 * 24 * 3_600_000; // ms; an older message is of no use to anybody
 
-export const TOO_OLD = 'it waited for long'; // why a message that is no more fresh was not sent
+export const TOO_OLD = 'it waited for more than 50 minutes'; // why a message past MAX_AGE_TO_SEND was not sent
 
+// A message in the outbox has the fields that are sent (email, username, message, key), and:
+// - said: when its author wrote it, in ms since 1970. It gives the order of the messages.
+// - wantedAt: when its author last asked for it to be sent, in ms since 1970.
+// - isStored: whether the device has a record of it.
+// - breaks: how many connections broke while it may have been the reason.
+// - refused: why the server refused it, if it did.
 export class Outbox {
   #person;
-  #waiting = new Map(); // key → message {email, username, message, key, said, wanted, kept, losses}
-  #givenUp = new Map(); // the same, for messages that are not sent unless their author asks for it
-  // When the newest message was said, in ms since 1970. Each further one of this tab gets a later time, also
-  // two within one millisecond, so that a page which is loaded again finds them in the order of saying.
-  #said = 0;
+  #waiting = new Map(); // key → message that is to be sent
+  #failed = new Map(); // key → message that is not sent unless its author asks for it
+  #newestSaid = 0; // the latest `said` of all messages
 
+  // Takes the messages over that an earlier page of this person, {email, username}, stored.
   constructor(person) {
     this.#person = person;
-    const own = recorded().filter((each) => each.email === person.email && each.username === person.username);
-    for (const message of own.slice(-MOST_MESSAGES)) this.#take(message);
+    const own = readRecords().filter(
+      ({ email, username }) => email === person.email && username === person.username,
+    );
+    for (const record of own.slice(-MAX_MESSAGES)) this.#takeOver(record);
   }
 
-  #take(message) {
-    const whole = { ...message, wanted: message.said, kept: true, losses: 0 };
-    const isOver = message.refused !== undefined || this.isStale(whole);
-    (isOver ? this.#givenUp : this.#waiting).set(message.key, whole);
-    this.#said = Math.max(this.#said, message.said);
+  #takeOver(record) {
+    const message = { ...record, wantedAt: record.said, isStored: true, breaks: 0 };
+    const hasFailed = message.refused !== undefined || this.isStale(message);
+    const messages = hasFailed ? this.#failed : this.#waiting;
+    messages.set(message.key, message);
+    this.#newestSaid = Math.max(this.#newestSaid, message.said);
   }
 
-  // Whether it has waited for so long that its author is to be asked, see FRESH.
-  isStale({ wanted }) {
-    return Date.now() - wanted > FRESH;
+  // Returns whether the message has waited for so long that its author is to be asked, see MAX_AGE_TO_SEND.
+  isStale({ wantedAt }) {
+    return Date.now() - wantedAt > MAX_AGE_TO_SEND;
   }
 
-  // Messages to be sent, the oldest first.
+  // Iterates over the messages that are to be sent, the oldest first.
   [Symbol.iterator]() {
     return this.#waiting.values();
   }
 
-  get givenUp() {
-    return this.#givenUp.values();
+  get failed() {
+    return this.#failed.values();
   }
 
-  // Whether closing the page would lose something.
+  // Returns whether closing the page would lose a message.
   get isAtRisk() {
-    return [...this.#waiting.values(), ...this.#givenUp.values()].some(({ kept }) => !kept);
+    const messages = [...this.#waiting.values(), ...this.#failed.values()];
+    return messages.some(({ isStored }) => !isStored);
   }
 
-  // The message made of the text, or null where too much waits already.
+  // Makes a message of the text and returns it, or null where too much is waiting already.
   add(text) {
-    let characters = text.length;
-    for (const { message } of this) characters += message.length;
-    const isFull = this.#waiting.size >= MOST_MESSAGES || characters > MOST_CHARACTERS;
-    if (isFull && this.#waiting.size > 0) return null;
-    this.#said = Math.max(Date.now(), this.#said + 1);
-    const message = { ...this.#person, message: text, key: randomKey(), said: this.#said };
-    const kept = deviceStorage.set(RECORD + message.key, message);
-    this.#waiting.set(message.key, { ...message, wanted: message.said, kept, losses: 0 });
+    if (!this.#hasRoomFor(text)) return null;
+    // Two messages of one millisecond get different times, so that a page which is loaded again finds them in
+    // the order in which they were written.
+    this.#newestSaid = Math.max(Date.now(), this.#newestSaid + 1);
+    const message = { ...this.#person, message: text, key: randomKey(), said: this.#newestSaid };
+    const isStored = deviceStorage.set(RECORD_PREFIX + message.key, message);
+    this.#waiting.set(message.key, { ...message, wantedAt: message.said, isStored, breaks: 0 });
     return message;
   }
 
-  // The server has it. Tells whether it was here.
-  delete(key) {
-    if (!this.#waiting.delete(key) && !this.#givenUp.delete(key)) return false;
-    deviceStorage.delete(RECORD + key);
-    return true;
+  // A text of any length has room where nothing else is waiting.
+  #hasRoomFor(text) {
+    if (this.#waiting.size === 0) return true;
+    let characters = text.length;
+    for (const { message } of this) characters += message.length;
+    return this.#waiting.size < MAX_MESSAGES && characters <= MAX_CHARACTERS;
   }
 
-  // It stays on the device: a page that is loaded again tries again.
+  // Removes a message, because the server has acknowledged it. Returns whether it was in the outbox.
+  remove(key) {
+    const wasHere = this.#waiting.delete(key) || this.#failed.delete(key);
+    if (wasHere) deviceStorage.delete(RECORD_PREFIX + key);
+    return wasHere;
+  }
+
+  // Stops sending a message. Its record stays, so a page that is loaded again tries to send it again.
   giveUp(key) {
-    this.#givenUp.set(key, this.#waiting.get(key));
+    this.#failed.set(key, this.#waiting.get(key));
     this.#waiting.delete(key);
   }
 
-  // The server will never take it. It stays on the device until its author discards it, with the reason;
-  // where another tab has deleted the record meanwhile, that stays so.
+  // Stops sending a message because the server refuses it. Its record stays until its author discards it, and
+  // gets the reason. If another tab has deleted the record meanwhile, it stays deleted.
   refuse(key, reason) {
     this.giveUp(key);
-    const record = deviceStorage.get(RECORD + key);
-    if (isMessage(record)) deviceStorage.set(RECORD + key, { ...record, refused: reason });
+    const record = deviceStorage.get(RECORD_PREFIX + key);
+    if (isRecord(record)) deviceStorage.set(RECORD_PREFIX + key, { ...record, refused: reason });
   }
 
-  // Its author does not want it sent any more. The message, or undefined where it is not given up.
+  // Removes a failed message, because its author does not want it any more. Returns it, or undefined where no
+  // such message has failed.
   discard(key) {
-    const message = this.#givenUp.get(key);
-    if (message) this.delete(key);
+    const message = this.#failed.get(key);
+    if (message) this.remove(key);
     return message;
   }
 
-  // Its author wants it sent all the same. The message, or undefined where it is not given up.
-  revive(key) {
-    const message = this.#givenUp.get(key);
-    if (!this.#givenUp.delete(key)) return undefined;
-    this.#waiting.set(key, { ...message, wanted: Date.now(), losses: 0 });
+  // Puts a failed message back among those to be sent. Returns it, or undefined where no such message has
+  // failed.
+  retry(key) {
+    const message = this.#failed.get(key);
+    if (!this.#failed.delete(key)) return undefined;
+    this.#waiting.set(key, { ...message, wantedAt: Date.now(), breaks: 0 });
     return message;
   }
 }
 
-// All that is on the device, the oldest first; what is of no use there is deleted.
-function recorded() {
-  const messages = [];
-  for (const name of deviceStorage.names(RECORD)) {
-    const message = deviceStorage.get(name);
-    if (isMessage(message) && Date.now() - message.said <= FORGOTTEN) messages.push(message);
+// Returns the messages on the device, the oldest first. Deletes records that are damaged or too old.
+function readRecords() {
+  const records = [];
+  for (const name of deviceStorage.names(RECORD_PREFIX)) {
+    const record = deviceStorage.get(name);
+    if (isRecord(record) && Date.now() - record.said <= MAX_AGE_TO_KEEP) records.push(record);
     else deviceStorage.delete(name);
   }
-  return messages.sort((one, other) => one.said - other.said);
+  return records.sort((one, other) => one.said - other.said);
 }
 
-function isMessage(record) {
-  return (
-    ['email', 'username', 'message', 'key'].every((name) => typeof record?.[name] === 'string') &&
-    typeof record.said === 'number'
-  );
+function isRecord(value) {
+  const texts = ['email', 'username', 'message', 'key'];
+  return texts.every((name) => typeof value?.[name] === 'string') && typeof value.said === 'number';
 }
 
 // Not crypto.randomUUID, which browsers hide on plain http.
 function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join('-');
+  const numbers = crypto.getRandomValues(new Uint32Array(4));
+  return Array.from(numbers, (number) => number.toString(36)).join('-');
 }

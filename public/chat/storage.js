@@ -1,47 +1,54 @@
-// What the page remembers. Storage is a nicety: a browser may have none, forbid it, or be full, and each
-// of these can show at any access. Nothing here ever throws, and the page works without.
+// What the page keeps in the browser: values that JSON can express, under names of their own.
+//
+// The page works without storage. A browser may have none, may forbid it, or may have filled it, and any
+// access can be the one that fails. So no method here throws: a value that cannot be read is undefined, and
+// `set` returns whether the value is stored. Left out: what is kept, which app.js and outbox.js decide.
 
-const PLACE = new URL('.', document.baseURI).pathname; // two chats on one site do not share a memory
+// All pages of one site share its storage, so each chat puts its own path before the names.
+const PATH = new URL('.', document.baseURI).pathname;
 
-class Memory {
-  #name;
+class JsonStorage {
+  #property;
 
-  constructor(name) {
-    this.#name = name;
+  // Takes the name of the browser's storage, a property of `window`.
+  constructor(property) {
+    this.#property = property;
   }
 
-  // What was kept under this name, or undefined.
+  // Returns the value stored under this name, or undefined.
   get(name) {
-    return this.#attempt((storage) => JSON.parse(storage.getItem(PLACE + name) ?? 'null') ?? undefined);
+    return this.#attempt((storage) => JSON.parse(storage.getItem(PATH + name) ?? 'null') ?? undefined);
   }
 
-  // Tells whether the value, anything that JSON can say, is kept now.
+  // Returns whether the value is stored now.
   set(name, value) {
-    return this.#attempt((storage) => {
-      storage.setItem(PLACE + name, JSON.stringify(value));
+    const isStored = this.#attempt((storage) => {
+      storage.setItem(PATH + name, JSON.stringify(value));
       return true;
-    }) ?? false;
+    });
+    return isStored ?? false;
   }
 
   delete(name) {
-    this.#attempt((storage) => storage.removeItem(PLACE + name));
+    this.#attempt((storage) => storage.removeItem(PATH + name));
   }
 
-  // The names in use that begin so.
-  names(beginning) {
-    const whole = PLACE + beginning;
-    const names = this.#attempt((storage) => Array.from(storage, (_, i) => storage.key(i)));
-    return (names ?? []).filter((name) => name?.startsWith(whole)).map((name) => name.slice(PLACE.length));
+  // Returns the stored names that begin with this prefix.
+  names(prefix) {
+    const keys = this.#attempt((storage) => Array.from(storage, (_, i) => storage.key(i))) ?? [];
+    const found = keys.filter((key) => key?.startsWith(PATH + prefix));
+    return found.map((key) => key.slice(PATH.length));
   }
 
+  // Returns what the action returns, or undefined where it throws.
   #attempt(action) {
     try {
-      return action(window[this.#name]); // looked up each time: the lookup itself may be what throws
+      return action(window[this.#property]); // looked up each time, as the lookup itself may throw
     } catch {
       return undefined;
     }
   }
 }
 
-export const tabStorage = new Memory('sessionStorage'); // survives a reload, and is the tab's own
-export const deviceStorage = new Memory('localStorage'); // survives the tab as well
+export const tabStorage = new JsonStorage('sessionStorage'); // survives a reload; each tab has its own
+export const deviceStorage = new JsonStorage('localStorage'); // survives the tab too; all tabs share it

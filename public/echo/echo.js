@@ -1,75 +1,90 @@
-// The smallest page that talks to echo_server.py.
+// The page of echo_server.py: it sends what the user types and lists the server's answers.
+//
+// It is the smallest page that also notices a connection that died without notice: an answer that is overdue
+// shows it. Left out: connecting again by itself, and sending a lost message again. The user's next message
+// opens a new connection.
 
-const PATIENCE = 10_000; // ms to open or to answer; a connection can die without a word
-const ADDRESS = new URL('echo', document.baseURI); // beside the page, wherever a proxy has put it
-ADDRESS.protocol = ADDRESS.protocol === 'https:' ? 'wss:' : 'ws:';
+const TIMEOUT = 10_000; // ms for the connection to open, or for the next answer to arrive
+
+// The address is relative to the page, so that the echo also works behind a proxy that adds a path.
+const ECHO_URL = new URL('echo', document.baseURI);
+ECHO_URL.protocol = ECHO_URL.protocol === 'https:' ? 'wss:' : 'ws:';
 
 const message = document.getElementById('message');
 const status = document.getElementById('status');
 const answers = document.getElementById('answers');
-let overdue = null; // a timer that runs while the server owes something
-let owed = 0; // answers
+let timer = null; // runs while the server owes something
+let answersOwed = 0;
 let socket = connect();
 
+// A dead socket can take minutes to notice its end. What it tells after it has been replaced is ignored.
 function connect() {
-  const opening = new WebSocket(ADDRESS.href);
-  status.textContent = 'connecting…';
-  owed = 0;
-  expectSomething();
-  opening.addEventListener('open', () => {
-    if (socket !== opening) return;
-    status.textContent = 'connected';
-    stopExpecting();
+  const newSocket = new WebSocket(ECHO_URL.href);
+  newSocket.addEventListener('open', () => {
+    if (socket === newSocket) handleOpen();
   });
-  opening.addEventListener('close', ({ reason }) => {
-    if (socket === opening) showLoss(reason); // a dead one may notice its end minutes later
+  newSocket.addEventListener('message', ({ data }) => {
+    if (socket === newSocket) handleAnswer(data);
   });
-  opening.addEventListener('message', ({ data }) => {
-    if (socket !== opening) return;
-    owed = Math.max(0, owed - 1);
-    stopExpecting();
-    if (owed > 0) expectSomething();
-    const answer = document.createElement('li');
-    answer.textContent = data;
-    answers.append(answer);
+  newSocket.addEventListener('close', ({ reason }) => {
+    if (socket === newSocket) handleLoss(reason);
   });
-  return opening;
+  status.textContent = 'Connecting…';
+  answersOwed = 0;
+  startTimer();
+  return newSocket;
 }
 
-// A timer that runs already is left alone, or somebody who sends again and again would never be told.
-function expectSomething() {
-  overdue ??= setTimeout(() => {
-    const dead = socket;
-    showLoss('no answer');
-    dead.close();
-  }, PATIENCE);
+function handleOpen() {
+  status.textContent = 'Connected';
+  stopTimer();
 }
 
-function stopExpecting() {
-  clearTimeout(overdue);
-  overdue = null;
+function handleAnswer(text) {
+  answersOwed = Math.max(0, answersOwed - 1);
+  stopTimer();
+  if (answersOwed > 0) startTimer();
+  const answer = document.createElement('li');
+  answer.textContent = text;
+  answers.append(answer);
 }
 
-function showLoss(reason) {
-  stopExpecting();
+function handleLoss(reason) {
+  stopTimer();
   socket = null;
-  status.textContent = `connection lost${reason ? `: ${reason}` : ''}. The next message opens a new one`;
+  const because = reason ? `: ${reason}` : '';
+  status.textContent = `Connection lost${because}. Your next message opens a new one.`;
+}
+
+// A timer that is running goes on. If each message started it again, somebody who sends again and again would
+// never learn that the connection is dead.
+function startTimer() {
+  timer ??= setTimeout(() => {
+    const deadSocket = socket;
+    handleLoss('the server did not answer');
+    deadSocket.close();
+  }, TIMEOUT);
+}
+
+function stopTimer() {
+  clearTimeout(timer);
+  timer = null;
 }
 
 function send(text) {
   socket.send(text);
-  owed += 1;
-  expectSomething();
+  answersOwed += 1;
+  startTimer();
 }
 
 document.getElementById('send').addEventListener('submit', (event) => {
   event.preventDefault();
   if (socket === null || socket.readyState > WebSocket.OPEN) {
-    stopExpecting();
+    stopTimer();
     socket = connect();
   }
   const text = message.value;
   if (socket.readyState === WebSocket.OPEN) send(text);
-  else socket.addEventListener('open', () => send(text), { once: true }); // lost where it never opens
+  else socket.addEventListener('open', () => send(text), { once: true }); // never sent if it never opens
   message.select();
 });
