@@ -1,6 +1,6 @@
-"""The pages in Chromium, for tests: their visitors, and sockets that a test may break.
+"""Both pages in Chromium, for tests: visitors, what they do and see, and fake sockets.
 
-Gravatar is never asked: each visitor's browser is told how it answers.
+Gravatar is never asked: the browser answers in its place, as each test says.
 """
 
 import json
@@ -19,15 +19,20 @@ COLLECT_VIOLATIONS = """
         violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
 
-# Sockets that open, or fail, at once, as `accepting` says; where that is null, they do neither.
-# `attempts` are when they were made, and `sent` is what the page sent on any of them.
-SOCKETS = """
+# Replaces the page's WebSocket by sockets that have no network and do what the test tells them.
+# `accepting`: a new socket opens at once if true, fails at once if false, and does neither if null.
+# `attempts` are the times at which sockets were made, in seconds; `sent` is what the page sent on
+# any of them. A socket answers pings, unless the test sets its `deaf`.
+FAKE_SOCKETS = """
     window.accepting = true;
     window.attempts = [];
     window.sockets = [];
     window.sent = [];
     window.WebSocket = class extends EventTarget {
-        static CONNECTING = 0; static OPEN = 1; static CLOSING = 2; static CLOSED = 3;
+        static CONNECTING = 0;
+        static OPEN = 1;
+        static CLOSING = 2;
+        static CLOSED = 3;
         readyState = 0;
         bufferedAmount = 0;
         constructor(url) {
@@ -35,12 +40,14 @@ SOCKETS = """
             this.url = url;
             attempts.push(performance.now() / 1000);
             sockets.push(this);
-            const open = () => this.happen(1, new Event('open'));
+            const open = () => this.emit(1, new Event('open'));
             if (accepting !== null) Promise.resolve().then(accepting ? open : () => this.lose());
         }
-        lose() { this.happen(3, new CloseEvent('close', { code: 1006 })); }
-        happen(state, event) {
-            this.readyState = state;
+        lose() {
+            this.emit(3, new CloseEvent('close', { code: 1006 }));
+        }
+        emit(readyState, event) {
+            this.readyState = readyState;
             this['on' + event.type]?.(event);
             this.dispatchEvent(event);
         }
@@ -48,15 +55,30 @@ SOCKETS = """
             sent.push(text);
             if (text !== '{"event":"ping"}' || this.deaf) return;
             const data = '{"event":"pong"}';
-            Promise.resolve().then(() => this.happen(1, new MessageEvent('message', { data })));
+            Promise.resolve().then(() => this.emit(1, new MessageEvent('message', { data })));
         }
         close() {}
     };
 """
 
+# The sockets are real; the page keeps them in `sockets`, so that a test can count and reach them.
+RECORD_SOCKETS = """
+    window.sockets = [];
+    window.WebSocket = class extends WebSocket {
+        constructor(url) {
+            super(url);
+            sockets.push(this);
+        }
+    };
+"""
+
 
 class Visitor:
-    """A person at a browser of her own."""
+    """A person with a browser profile of their own.
+
+    Whatever the page should not do is collected: it asks for something from another site, violates
+    its security policy, writes an error or a warning to the console, opens a dialog.
+    """
 
     def __init__(
         self, browser: "Browser", url: str, path: str, width: int, picture: bytes | None
@@ -71,10 +93,10 @@ class Visitor:
         self.context.route(f"{GRAVATAR}**", self._answer_for_gravatar)
         self.context.add_init_script(COLLECT_VIOLATIONS)
         self.page = self.context.new_page()
-        self.page.on("request", self._look_at_request)
-        self.page.on("console", self._look_at_console)
+        self.page.on("request", self._check_request)
+        self.page.on("console", self._check_console_message)
         self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
-        self.page.on("dialog", self._look_at_dialog)
+        self.page.on("dialog", self._complain_of_dialog)
         self.page.goto(url + path)
 
     def _answer_for_gravatar(self, route: "Route") -> None:
@@ -84,24 +106,25 @@ class Visitor:
         else:
             route.fulfill(body=self.picture, content_type="image/svg+xml")
 
-    def _look_at_request(self, request: "Request") -> None:
+    def _check_request(self, request: "Request") -> None:
         if not request.url.startswith((self.url, GRAVATAR)):
             self.complaints.append(f"asked for {request.url}")
 
-    def _look_at_console(self, message: "ConsoleMessage") -> None:
+    def _check_console_message(self, message: "ConsoleMessage") -> None:
         url = message.location.get("url", "")
         if message.type in ("error", "warning") and not url.startswith(GRAVATAR):
             self.complaints.append(f"{message.type} at {url}: {message.text}")
 
-    def _look_at_dialog(self, dialog: Any) -> None:
+    def _complain_of_dialog(self, dialog: Any) -> None:
         self.complaints.append(f"a dialog: {dialog.message}")
         dialog.dismiss()
 
     def forgive(self, words: str) -> None:
+        """Expect complaints that contain these words."""
         self.forgiven = words
 
     def leave(self) -> list[str]:
-        """What there was to complain of."""
+        """Close the browser profile. Returns all complaints, and the pictures that are broken."""
         violations = self.page.evaluate("window.violations ?? []")
         broken = self.page.evaluate(
             "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src)"
@@ -115,18 +138,14 @@ class Visitor:
         return [*complaints, *violations, *(f"broken picture {each}" for each in broken)]
 
     def join(self, email: str = "ada@example.org", username: str = "Ada") -> None:
-        self.page.fill("#email", email)
-        self.page.fill("#username", username)
-        self.page.click("#join-button")
-        expect(self.page.locator("#status")).to_have_text("connected")
+        join_as(self.page, email, username)
 
     def say(self, text: str) -> None:
-        self.page.fill("#message", text)
-        self.page.press("#message", "Enter")
+        send(self.page, text)
 
     @property
     def messages(self) -> "Locator":
-        """Those that the server has numbered."""
+        """The messages that are not on their way any more."""
         return self.page.locator("#messages li.message:not(.pending)")
 
     @property
@@ -134,10 +153,11 @@ class Visitor:
         return self.messages.locator(".text")
 
     def sees(self, *texts: str) -> None:
+        """Check that these messages are shown, in this order, and no others."""
         expect(self.texts).to_have_text(list(texts))
 
-    def scrolled(self) -> dict[str, float]:
-        """How far the list is scrolled, and how far from its end that is; in px."""
+    def scroll_position(self) -> dict[str, float]:
+        """How far the list is from its top and from its end, as `top` and `left`; in px."""
         answer = self.page.evaluate(
             """() => {
                 const list = document.getElementById('messages');
@@ -149,57 +169,113 @@ class Visitor:
         return answer
 
 
+Visit = Callable[..., Visitor]
+
+
 def expect(locator: "Locator") -> Any:
+    """Playwright's `expect`, with a timeout for busy machines."""
     from playwright.sync_api import expect as playwright_expect
 
     playwright_expect.set_options(timeout=2 * PATIENCE * 1000)  # ms
     return playwright_expect(locator)
 
 
-Visit = Callable[..., Visitor]
-
-
-# A page, for tests that look at nothing but what they test
+# For tests that need no visitor's checks: what a user does and sees on a page
 
 
 def join(page: "Page", url: str = "") -> None:
-    """Join at this address, or on the page as it is."""
+    """Join as Ada at this address, or on the page as it is, and wait for the connection."""
     if url:
         page.goto(url)
-    page.fill("#email", "ada@example.org")
-    page.fill("#username", "Ada")
+    join_as(page, "ada@example.org", "Ada")
+
+
+def join_as(page: "Page", email: str, username: str) -> None:
+    """Fill in the form of the page as it is, join, and wait for the connection."""
+    page.fill("#email", email)
+    page.fill("#username", username)
     page.click("#join-button")
-    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#status")).to_have_text("Connected")
 
 
-def type_and_send(page: "Page", *texts: str) -> None:
+def send(page: "Page", *texts: str) -> None:
+    """Type each text and press Enter."""
     for text in texts:
         page.fill("#message", text)
         page.press("#message", "Enter")
 
 
 def pending(page: "Page") -> "Locator":
+    """The texts of the messages that are on their way."""
     return page.locator("#messages li.message.pending .text")
 
 
 def sees(page: "Page", *texts: str) -> None:
-    """These, in this order, and nothing else, each of them numbered by the server."""
+    """Check that these messages are shown, in this order, no others, and none is on its way."""
     expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
     expect(page.locator("#messages li.message.pending")).to_have_count(0)
 
 
-def come_in(page: "Page", message_id: str, text: str, **changes: Any) -> None:
-    """A message from the server, where the page has the SOCKETS of a test."""
+# For pages with FAKE_SOCKETS: what the server sends
+
+
+def receive(page: "Page", message_id: str, text: str, **changes: Any) -> None:
+    """Let the page receive a message from Bob, with some fields changed."""
     fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
-    come_in_raw(page, json.dumps(fields | changes))
+    receive_texts(page, json.dumps(fields | changes))
 
 
-def come_in_raw(page: "Page", *frames: str) -> None:
-    """Whatever a server may send, all of it between two frames of the page."""
+def receive_texts(page: "Page", *texts: str) -> None:
+    """Let the page receive any texts, all of them before it draws the next frame."""
     page.evaluate(
-        """frames => {
-            for (const data of frames)
-                sockets.at(-1).happen(1, new MessageEvent('message', { data }));
+        """texts => {
+            for (const data of texts)
+                sockets.at(-1).emit(1, new MessageEvent('message', { data }));
         }""",
-        frames,
+        texts,
+    )
+
+
+def receive_close(page: "Page", code: int, reason: str = "") -> None:
+    """Let the page's newest socket be closed by the server."""
+    page.evaluate(
+        "close => { sockets.at(-1).emit(3, new CloseEvent('close', close)); }",
+        {"code": code, "reason": reason},
+    )
+
+
+# For pages whose time the test controls
+
+
+def stop_clock(page: "Page") -> None:
+    """Let the page's time stand still. The test has called `page.clock.install` before."""
+    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+
+
+def pass_time(page: "Page", seconds: float) -> None:
+    page.clock.run_for(round(seconds * 1000))
+
+
+# What the page keeps on the device of messages that the server has not acknowledged
+
+
+def stored_messages(page: "Page") -> list[dict[str, Any]]:
+    """The records, the oldest message first."""
+    texts = page.evaluate(
+        """() => Object.keys(localStorage)
+            .filter((name) => name.includes('unsent'))
+            .map((name) => localStorage[name])"""
+    )
+    return sorted(map(json.loads, texts), key=lambda record: float(record["said"]))
+
+
+def make_stored_message_older(page: "Page", age: int) -> None:
+    """Change the only record as if its message had been written earlier, by `age` in ms."""
+    page.evaluate(
+        """age => {
+            const name = Object.keys(localStorage).find((name) => name.includes('unsent'));
+            const record = JSON.parse(localStorage[name]);
+            localStorage[name] = JSON.stringify({ ...record, said: record.said - age });
+        }""",
+        age,
     )

@@ -1,4 +1,4 @@
-"""The pages behind a proxy that has put them under a path of its own."""
+"""Both pages behind an nginx that serves them below a path of its own."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def proxy(server: Program) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("path", ["/chat/", "/chat", "/chat/index.html", "/chat/?room=a/b#c/d"])
-def test_chat_behind_a_path_connects_beside_its_page(
+def test_chat_page_connects_below_the_path_that_a_proxy_gives_it(
     server: Program, proxy: Proxy, visit: Visit, path: str
 ) -> None:
     with server.join() as peer:
@@ -37,7 +37,7 @@ def test_chat_behind_a_path_connects_beside_its_page(
         expect(ada.page.locator(".pending")).to_have_count(0)
 
 
-def test_two_chats_behind_one_proxy_remember_nothing_of_each_other(
+def test_two_chats_behind_one_proxy_do_not_share_what_they_store(
     server: Program, visit: Visit
 ) -> None:
     more = f"""}}
@@ -56,11 +56,11 @@ def test_two_chats_behind_one_proxy_remember_nothing_of_each_other(
         expect(ada.page.locator("#message")).to_have_value("a draft for one")
 
 
-def test_echo_page_behind_a_path_connects_beside_its_page(visit: Visit) -> None:
+def test_echo_page_connects_below_the_path_that_a_proxy_gives_it(visit: Visit) -> None:
     with echo() as server, nginx(f"{server.url}/", location="/tools/echo/") as proxy:
         for path in ("/tools/echo/", "/tools/echo/index.html?a=/b/#c"):
             ada = visit(proxy, path=path)
-            expect(ada.page.locator("#status")).to_have_text("connected")
+            expect(ada.page.locator("#status")).to_have_text("Connected")
             ada.page.get_by_role("button", name="Send").click()
             expect(ada.page.locator("#answers li")).to_have_text(["[hello, world!你好]"])
         expected = ["Receive: hello, world!你好", "Send: [hello, world!你好]"] * 2

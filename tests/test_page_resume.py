@@ -1,6 +1,7 @@
-"""The page in Chromium when its connection breaks: the server killed under it, and the waits.
+"""The chat's page when its connection breaks: it loses no message, and waits between attempts.
 
-The waits are looked at under a clock that the test turns, with sockets that the test breaks.
+The server is killed and started again for the first part. For the waits, the sockets are fake, and
+the test controls the time.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import pytest
 from chat.history import SqliteHistory
 from histories import Said
 from kills import Place
-from pages import SOCKETS, come_in, expect, join, pending, sees, type_and_send
+from pages import FAKE_SOCKETS, expect, join, pass_time, pending, receive, sees, send, stop_clock
 from peers import eventually
 from programs import Program, chat, hear, say
 
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0  # seconds; between them each wait is longer than the one before
-STABLE = 60  # seconds for which a connection must have lived, for the waits to start small again
+STABLE_AFTER = 60  # seconds that a connection must last, for the waits to start small again
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    """A port with a server that keeps its history, to be killed and started again."""
+    """A server with a history, to be killed and started again on the same port."""
     place = Place("--history", str(tmp_path / "history"))
     yield place
     place.discard()
 
 
 def assert_history(server: Program, *texts: str) -> None:
-    """These are in the history, in this order, and nothing else."""
+    """Check that the history has these messages, in this order, and no others."""
     with server.join("/ws?since=0") as peer:
         say(peer, "end of the history")
         heard: list[str] = []
@@ -50,7 +51,7 @@ def assert_history(server: Program, *texts: str) -> None:
     assert heard == [*texts, "end of the history"]
 
 
-# The server killed under the page
+# The server is killed
 
 
 def test_page_says_that_it_reconnects_and_connects_when_the_server_is_back(
@@ -59,41 +60,41 @@ def test_page_says_that_it_reconnects_and_connects_when_the_server_is_back(
     join(page, place.program.url)
     for _ in range(2):
         place.kill()
-        expect(page.locator("#status")).to_contain_text("reconnecting")
+        expect(page.locator("#status")).to_contain_text("Reconnecting")
         expect(page.locator("#countdown")).to_have_text(re.compile(r" in \d+ s"))
         place.start()
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         expect(page.locator("#countdown")).to_have_text("")
     expect(page.locator("#online h2")).to_have_text("1 here")
 
 
-def test_what_is_typed_while_the_server_is_away_waits_and_is_sent_once(
+def test_messages_written_while_the_server_is_down_are_sent_once_when_it_is_back(
     place: Place, page: "Page"
 ) -> None:
     join(page, place.program.url)
-    type_and_send(page, "before")
+    send(page, "before")
     sees(page, "before")
     place.kill()
-    expect(page.locator("#status")).to_contain_text("reconnecting")
-    type_and_send(page, "one", "two", "three")
+    expect(page.locator("#status")).to_contain_text("Reconnecting")
+    send(page, "one", "two", "three")
     expect(pending(page)).to_have_text(["one", "two", "three"])
     place.start()
     sees(page, "before", "one", "two", "three")
-    type_and_send(page, "after")
+    send(page, "after")
     sees(page, "before", "one", "two", "three", "after")
     assert_history(place.program, "before", "one", "two", "three", "after")
 
 
-def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
+def test_messages_in_flight_when_the_server_is_killed_are_sent_once(
     place: Place, page: "Page"
 ) -> None:
     join(page, place.program.url)
-    type_and_send(page, "before")
+    send(page, "before")
     sees(page, "before")
     place.program.signal(signal.SIGSTOP)
-    os.waitpid(place.program.process.pid, os.WUNTRACED)  # until all of its threads stand still
-    type_and_send(page, "one", "two")
-    expect(page.locator("#status")).to_have_text("connected")
+    os.waitpid(place.program.process.pid, os.WUNTRACED)  # until all of its threads have stopped
+    send(page, "one", "two")
+    expect(page.locator("#status")).to_have_text("Connected")
     expect(pending(page)).to_have_text(["one", "two"])
     place.kill()
     place.start()
@@ -101,7 +102,7 @@ def test_what_was_under_way_when_the_server_was_killed_is_sent_once(
     assert_history(place.program, "before", "one", "two")
 
 
-def test_message_whose_copy_was_lost_is_shown_once_and_not_said_again(
+def test_message_whose_acknowledgement_is_lost_is_shown_once_and_stored_once(
     place: Place, page: "Page"
 ) -> None:
     held_back: list[str] = []
@@ -121,31 +122,31 @@ def test_message_whose_copy_was_lost_is_shown_once_and_not_said_again(
 
     page.route_web_socket(re.compile("/ws"), relay)
     join(page, place.program.url)
-    type_and_send(page, "before")
+    send(page, "before")
     sees(page, "before")
     holding = True
-    type_and_send(page, "logged, but its copy is lost")
-    # Only a question to the page lets the relay run.
-    eventually(lambda: page.title() and any("its copy is lost" in each for each in held_back))
-    expect(pending(page)).to_have_text(["logged, but its copy is lost"])
+    send(page, "stored, but not acknowledged")
+    # The relay runs only while the test calls Playwright, which page.title() does.
+    eventually(lambda: page.title() and any("not acknowledged" in each for each in held_back))
+    expect(pending(page)).to_have_text(["stored, but not acknowledged"])
     place.kill()
     holding = False
     place.start()
-    sees(page, "before", "logged, but its copy is lost")
-    type_and_send(page, "after")
-    sees(page, "before", "logged, but its copy is lost", "after")
-    assert_history(place.program, "before", "logged, but its copy is lost", "after")
+    sees(page, "before", "stored, but not acknowledged")
+    send(page, "after")
+    sees(page, "before", "stored, but not acknowledged", "after")
+    assert_history(place.program, "before", "stored, but not acknowledged", "after")
 
 
-def test_what_was_missed_appears_once_before_what_waited(
+def test_missed_messages_appear_once_and_before_the_message_that_was_waiting(
     place: Place, page: "Page", tmp_path: Path
 ) -> None:
     join(page, place.program.url)
-    type_and_send(page, "before")
+    send(page, "before")
     sees(page, "before")
     place.kill()
-    expect(page.locator("#status")).to_contain_text("reconnecting")
-    type_and_send(page, "waited")
+    expect(page.locator("#status")).to_contain_text("Reconnecting")
+    send(page, "waited")
     with chat("--history", str(tmp_path / "history")) as elsewhere, elsewhere.join() as bob:
         for number in range(5):
             say(bob, f"missed {number}")
@@ -156,13 +157,15 @@ def test_what_was_missed_appears_once_before_what_waited(
     assert_history(place.program, "before", *missed, "waited")
 
 
-def test_page_that_missed_more_than_500_says_so(place: Place, page: "Page", tmp_path: Path) -> None:
+def test_page_that_missed_more_than_500_messages_says_so(
+    place: Place, page: "Page", tmp_path: Path
+) -> None:
     join(page, place.program.url)
-    type_and_send(page, "before")
+    send(page, "before")
     sees(page, "before")
     place.kill()
-    expect(page.locator("#status")).to_contain_text("reconnecting")
-    type_and_send(page, "waited")
+    expect(page.locator("#status")).to_contain_text("Reconnecting")
+    send(page, "waited")
     with contextlib.closing(SqliteHistory(str(tmp_path / "history"))) as history:
         history.append([Said(f"missed {number}", username="Bob") for number in range(510)])
     place.start()
@@ -171,7 +174,7 @@ def test_page_that_missed_more_than_500_says_so(place: Place, page: "Page", tmp_
     expect(page.locator("#messages li.gap")).to_have_count(1)
 
 
-def test_two_pages_lose_and_double_nothing_over_some_kills(
+def test_two_pages_lose_and_repeat_no_message_while_the_server_is_killed(
     place: Place, page: "Page", context: "BrowserContext"
 ) -> None:
     other = context.new_page()
@@ -181,10 +184,10 @@ def test_two_pages_lose_and_double_nothing_over_some_kills(
     for number in range(2):
         for name, each in (("one", page), ("other", other)):
             said += [f"{name} {number} up", f"{name} {number} down"]
-            type_and_send(each, f"{name} {number} up")
+            send(each, f"{name} {number} up")
         place.kill()
         for name, each in (("one", page), ("other", other)):
-            type_and_send(each, f"{name} {number} down")
+            send(each, f"{name} {number} down")
         place.start()
         for each in (page, other):
             expect(each.locator("#messages li.message:not(.pending)")).to_have_count(len(said))
@@ -203,52 +206,44 @@ def test_two_pages_lose_and_double_nothing_over_some_kills(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Program]:
-    """For pages whose sockets are the test's own."""
+    """A chat that only serves the page: the sockets are fake."""
     with chat() as program:
         yield program
 
 
 @pytest.fixture
-def clocked(page: "Page", server: Program) -> "Page":
-    """A page that is connected, by a socket that the test may lose, at a time that stands still."""
-    page.add_init_script(SOCKETS)
+def fake_page(page: "Page", server: Program) -> "Page":
+    """A page that is connected by a fake socket, and whose time stands still."""
+    page.add_init_script(FAKE_SOCKETS)
     page.clock.install(time=1_700_000_000)
-    join_and_stop_the_clock(page, server)
+    join(page, server.url)
+    stop_clock(page)
     return page
 
 
-def join_and_stop_the_clock(page: "Page", server: Program) -> None:
-    join(page, server.url)
-    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
-
-
-def wait(page: "Page", seconds: float) -> None:
-    page.clock.run_for(round(seconds * 1000))
-
-
 def attempts(page: "Page") -> list[float]:
-    """The moments, in seconds."""
+    """The times at which the page made its sockets, in seconds."""
     answer = page.evaluate("attempts")
     assert isinstance(answer, list)
     return answer
 
 
-def waits_after_loss(page: "Page", seconds: float) -> list[float]:
-    """Lose the connection for good; what lay between that and the attempts that follow."""
+def waits_after_losing_the_connection(page: "Page", seconds: float) -> list[float]:
+    """Break the connection and let no other open. Returns the waits before the attempts."""
     before = len(attempts(page))
-    began = page.evaluate("performance.now() / 1000")
+    lost_at = page.evaluate("performance.now() / 1000")
     page.evaluate("accepting = false; sockets.at(-1).lose()")
-    wait(page, seconds)
-    return [later - one for one, later in itertools.pairwise([began, *attempts(page)[before:]])]
+    pass_time(page, seconds)
+    return [later - one for one, later in itertools.pairwise([lost_at, *attempts(page)[before:]])]
 
 
 @pytest.mark.requirement("7.2.3-1")
-def test_waits_are_scattered_and_grow_from_half_a_second_to_thirty(
-    clocked: "Page", server: Program
+def test_waits_between_attempts_are_random_and_grow_from_half_a_second_to_thirty(
+    fake_page: "Page", server: Program
 ) -> None:
     firsts, lasts = [], []
     for _ in range(5):
-        waits = waits_after_loss(clocked, 300)
+        waits = waits_after_losing_the_connection(fake_page, 300)
         assert len(waits) >= 10
         assert FIRST_WAIT <= waits[0] <= 2 * FIRST_WAIT + 0.01
         assert max(waits) <= LAST_WAIT + 0.01
@@ -257,71 +252,72 @@ def test_waits_are_scattered_and_grow_from_half_a_second_to_thirty(
         assert all(later > 1.5 * one for one, later in zip(waits[:4], waits[2:6], strict=True))
         firsts.append(waits[0])
         lasts += waits[6:]
-        join_and_stop_the_clock(clocked, server)
-    for scattered in (firsts, lasts):
-        assert max(scattered) - min(scattered) > 0.01 * max(scattered)
+        join(fake_page, server.url)
+        stop_clock(fake_page)
+    for sample in (firsts, lasts):
+        assert max(sample) - min(sample) > 0.01 * max(sample)  # the waits are random
 
 
-def test_waits_start_small_again_only_after_a_stable_minute(clocked: "Page") -> None:
-    waits_after_loss(clocked, 100)
-    for lived, least, most in (
-        (STABLE - 2, LAST_WAIT / 2, LAST_WAIT),
-        (STABLE + 1, FIRST_WAIT, 2 * FIRST_WAIT),
+def test_waits_start_small_again_only_after_a_minute_of_connection(fake_page: "Page") -> None:
+    waits_after_losing_the_connection(fake_page, 100)
+    for seconds, shortest, longest in (
+        (STABLE_AFTER - 2, LAST_WAIT / 2, LAST_WAIT),
+        (STABLE_AFTER + 1, FIRST_WAIT, 2 * FIRST_WAIT),
     ):
-        clocked.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
-        expect(clocked.locator("#status")).to_have_text("connected")
-        wait(clocked, lived)
-        first = waits_after_loss(clocked, LAST_WAIT + 1)[0]
-        assert least <= first <= most + 0.01
+        fake_page.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
+        expect(fake_page.locator("#status")).to_have_text("Connected")
+        pass_time(fake_page, seconds)
+        first = waits_after_losing_the_connection(fake_page, LAST_WAIT + 1)[0]
+        assert shortest <= first <= longest + 0.01
 
 
 @pytest.mark.parametrize(
-    "reason",
+    "event",
     [
         "dispatchEvent(new Event('online'))",
         "document.dispatchEvent(new Event('visibilitychange'))",
     ],
-    ids=["the network is back", "somebody looks"],
+    ids=["the network is back", "somebody looks at the page"],
 )
-def test_page_reconnects_at_once_where_there_is_reason_to_hope(
-    clocked: "Page", reason: str
+def test_page_reconnects_immediately_when_an_event_gives_reason_to(
+    fake_page: "Page", event: str
 ) -> None:
-    waits_after_loss(clocked, 100)
-    before = len(attempts(clocked))
-    clocked.evaluate(f"accepting = true; {reason}; null")
-    expect(clocked.locator("#status")).to_have_text("connected")
-    assert len(attempts(clocked)) == before + 1
-    clocked.evaluate(f"{reason}; null")
-    wait(clocked, 2 * LAST_WAIT)
-    assert len(attempts(clocked)) == before + 1
+    waits_after_losing_the_connection(fake_page, 100)
+    before = len(attempts(fake_page))
+    fake_page.evaluate(f"accepting = true; {event}; null")
+    expect(fake_page.locator("#status")).to_have_text("Connected")
+    assert len(attempts(fake_page)) == before + 1
+    fake_page.evaluate(f"{event}; null")
+    pass_time(fake_page, 2 * LAST_WAIT)
+    assert len(attempts(fake_page)) == before + 1
 
 
-def test_each_attempt_asks_for_what_came_after_the_last_id(clocked: "Page") -> None:
-    assert clocked.evaluate("sockets[0].url").endswith("/ws?since=0")
-    come_in(clocked, "17-4", "hello")
-    waits_after_loss(clocked, 5)
-    urls = clocked.evaluate("sockets.map((socket) => socket.url)")
+def test_each_attempt_asks_for_the_messages_after_the_last_id(fake_page: "Page") -> None:
+    assert fake_page.evaluate("sockets[0].url").endswith("/ws?since=0")
+    receive(fake_page, "17-4", "hello")
+    waits_after_losing_the_connection(fake_page, 5)
+    urls = fake_page.evaluate("sockets.map((socket) => socket.url)")
     assert len(urls) >= 3
     assert all(url.endswith("/ws?since=17-4") for url in urls[1:])
 
 
-def test_message_that_comes_twice_is_shown_once(clocked: "Page") -> None:
+def test_message_that_arrives_twice_is_shown_once(fake_page: "Page") -> None:
     for message_id, text in (("17-4", "one"), ("17-5", "two"), ("17-4", "one"), ("17-6", "three")):
-        come_in(clocked, message_id, text)
-    wait(clocked, 1)
-    sees(clocked, "one", "two", "three")
+        receive(fake_page, message_id, text)
+    pass_time(fake_page, 1)
+    sees(fake_page, "one", "two", "three")
 
 
-def test_copy_from_long_ago_acknowledges_and_moves_nothing_back(clocked: "Page") -> None:
-    """A message that is said again may be in the history far before what the page has seen."""
-    type_and_send(clocked, "said again")
-    key = json.loads(clocked.evaluate("sent.at(-1)"))["key"]
-    come_in(clocked, "17-99999999999999999", "news")
-    come_in(clocked, "17-99999999999999998", "said again", key=key)
-    wait(clocked, 1)
-    expect(pending(clocked)).to_have_count(0)
-    come_in(clocked, "17-99999999999999998", "said again", key=key)
-    wait(clocked, 1)
-    sees(clocked, "news", "said again")
-    waits_after_loss(clocked, 2)
-    assert clocked.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")
+def test_acknowledgement_with_an_old_id_does_not_move_the_last_id_back(fake_page: "Page") -> None:
+    """The history may hold a message that is sent again far before what the page has seen."""
+    send(fake_page, "sent again")
+    key = json.loads(fake_page.evaluate("sent.at(-1)"))["key"]
+    receive(fake_page, "17-99999999999999999", "news")
+    receive(fake_page, "17-99999999999999998", "sent again", key=key)
+    pass_time(fake_page, 1)
+    expect(pending(fake_page)).to_have_count(0)
+    receive(fake_page, "17-99999999999999998", "sent again", key=key)
+    pass_time(fake_page, 1)
+    sees(fake_page, "news", "sent again")
+    waits_after_losing_the_connection(fake_page, 2)
+    assert fake_page.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")

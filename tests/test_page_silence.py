@@ -1,7 +1,7 @@
-"""The page on a connection that died without a word, and over a message that breaks each socket.
+"""The pages on a connection that died without notice, and with a message that breaks connections.
 
-The connections are real ones, through a forwarder that swallows everything; the minutes pass by a
-clock that the test turns.
+A forwarder between page and server drops everything, or the sockets are fake. The test controls the
+page's time.
 """
 
 import contextlib
@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import find_redis_server, require
-from pages import SOCKETS, come_in, come_in_raw, expect, join, pending, type_and_send
+from pages import (
+    FAKE_SOCKETS,
+    RECORD_SOCKETS,
+    expect,
+    join,
+    pass_time,
+    pending,
+    receive,
+    receive_close,
+    receive_texts,
+    send,
+    stop_clock,
+)
 from peers import PATIENCE, Peer, eventually
 from programs import Program, chat, echo, hear_texts, say
 from proxy import Forwarder
@@ -25,14 +37,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-MINUTE = 60  # seconds within which a page finds out by itself
-COUNT_SOCKETS = """
-    window.sockets = [];
-    window.WebSocket = class extends WebSocket {
-        constructor(url) { super(url); sockets.push(this); }
-    };
-"""
-LOOKED_AT = 6  # seconds within which one that somebody looks at does
+MINUTE = 60  # seconds within which a page notices by itself that its connection is dead
+MAX_SECONDS_IF_LOOKED_AT = 6  # within which it does if somebody looks at the page
 
 
 @pytest.fixture(scope="module")
@@ -49,65 +55,66 @@ def forwarder(server: Program) -> Iterator[Forwarder]:
 
 @pytest.fixture
 def ada(page: "Page", forwarder: Forwarder) -> "Page":
-    """A page that has joined through the forwarder, and whose time stands still."""
-    page.add_init_script(COUNT_SOCKETS)
+    """A page that is connected through the forwarder, and whose time stands still."""
+    page.add_init_script(RECORD_SOCKETS)
     page.clock.install(time=1_700_000_000)
     join(page, forwarder.url)
-    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+    stop_clock(page)
     return page
-
-
-def wait(page: "Page", seconds: float) -> None:
-    page.clock.run_for(round(seconds * 1000))
 
 
 def after(page: "Page", seconds: float) -> "Page":
-    wait(page, seconds)
+    """Let time pass, and return the page."""
+    pass_time(page, seconds)
     return page
 
 
-def opened(page: "Page") -> int:
+def count_sockets(page: "Page") -> int:
     """How many sockets the page has made."""
     count = page.evaluate("sockets.length")
     assert isinstance(count, int)
     return count
 
 
-def go_deaf(forwarder: Forwarder, page: "Page") -> None:
-    """Nothing is under way any more when it returns: a later answer comes after all that was."""
+def drop_everything(forwarder: Forwarder, page: "Page") -> None:
+    """Let the forwarder drop everything, and wait until nothing that it dropped can still arrive.
+
+    The page has then received the answer to a request that it made later, on a new connection.
+    """
     forwarder.go_deaf()
     page.evaluate("fetch('favicon.svg').then((response) => response.text())")
 
 
-def seconds_until_it_tries_anew(page: "Page") -> float:
-    """By the page's clock."""
-    before = opened(page)
+def seconds_until_new_socket(page: "Page") -> float:
+    """Wait, by the page's clock, until the page has made a further socket."""
+    before = count_sockets(page)
     waited = 0
-    while opened(page) == before:
-        assert waited < 5 * MINUTE, "it takes a dead connection for a living one"
-        wait(page, 1)
+    while count_sockets(page) == before:
+        assert waited < 5 * MINUTE, "the page does not notice that its connection is dead"
+        pass_time(page, 1)
         waited += 1
     return waited
 
 
-def hears(page: "Page", peer: Peer, text: str) -> None:
+def receives(page: "Page", peer: Peer, text: str) -> None:
+    """Check that a message from the peer is shown."""
     say(peer, text)
     assert hear_texts(peer, 1) == [text]
     eventually(lambda: after(page, 0.1).get_by_text(text, exact=True).count() == 1)
 
 
-def test_page_finds_out_by_itself_that_its_connection_is_dead_and_hears_what_it_missed(
+def test_page_notices_within_a_minute_that_its_connection_is_dead_and_gets_what_it_missed(
     ada: "Page", forwarder: Forwarder, server: Program
 ) -> None:
     with server.join() as peer:
-        hears(ada, peer, "heard at once")
-        go_deaf(forwarder, ada)
+        receives(ada, peer, "received before")
+        drop_everything(forwarder, ada)
         say(peer, "missed")
         assert hear_texts(peer, 1) == ["missed"]
-        assert seconds_until_it_tries_anew(ada) <= MINUTE
-        expect(ada.locator("#status")).to_have_text("connected")
-        hears(ada, peer, "heard again")
-        expect(ada.locator("#messages .text").last).to_have_text("heard again")
+        assert seconds_until_new_socket(ada) <= MINUTE
+        expect(ada.locator("#status")).to_have_text("Connected")
+        receives(ada, peer, "received again")
+        expect(ada.locator("#messages .text").last).to_have_text("received again")
         expect(ada.get_by_text("missed", exact=True)).to_have_count(1)
 
 
@@ -119,27 +126,27 @@ def test_page_finds_out_by_itself_that_its_connection_is_dead_and_hears_what_it_
         "document.dispatchEvent(new Event('visibilitychange'))",
         "document.dispatchEvent(new Event('resume'))",
     ],
-    ids=["the network is back", "the page was left", "somebody looks", "the page was frozen"],
+    ids=["the network is back", "page was left", "somebody looks at the page", "page was frozen"],
 )
-def test_page_that_somebody_looks_at_finds_out_within_seconds(
+def test_page_notices_within_seconds_of_an_event_that_its_connection_is_dead(
     ada: "Page", forwarder: Forwarder, event: str
 ) -> None:
-    go_deaf(forwarder, ada)
-    wait(ada, 3)
+    drop_everything(forwarder, ada)
+    pass_time(ada, 3)
     ada.evaluate(f"{event}; null")
-    assert seconds_until_it_tries_anew(ada) <= LOOKED_AT + 2
-    expect(ada.locator("#status")).to_have_text("connected")
+    assert seconds_until_new_socket(ada) <= MAX_SECONDS_IF_LOOKED_AT + 2
+    expect(ada.locator("#status")).to_have_text("Connected")
 
 
-def test_message_to_a_dead_connection_is_sent_once_on_the_next(
+def test_message_on_a_dead_connection_is_sent_once_on_the_next_one(
     ada: "Page", forwarder: Forwarder, server: Program
 ) -> None:
     with server.join() as peer:
-        go_deaf(forwarder, ada)
-        type_and_send(ada, "into the void")
-        wait(ada, 1)
+        drop_everything(forwarder, ada)
+        send(ada, "into the void")
+        pass_time(ada, 1)
         expect(pending(ada)).to_have_text(["into the void"])
-        assert seconds_until_it_tries_anew(ada) <= MINUTE
+        assert seconds_until_new_socket(ada) <= MINUTE
         assert hear_texts(peer, 1) == ["into the void"]
         eventually(lambda: pending(after(ada, 0.1)).count() == 0)
         expect(ada.get_by_text("into the void", exact=True)).to_have_count(1)
@@ -147,11 +154,14 @@ def test_message_to_a_dead_connection_is_sent_once_on_the_next(
         assert hear_texts(peer, 1) == ["and nothing else"]
 
 
-def test_page_whose_timers_are_held_back_finds_out_by_its_worker(
+def test_page_whose_timers_do_not_run_notices_a_dead_connection_by_its_worker(
     page: "Page", forwarder: Forwarder
 ) -> None:
-    """Browsers run the timers of a page that nobody looks at once a minute, or not at all."""
-    page.add_init_script(COUNT_SOCKETS)
+    """Browsers run the timers of a hidden page once a minute, or not at all.
+
+    Here the page's timers never run, and its time jumps instead of passing.
+    """
+    page.add_init_script(RECORD_SOCKETS)
     page.add_init_script(
         """
         window.slept = 0;
@@ -164,78 +174,83 @@ def test_page_whose_timers_are_held_back_finds_out_by_its_worker(
         """
     )
     join(page, forwarder.url)
-    go_deaf(forwarder, page)
+    drop_everything(forwarder, page)
     page.evaluate("window.setTimeout = () => 0; slept = 25_000")
-    eventually(lambda: opened(page) == 2, 3 * PATIENCE)
-    expect(page.locator("#status")).to_have_text("connected")
+    eventually(lambda: count_sockets(page) == 2, 3 * PATIENCE)
+    expect(page.locator("#status")).to_have_text("Connected")
 
 
-def test_quiet_connection_that_answers_is_left_alone(ada: "Page", server: Program) -> None:
+def test_quiet_connection_that_answers_pings_is_kept(ada: "Page", server: Program) -> None:
     ada.evaluate(
         """() => {
-            window.asked = window.answered = 0;
+            window.pings = 0;
+            window.pongs = 0;
             const [socket] = sockets;
             socket.addEventListener('message', (event) => {
-                answered += event.data.includes('pong');
+                pongs += event.data.includes('pong');
             });
             socket.send = (text) => {
-                asked += text.includes('ping');
+                pings += text.includes('ping');
                 WebSocket.prototype.send.call(socket, text);
             };
         }"""
     )
     with server.join() as peer:
-        while ada.evaluate("asked") < 3:
-            wait(ada, 5)
-            eventually(lambda: ada.evaluate("asked === answered"))
-        assert opened(ada) == 1
-        say(peer, "pings are no messages")
-        assert hear_texts(peer, 1) == ["pings are no messages"]
+        while ada.evaluate("pings") < 3:
+            pass_time(ada, 5)
+            eventually(lambda: ada.evaluate("pings === pongs"))
+        assert count_sockets(ada) == 1
+        say(peer, "nobody else receives pings")
+        assert hear_texts(peer, 1) == ["nobody else receives pings"]
 
 
 @pytest.fixture
-def alone(page: "Page", server: Program) -> "Page":
-    """A page whose sockets are the test's own, and whose time stands still."""
-    page.add_init_script(SOCKETS)
+def fake_page(page: "Page", server: Program) -> "Page":
+    """A page that is connected by a fake socket, and whose time stands still."""
+    page.add_init_script(FAKE_SOCKETS)
     page.clock.install(time=1_700_000_000)
     join(page, server.url)
-    page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+    stop_clock(page)
     return page
 
 
-def test_socket_that_closed_while_the_page_was_frozen_is_replaced_at_once(alone: "Page") -> None:
-    alone.evaluate("sockets[0].readyState = 3")
-    alone.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); null")
-    assert opened(alone) == 2
-    expect(alone.locator("#status")).to_have_text("connected")
+def test_socket_that_closed_while_the_page_was_frozen_is_replaced_immediately(
+    fake_page: "Page",
+) -> None:
+    fake_page.evaluate("sockets[0].readyState = 3")
+    fake_page.evaluate(
+        "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); null"
+    )
+    assert count_sockets(fake_page) == 2
+    expect(fake_page.locator("#status")).to_have_text("Connected")
 
 
-def test_socket_that_does_not_open_is_given_up(alone: "Page") -> None:
-    alone.evaluate("accepting = null; sockets[0].lose()")
-    wait(alone, 2)
-    assert opened(alone) == 2
-    wait(alone, 10)
-    assert opened(alone) == 2
-    assert seconds_until_it_tries_anew(alone) <= MINUTE
-    wait(alone, 1)
-    alone.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
-    assert seconds_until_it_tries_anew(alone) <= LOOKED_AT + 2
-    expect(alone.locator("#status")).to_have_text("connected")
+def test_socket_that_does_not_open_is_replaced(fake_page: "Page") -> None:
+    fake_page.evaluate("accepting = null; sockets[0].lose()")
+    pass_time(fake_page, 2)
+    assert count_sockets(fake_page) == 2
+    pass_time(fake_page, 10)
+    assert count_sockets(fake_page) == 2
+    assert seconds_until_new_socket(fake_page) <= MINUTE
+    pass_time(fake_page, 1)
+    fake_page.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
+    assert seconds_until_new_socket(fake_page) <= MAX_SECONDS_IF_LOOKED_AT + 2
+    expect(fake_page.locator("#status")).to_have_text("Connected")
 
 
-def test_slow_connection_that_takes_what_is_sent_is_no_dead_one(alone: "Page") -> None:
-    type_and_send(alone, "a long message")
+def test_slow_connection_is_kept_while_a_long_message_goes_out(fake_page: "Page") -> None:
+    send(fake_page, "a long message")
     for left in range(20, 0, -1):
-        alone.evaluate("left => { sockets[0].bufferedAmount = left * 1_000; }", left)
-        wait(alone, 5)
-    assert opened(alone) == 1
-    alone.evaluate("sockets[0].deaf = true")  # now it takes no more, and so no question
-    assert seconds_until_it_tries_anew(alone) <= MINUTE
+        fake_page.evaluate("left => { sockets[0].bufferedAmount = left * 1_000; }", left)
+        pass_time(fake_page, 5)
+    assert count_sockets(fake_page) == 1
+    fake_page.evaluate("sockets[0].deaf = true")  # nothing goes out any more, and no ping
+    assert seconds_until_new_socket(fake_page) <= MINUTE
 
 
-def test_question_that_goes_out_slowly_is_no_answer(alone: "Page") -> None:
-    """The system takes a few bytes also where nobody is at the other end."""
-    alone.evaluate(
+def test_ping_that_goes_out_slowly_does_not_count_as_its_answer(fake_page: "Page") -> None:
+    """The system accepts a few bytes even where nobody is at the other end."""
+    fake_page.evaluate(
         """() => {
             sockets[0].send = function () {
                 this.bufferedAmount += 17;
@@ -243,111 +258,121 @@ def test_question_that_goes_out_slowly_is_no_answer(alone: "Page") -> None:
             };
         }"""
     )
-    assert seconds_until_it_tries_anew(alone) <= MINUTE
+    assert seconds_until_new_socket(fake_page) <= MINUTE
 
 
-def test_echo_page_whose_user_sends_again_and_again_says_that_the_connection_is_dead(
+def test_echo_page_notices_a_dead_connection_although_its_user_keeps_sending(
     page: "Page",
 ) -> None:
-    page.add_init_script(SOCKETS)
+    page.add_init_script(FAKE_SOCKETS)
     page.clock.install()
     with echo() as server:
         page.goto(server.url)
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         for _ in range(3):
             page.click("#send-button")
             page.clock.run_for("00:04")
-        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        expect(page.locator("#status")).to_contain_text(
+            "Connection lost: the server did not answer"
+        )
         page.click("#send-button")
-        expect(page.locator("#status")).to_have_text("connected")
-        assert opened(page) == 2
+        expect(page.locator("#status")).to_have_text("Connected")
+        assert count_sockets(page) == 2
 
 
-def test_echo_page_says_when_the_second_of_two_messages_is_not_answered(page: "Page") -> None:
-    page.add_init_script(SOCKETS)
+def test_echo_page_notices_that_the_second_of_two_messages_is_not_answered(page: "Page") -> None:
+    page.add_init_script(FAKE_SOCKETS)
     page.clock.install()
     with echo() as server:
         page.goto(server.url)
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         page.click("#send-button")
         page.click("#send-button")
-        come_in_raw(page, "[the first]")
+        receive_texts(page, "[the first]")
         page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        expect(page.locator("#status")).to_contain_text(
+            "Connection lost: the server did not answer"
+        )
         page.click("#send-button")
-        come_in_raw(page, "[the only one]")
+        receive_texts(page, "[the only one]")
         page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
 
 
-def test_echo_page_whose_socket_does_not_open_says_so_and_tries_anew(page: "Page") -> None:
-    page.add_init_script(SOCKETS)
+def test_echo_page_replaces_a_socket_that_does_not_open(page: "Page") -> None:
+    page.add_init_script(FAKE_SOCKETS)
     page.add_init_script("accepting = null")
     page.clock.install()
     with echo() as server:
         page.goto(server.url)
-        expect(page.locator("#status")).to_have_text("connecting…")
+        expect(page.locator("#status")).to_have_text("Connecting…")
         page.click("#send-button")
         page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
-        page.evaluate("sockets[0].lose()")  # it notices late, and its end is no news
-        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        expect(page.locator("#status")).to_contain_text(
+            "Connection lost: the server did not answer"
+        )
+        page.evaluate("sockets[0].lose()")  # that it closes at last changes nothing
+        expect(page.locator("#status")).to_contain_text(
+            "Connection lost: the server did not answer"
+        )
         page.evaluate("accepting = true")
         page.click("#send-button")
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
 
 
-def test_echo_page_whose_connection_is_dead_says_so_and_opens_a_new_one(page: "Page") -> None:
+def test_echo_page_replaces_a_dead_connection(page: "Page") -> None:
     page.clock.install()
     with echo() as server, Forwarder(server.server_port) as forwarder:
         page.goto(forwarder.url)
-        expect(page.locator("#status")).to_have_text("connected")
-        go_deaf(forwarder, page)
+        expect(page.locator("#status")).to_have_text("Connected")
+        drop_everything(forwarder, page)
         page.fill("#message", "lost")
         page.click("#send-button")
         page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_contain_text("connection lost: no answer")
+        expect(page.locator("#status")).to_contain_text(
+            "Connection lost: the server did not answer"
+        )
         page.fill("#message", "answered")
         page.click("#send-button")
         expect(page.locator("#answers li")).to_have_text(["[answered]"])
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         page.goto("about:blank")
 
 
-# A message that breaks each socket
+# Messages that the server refuses, and a message that breaks each connection
 
 
-def test_message_that_is_too_big_is_marked_and_not_sent_again(page: "Page") -> None:
+def test_message_that_is_too_big_is_marked_as_failed_and_not_sent_again(page: "Page") -> None:
     with chat("--max-message", "1000") as server, server.join() as peer:
         join(page, server.url)
-        type_and_send(page, "first", "too big " * 200, "last")
+        send(page, "first", "too big " * 200, "last")
         assert hear_texts(peer, 2) == ["first", "last"]
-        expect(page.locator("#messages .failed .time")).to_contain_text("not sent: ")
+        expect(page.locator("#messages .failed .time")).to_contain_text("Not sent: ")
         expect(page.locator("#messages .failed .text")).to_have_text("too big " * 199 + "too big")
         expect(page.locator("#messages .pending")).to_have_count(0)
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         page.reload()
-        type_and_send(page, "after a reload")
+        send(page, "after a reload")
         assert hear_texts(peer, 1) == ["after a reload"]
         expect(page.locator("#messages .message:not(.failed) .text")).to_have_text(
             ["first", "last", "after a reload"]
         )
 
 
-def test_refused_message_is_taken_back_into_the_draft_or_discarded_also_after_a_reload(
+def test_refused_message_can_be_edited_or_discarded_even_after_a_reload(
     page: "Page",
 ) -> None:
     with chat("--max-message", "1000") as server, server.join() as peer:
         join(page, server.url)
-        type_and_send(page, "too big " * 200)
+        send(page, "too big " * 200)
         failed = page.locator("#messages .failed")
-        expect(failed.locator(".time")).to_contain_text("not sent: ")
+        expect(failed.locator(".time")).to_contain_text("Not sent: ")
         why = failed.locator(".time").text_content()
         page.reload()
         expect(failed.locator(".time")).to_have_text(why)
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         page.fill("#message", "half a thought")
         page.get_by_role("button", name="Edit").click()
         expect(failed).to_have_count(0)
@@ -359,7 +384,7 @@ def test_refused_message_is_taken_back_into_the_draft_or_discarded_also_after_a_
         page.get_by_role("button", name="Discard").click()
         expect(failed).to_have_count(0)
         page.reload()
-        type_and_send(page, "small enough")
+        send(page, "small enough")
         assert hear_texts(peer, 1) == ["small enough"]
         expect(page.locator("#messages .text")).to_have_text(["small enough"])
 
@@ -369,10 +394,10 @@ def test_refused_message_is_taken_back_into_the_draft_or_discarded_also_after_a_
     [("e" * 300, '"' * 200), ("w" * 40, "\x01" * 10)],
     ids=["quotes", "control characters"],
 )
-def test_message_is_too_big_by_what_is_sent_and_not_by_what_is_shown(
+def test_message_that_is_too_big_is_found_by_its_size_on_the_wire(
     page: "Page", innocent: str, culprit: str
 ) -> None:
-    """The server measures JSON, in which a quote takes two bytes and a control character six."""
+    """The server limits the size in JSON: a quote takes two bytes, a control character six."""
     fields = {"email": "ada@example.org", "username": "Ada", "key": "x" * 27}
     sizes = [
         len(json.dumps(fields | {"message": text}, separators=(",", ":")))
@@ -393,32 +418,33 @@ def test_message_is_too_big_by_what_is_sent_and_not_by_what_is_shown(
         expect(page.locator("#messages .message:not(.failed):not(.pending) .text")).to_have_text(
             f".{innocent}."
         )
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
 
 
-# As behind a proxy that loses the Close; what does no harm comes back.
-BREAKS = """
+# A server that closes over the text "harmful", behind a proxy that loses its Close frames. It sends
+# every other message back.
+BREAK_OVER_HARMFUL_MESSAGES = """
     let id = 17;
     WebSocket.prototype.send = function (text) {
         sent.push(text);
-        const { event, message, key } = JSON.parse(text);
+        const { event, message } = JSON.parse(text);
         if (event === 'join') return;
         const data = event ? '{"event":"pong"}' : text.replace('{', `{"id": "${id++}-0", `);
         Promise.resolve().then(() => {
             if (message === 'harmful') this.lose();
-            else if (this.readyState === 1) this.happen(1, new MessageEvent('message', { data }));
+            else if (this.readyState === 1) this.emit(1, new MessageEvent('message', { data }));
         });
     };
 """
 
 
-def test_message_over_which_each_socket_breaks_is_given_up_and_holds_up_no_other(
+def test_message_that_breaks_each_connection_is_given_up_and_delays_no_other(
     page: "Page", server: Program
 ) -> None:
-    page.add_init_script(SOCKETS + BREAKS)
+    page.add_init_script(FAKE_SOCKETS + BREAK_OVER_HARMFUL_MESSAGES)
     page.clock.install(time=1_700_000_000)
     join(page, server.url)
-    type_and_send(page, "before", "harmful", "after", "after that")
+    send(page, "before", "harmful", "after", "after that")
     page.clock.run_for("05:00")
     shown = page.locator("#messages li .text")
     expect(shown).to_have_text(["before", "after", "after that", "harmful"])
@@ -426,9 +452,9 @@ def test_message_over_which_each_socket_breaks_is_given_up_and_holds_up_no_other
     failed = page.locator("#messages .failed")
     expect(failed.locator(".text")).to_have_text("harmful")
     expect(failed.locator(".time")).to_contain_text(
-        "not sent: the connection broke each of 5 times"
+        "Not sent: the connection broke each of the 5 times that it was sent"
     )
-    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#status")).to_have_text("Connected")
     said = [json.loads(text).get("message") for text in page.evaluate("sent")]
     assert said.count("harmful") == 5
     page.evaluate("sent.length = 0")
@@ -441,59 +467,61 @@ def test_message_over_which_each_socket_breaks_is_given_up_and_holds_up_no_other
     expect(failed.locator(".text")).to_have_text("harmful")
 
 
-def test_restarting_server_is_no_reason_to_give_a_message_up(page: "Page", server: Program) -> None:
-    page.add_init_script(SOCKETS)
+def test_message_is_not_given_up_because_the_server_restarts(page: "Page", server: Program) -> None:
+    page.add_init_script(FAKE_SOCKETS)
     page.clock.install(time=1_700_000_000)
     join(page, server.url)
-    type_and_send(page, "patience")
+    send(page, "patience")
     for _ in range(10):
-        page.evaluate("sockets.at(-1).happen(3, new CloseEvent('close', { code: 1001 }))")
+        receive_close(page, 1001)
         page.evaluate("dispatchEvent(new Event('online')); null")
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
     page.clock.run_for(1_000)
     expect(pending(page)).to_have_text(["patience"])
 
 
-def test_message_without_its_copy_waits_as_long_as_the_server_answers(alone: "Page") -> None:
-    """As while a server's Redis is away: it shows the message when Redis is back."""
-    type_and_send(alone, "patience")
-    key = json.loads(alone.evaluate("sent.at(-1)"))["key"]
-    wait(alone, 30 * MINUTE)
-    assert opened(alone) == 1
-    expect(pending(alone)).to_have_text(["patience"])
-    expect(alone.locator(".pending .time")).to_have_text("sending…")
-    assert len([text for text in alone.evaluate("sent") if "patience" in text]) == 1
-    come_in(alone, "17-1", "patience", key=key)
-    wait(alone, 1)
-    expect(alone.locator("#messages .message:not(.pending) .text")).to_have_text(["patience"])
-
-
-def test_message_is_not_to_blame_for_sockets_that_the_page_itself_ended(alone: "Page") -> None:
-    type_and_send(alone, "patience")
-    for _ in range(10):
-        alone.evaluate("sockets.at(-1).deaf = true")
-        assert seconds_until_it_tries_anew(alone) <= MINUTE
-        expect(alone.locator("#status")).to_have_text("connected")
-    wait(alone, 1)
-    expect(pending(alone)).to_have_text(["patience"])
-
-
-def test_message_is_not_to_blame_for_a_socket_on_which_the_server_has_read_it(
-    alone: "Page",
+def test_message_waits_for_its_acknowledgement_as_long_as_the_server_answers_pings(
+    fake_page: "Page",
 ) -> None:
-    """A question that came after the message was answered, so the server got past it."""
-    type_and_send(alone, "patience")
+    """For example while the server's Redis is down: it shows the message when Redis is back."""
+    send(fake_page, "patience")
+    key = json.loads(fake_page.evaluate("sent.at(-1)"))["key"]
+    pass_time(fake_page, 30 * MINUTE)
+    assert count_sockets(fake_page) == 1
+    expect(pending(fake_page)).to_have_text(["patience"])
+    expect(fake_page.locator(".pending .time")).to_have_text("Sending…")
+    assert len([text for text in fake_page.evaluate("sent") if "patience" in text]) == 1
+    receive(fake_page, "17-1", "patience", key=key)
+    pass_time(fake_page, 1)
+    expect(fake_page.locator("#messages .message:not(.pending) .text")).to_have_text(["patience"])
+
+
+def test_message_is_not_given_up_because_the_page_replaces_dead_sockets(fake_page: "Page") -> None:
+    send(fake_page, "patience")
     for _ in range(10):
-        wait(alone, MINUTE)
-        alone.evaluate("sockets.at(-1).lose()")
-        wait(alone, 2)
-        expect(alone.locator("#status")).to_have_text("connected")
-    expect(pending(alone)).to_have_text(["patience"])
-    assert opened(alone) == 11
+        fake_page.evaluate("sockets.at(-1).deaf = true")
+        assert seconds_until_new_socket(fake_page) <= MINUTE
+        expect(fake_page.locator("#status")).to_have_text("Connected")
+    pass_time(fake_page, 1)
+    expect(pending(fake_page)).to_have_text(["patience"])
+
+
+def test_message_is_not_given_up_over_sockets_that_break_after_the_server_has_read_it(
+    fake_page: "Page",
+) -> None:
+    """It has answered a ping that was sent after the message, so it has read the message, too."""
+    send(fake_page, "patience")
+    for _ in range(10):
+        pass_time(fake_page, MINUTE)
+        fake_page.evaluate("sockets.at(-1).lose()")
+        pass_time(fake_page, 2)
+        expect(fake_page.locator("#status")).to_have_text("Connected")
+    expect(pending(fake_page)).to_have_text(["patience"])
+    assert count_sockets(fake_page) == 11
 
 
 @pytest.mark.redis
-def test_message_said_while_redis_is_away_waits_on_its_socket_and_is_shown_once(
+def test_message_sent_while_redis_is_down_waits_on_its_socket_and_is_shown_once(
     page: "Page", tmp_path: Path
 ) -> None:
     require(find_redis_server(), "redis-server", "apt install redis-server")
@@ -503,16 +531,16 @@ def test_message_said_while_redis_is_away_waits_on_its_socket_and_is_shown_once(
         stack.callback(redis.kill)
         server = stack.enter_context(chat("--redis", redis.url))
         peer = stack.enter_context(server.join())
-        page.add_init_script(COUNT_SOCKETS)
+        page.add_init_script(RECORD_SOCKETS)
         page.clock.install(time=1_700_000_000)
         join(page, server.url)
-        page.clock.pause_at(page.evaluate("Date.now() + 1") / 1000 + 1)
+        stop_clock(page)
         redis.kill()
-        type_and_send(page, "patience")
-        for _ in range(40):  # the answers to its questions come in real time
-            wait(page, 5)
+        send(page, "patience")
+        for _ in range(40):  # the pongs need real time
+            pass_time(page, 5)
             page.evaluate("fetch('favicon.svg').then((response) => response.text())")
-        assert opened(page) == 1
+        assert count_sockets(page) == 1
         expect(pending(page)).to_have_text(["patience"])
         redis.start()
         assert hear_texts(peer, 1) == ["patience"]

@@ -1,15 +1,25 @@
-"""What the page keeps on the device: what is unsent, the draft, and who has joined.
+"""What the chat's page stores: messages that are not acknowledged, the draft, and who has joined.
 
-Storage is a nicety: where there is none, everything works without.
+Where the browser has no storage, or storage fails, everything else works.
 """
 
-import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pages import SOCKETS, Visit, come_in, expect, join, pending, type_and_send
+from pages import (
+    FAKE_SOCKETS,
+    Visit,
+    expect,
+    join,
+    make_stored_message_older,
+    pending,
+    receive,
+    receive_close,
+    send,
+    stored_messages,
+)
 from peers import eventually
 from programs import Program, chat, hear_texts, say
 from proxy import Forwarder
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 HOUR = 3_600_000  # ms
-MOST_UNSENT = 100  # messages
+MAX_MESSAGES = 100  # that may be unacknowledged
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,8 @@ def forwarder(server: Program) -> Iterator[Forwarder]:
 # Storage that fails
 
 
-def for_both(definition: str) -> str:
+def define_storages(definition: str) -> str:
+    """A script that gives both properties of `window` that hold storages another definition."""
     return f"""
         for (const name of ['sessionStorage', 'localStorage']) {{
             const storage = window[name];
@@ -48,9 +59,9 @@ def for_both(definition: str) -> str:
 
 
 BROKEN_STORAGE = {
-    "null": for_both("get: () => null"),
-    "undefined": for_both("get: () => undefined"),
-    "forbidden": for_both("get() { throw new DOMException('no', 'SecurityError'); }"),
+    "null": define_storages("get: () => null"),
+    "undefined": define_storages("get: () => undefined"),
+    "forbidden": define_storages("get() { throw new DOMException('no', 'SecurityError'); }"),
     "without quota": """
         Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); };
     """,
@@ -64,7 +75,7 @@ BROKEN_STORAGE = {
                 try { storage.setItem(`filler ${size}`, 'x'.repeat(size)); } catch {}
         }
     """,
-    "full of what others left": """
+    "full of damaged values": """
         for (const storage of [sessionStorage, localStorage]) {
             for (const name of ['person', 'joined', 'draft', 'unsent/1', 'unsent/2', 'unsent/'])
                 for (const value of ['', 'no JSON', 'null', '17', '[{}]', '{"key": {}}'])
@@ -91,19 +102,11 @@ def test_everything_works_without_storage(server: Program, visit: Visit, storage
         ).to_have_count(1)
 
 
-# A page that is loaded again
-
-
-def records(page: "Page") -> list[dict[str, Any]]:
-    """What is kept on the device of messages that are not sent."""
-    texts = page.evaluate(
-        "Object.keys(localStorage).filter((n) => n.includes('unsent')).map((n) => localStorage[n])"
-    )
-    return [json.loads(text) for text in texts]
+# A reload, or another page of the same person
 
 
 def shows_once(page: "Page", *texts: str) -> None:
-    """As the last ones, in this order, each of them numbered by the server."""
+    """Check that each of these messages is shown once, in this order, and none is on its way."""
     expect(page.locator("#messages li.pending")).to_have_count(0)
     items = page.locator("#messages li.message .text")
     for text in texts:
@@ -112,34 +115,38 @@ def shows_once(page: "Page", *texts: str) -> None:
     assert [text for text in shown if text in texts] == list(texts)
 
 
-@pytest.mark.parametrize("server_hears", [False, True], ids=["unsaid", "its copy lost"])
-def test_unsent_messages_are_sent_once_after_a_reload(
-    server: Program, forwarder: Forwarder, page: "Page", server_hears: bool
+@pytest.mark.parametrize(
+    "server_receives",
+    [False, True],
+    ids=["the server has not received them", "the acknowledgements are lost"],
+)
+def test_unacknowledged_messages_are_sent_once_after_a_reload(
+    server: Program, forwarder: Forwarder, page: "Page", server_receives: bool
 ) -> None:
-    texts = [f"{server_hears} {number}" for number in range(3)]
+    texts = [f"{server_receives} {number}" for number in range(3)]
     with server.join() as peer:
         join(page, forwarder.url)
-        forwarder.go_deaf(to_servers_only=server_hears)
-        type_and_send(page, *texts)
+        forwarder.go_deaf(to_servers_only=server_receives)
+        send(page, *texts)
         expect(pending(page)).to_have_text(texts)
-        if server_hears:
+        if server_receives:
             assert hear_texts(peer, 3) == texts
         page.reload()
-        if not server_hears:
+        if not server_receives:
             assert hear_texts(peer, 3) == texts
         shows_once(page, *texts)
-        eventually(lambda: records(page) == [])
-        type_and_send(page, f"after {server_hears}")
-        assert hear_texts(peer, 1) == [f"after {server_hears}"]
+        eventually(lambda: stored_messages(page) == [])
+        send(page, f"after {server_receives}")
+        assert hear_texts(peer, 1) == [f"after {server_receives}"]
 
 
-def test_unsent_messages_survive_their_tab_and_no_other_person_sends_them(
+def test_unacknowledged_messages_survive_their_tab_and_are_sent_by_the_same_person_only(
     server: Program, forwarder: Forwarder, page: "Page", context: "BrowserContext"
 ) -> None:
     with server.join() as peer:
         join(page, forwarder.url)
         forwarder.go_deaf()
-        type_and_send(page, "of a closed tab")
+        send(page, "of a closed tab")
         expect(pending(page)).to_have_text(["of a closed tab"])
         page.close()
         bob = context.new_page()
@@ -147,22 +154,22 @@ def test_unsent_messages_survive_their_tab_and_no_other_person_sends_them(
         bob.fill("#email", "bob@example.org")
         bob.fill("#username", "Bob")
         bob.click("#join-button")
-        type_and_send(bob, "I am not Ada")
+        send(bob, "I am not Ada")
         assert hear_texts(peer, 1) == ["I am not Ada"]
         ada = context.new_page()
         join(ada, forwarder.url)
         assert hear_texts(peer, 1) == ["of a closed tab"]
         shows_once(ada, "I am not Ada", "of a closed tab")
-        eventually(lambda: records(ada) == [])
+        eventually(lambda: stored_messages(ada) == [])
 
 
-def test_two_tabs_of_one_person_that_both_send_the_same_say_it_once(
+def test_message_that_two_tabs_of_one_person_send_is_shown_once(
     server: Program, forwarder: Forwarder, page: "Page", context: "BrowserContext"
 ) -> None:
     with server.join() as peer:
         join(page, forwarder.url)
         forwarder.go_deaf()
-        type_and_send(page, "from both")
+        send(page, "from both")
         expect(pending(page)).to_have_text(["from both"])
         other = context.new_page()
         join(other, forwarder.url)
@@ -174,21 +181,21 @@ def test_two_tabs_of_one_person_that_both_send_the_same_say_it_once(
         assert hear_texts(peer, 1) == ["and nothing else"]
 
 
-def test_draft_survives_a_reload_and_is_gone_once_sent(server: Program, page: "Page") -> None:
+def test_draft_survives_a_reload_until_it_is_sent(server: Program, page: "Page") -> None:
     join(page, server.url)
     page.fill("#message", "half a\nthou")
     page.reload()
-    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#status")).to_have_text("Connected")
     expect(page.locator("#message")).to_have_value("half a\nthou")
     page.press("#message", "Enter")
     expect(page.locator("#message")).to_have_value("")
     shows_once(page, "half a\nthou")
     page.reload()
-    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#status")).to_have_text("Connected")
     expect(page.locator("#message")).to_have_value("")
 
 
-def test_who_reloads_is_back_and_who_opens_the_address_may_be_somebody_else(
+def test_reload_returns_to_the_chat_and_opening_the_address_shows_the_form(
     server: Program, page: "Page"
 ) -> None:
     page.goto(server.url)
@@ -196,7 +203,7 @@ def test_who_reloads_is_back_and_who_opens_the_address_may_be_somebody_else(
     expect(page.locator("#join")).to_be_visible()  # never joined
     join(page)
     page.reload()
-    expect(page.locator("#status")).to_have_text("connected")
+    expect(page.locator("#status")).to_have_text("Connected")
     expect(page.locator("#join")).to_be_hidden()
     expect(page.locator("#message")).to_be_focused()
     page.goto(server.url)
@@ -205,70 +212,72 @@ def test_who_reloads_is_back_and_who_opens_the_address_may_be_somebody_else(
     expect(page.locator("#username")).to_have_value("Ada")
 
 
-# Sockets of the test's own
+# With fake sockets
 
 
 @pytest.fixture
-def alone(page: "Page", server: Program) -> "Page":
-    """A page that is connected to nobody: no message comes back unless the test sends it."""
-    page.add_init_script(SOCKETS)
+def fake_page(page: "Page", server: Program) -> "Page":
+    """A page that is connected by a fake socket: nothing comes back unless the test sends it."""
+    page.add_init_script(FAKE_SOCKETS)
     join(page, server.url)
     return page
 
 
-def test_record_goes_when_its_message_is_acknowledged_or_discarded(alone: "Page") -> None:
-    type_and_send(alone, "acknowledged", "too big, says the server", "waits")
-    kept = sorted(records(alone), key=lambda record: record["said"])
-    assert [record["message"] for record in kept] == [
+def test_stored_message_is_deleted_when_it_is_acknowledged_or_discarded(fake_page: "Page") -> None:
+    send(fake_page, "acknowledged", "too big, says the server", "waits")
+    stored = stored_messages(fake_page)
+    assert [record["message"] for record in stored] == [
         "acknowledged",
         "too big, says the server",
         "waits",
     ]
-    come_in(alone, "17-1", "acknowledged", key=kept[0]["key"])
-    alone.evaluate(
-        "sockets[0].happen(3, new CloseEvent('close', { code: 1009, reason: 'too big' }))"
-    )
-    expect(alone.locator(".failed .time")).to_have_text("not sent: too big")
-    assert len(records(alone)) == 2  # a refused one is its author's until she discards it
-    alone.get_by_role("button", name="Discard: too big, says the server").click()
-    expect(alone.locator(".failed")).to_have_count(0)
-    assert [record["message"] for record in records(alone)] == ["waits"]
+    receive(fake_page, "17-1", "acknowledged", key=stored[0]["key"])
+    receive_close(fake_page, 1009, "too big")
+    expect(fake_page.locator(".failed .time")).to_have_text("Not sent: too big")
+    assert len(stored_messages(fake_page)) == 2  # the refused one stays until Ada discards it
+    fake_page.get_by_role("button", name="Discard: too big, says the server").click()
+    expect(fake_page.locator(".failed")).to_have_count(0)
+    assert [record["message"] for record in stored_messages(fake_page)] == ["waits"]
 
 
-def test_more_than_a_hundred_unsent_messages_are_not_taken(alone: "Page") -> None:
-    alone.evaluate(
+def test_more_than_a_hundred_unacknowledged_messages_are_not_accepted(fake_page: "Page") -> None:
+    fake_page.evaluate(
         """count => {
             for (let number = 0; number < count; number += 1) {
                 document.getElementById('message').value = `number ${number}`;
                 document.getElementById('send').requestSubmit();
             }
         }""",
-        MOST_UNSENT + 1,
+        MAX_MESSAGES + 1,
     )
-    expect(alone.get_by_role("alert").filter(visible=True)).to_contain_text("Too much waits")
-    expect(alone.locator("#message")).to_have_value(f"number {MOST_UNSENT}")
-    assert len(records(alone)) == MOST_UNSENT
-    expect(pending(alone)).to_have_count(MOST_UNSENT)
-    come_in(alone, "17-1", "number 0", key=min(records(alone), key=lambda r: r["said"])["key"])
-    alone.press("#message", "Enter")
-    expect(alone.locator("#message")).to_have_value("")
-    expect(alone.locator("#send-error")).to_have_text("")
+    expect(fake_page.get_by_role("alert").filter(visible=True)).to_contain_text(
+        "Too much is waiting"
+    )
+    expect(fake_page.locator("#message")).to_have_value(f"number {MAX_MESSAGES}")
+    assert len(stored_messages(fake_page)) == MAX_MESSAGES
+    expect(pending(fake_page)).to_have_count(MAX_MESSAGES)
+    receive(fake_page, "17-1", "number 0", key=stored_messages(fake_page)[0]["key"])
+    fake_page.press("#message", "Enter")
+    expect(fake_page.locator("#message")).to_have_value("")
+    expect(fake_page.locator("#send-error")).to_have_text("")
 
 
-def test_text_of_any_length_is_taken_where_nothing_else_waits(alone: "Page") -> None:
-    alone.evaluate("document.getElementById('messages').hidden = true")  # its layout takes long
-    alone.evaluate("document.getElementById('message').value = 'some words '.repeat(100_000)")
-    alone.press("#message", "Enter")
-    expect(alone.locator("#message")).to_have_value("")
-    type_and_send(alone, "one more")
-    expect(alone.locator("#message")).to_have_value("one more")
-    expect(alone.locator("#send-error")).to_contain_text("Too much waits")
+def test_text_of_any_length_is_accepted_where_no_other_is_waiting(fake_page: "Page") -> None:
+    fake_page.evaluate(
+        "document.getElementById('messages').hidden = true"
+    )  # it would take long to lay out
+    fake_page.evaluate("document.getElementById('message').value = 'some words '.repeat(100_000)")
+    fake_page.press("#message", "Enter")
+    expect(fake_page.locator("#message")).to_have_value("")
+    send(fake_page, "one more")
+    expect(fake_page.locator("#message")).to_have_value("one more")
+    expect(fake_page.locator("#send-error")).to_contain_text("Too much is waiting")
 
 
-@pytest.mark.parametrize("refused", [True, False], ids=["refused", "waits"])
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
-def test_page_asks_before_it_is_left_where_something_would_be_lost(
-    page: "Page", server: Program, kept: bool, refused: bool
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "pending"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
+def test_page_asks_before_it_is_left_only_if_a_message_would_be_lost(
+    page: "Page", server: Program, stored: bool, refused: bool
 ) -> None:
     questions: list[str] = []
 
@@ -276,78 +285,75 @@ def test_page_asks_before_it_is_left_where_something_would_be_lost(
         questions.append(dialog.type)
         dialog.accept()
 
-    page.add_init_script(SOCKETS)
-    if not kept:
+    page.add_init_script(FAKE_SOCKETS)
+    if not stored:
         page.add_init_script(BROKEN_STORAGE["without quota"])
     page.on("dialog", answer)
     join(page, server.url)
-    type_and_send(page, "unsent")
+    send(page, "unsent")
     expect(pending(page)).to_have_text(["unsent"])
     if refused:
-        page.evaluate("sockets[0].happen(3, new CloseEvent('close', { code: 1009 }))")
-        expect(page.locator(".failed .time")).to_have_text("not sent: too big")
+        receive_close(page, 1009)
+        expect(page.locator(".failed .time")).to_have_text("Not sent: the message is too big")
     page.goto("about:blank")
-    assert questions == ([] if kept else ["beforeunload"])
+    assert questions == ([] if stored else ["beforeunload"])
 
 
 @pytest.mark.parametrize(
-    ("age", "kept"),
+    ("age", "failed"),
     [(55 * HOUR // 60, 1), (2 * HOUR, 1), (8 * 24 * HOUR, 0)],
     ids=["nearly an hour", "two hours", "eight days"],
 )
-def test_message_that_waited_long_is_sent_only_if_its_author_still_wants_it(
-    alone: "Page", age: int, kept: int
+def test_stored_message_that_is_too_old_is_sent_only_if_its_author_asks_for_it(
+    fake_page: "Page", age: int, failed: int
 ) -> None:
-    type_and_send(alone, "lunch?")
-    alone.evaluate(
-        """age => {
-            const name = Object.keys(localStorage).find((name) => name.includes('unsent'));
-            const record = JSON.parse(localStorage[name]);
-            localStorage[name] = JSON.stringify({ ...record, said: record.said - age });
-        }""",
-        age,
-    )
-    alone.reload()
-    expect(alone.locator("#status")).to_have_text("connected")
-    assert len(records(alone)) == kept
-    assert "lunch?" not in "".join(alone.evaluate("sent"))
-    expect(alone.locator(".failed")).to_have_count(kept)
-    if kept:
-        alone.get_by_role("button", name="Send again").click()
-        expect(pending(alone)).to_have_text(["lunch?"])
-        assert "lunch?" in "".join(alone.evaluate("sent"))
-        expect(alone.locator("#message")).to_be_focused()
+    send(fake_page, "lunch?")
+    make_stored_message_older(fake_page, age)
+    fake_page.reload()
+    expect(fake_page.locator("#status")).to_have_text("Connected")
+    assert len(stored_messages(fake_page)) == failed
+    assert "lunch?" not in "".join(fake_page.evaluate("sent"))
+    expect(fake_page.locator(".failed")).to_have_count(failed)
+    if failed:
+        fake_page.get_by_role("button", name="Send again").click()
+        expect(pending(fake_page)).to_have_text(["lunch?"])
+        assert "lunch?" in "".join(fake_page.evaluate("sent"))
+        expect(fake_page.locator("#message")).to_be_focused()
 
 
-def test_message_of_a_page_that_slept_is_not_sent_again_unless_its_author_still_wants_it(
+def test_page_that_slept_sends_an_old_message_only_if_its_author_asks_for_it(
     page: "Page", server: Program
 ) -> None:
-    """The server may have forgotten its key, and would show it twice."""
-    page.add_init_script(SOCKETS)
+    """The server may have forgotten the message's key, and would show the message twice."""
+    page.add_init_script(FAKE_SOCKETS)
     page.clock.install(time="2024-02-29T12:00:00")
     join(page, server.url)
-    type_and_send(page, "lunch?")
+    send(page, "lunch?")
     page.clock.run_for(1_000)
     page.evaluate("sent.length = 0")
     page.clock.set_system_time("2024-03-02T12:00:00")
     page.evaluate("sockets.at(-1).lose()")
     page.clock.run_for(2_000)
-    expect(page.locator("#status")).to_have_text("connected")
-    expect(page.locator(".failed .time")).to_have_text("not sent: it waited for long")
+    expect(page.locator("#status")).to_have_text("Connected")
+    expect(page.locator(".failed .time")).to_have_text(
+        "Not sent: it waited for more than 50 minutes"
+    )
     assert "lunch?" not in "".join(page.evaluate("sent"))
-    type_and_send(page, "breakfast?")
+    send(page, "breakfast?")
     assert "breakfast?" in page.evaluate("sent.at(-1)")
     page.get_by_role("button", name="Send again").click()
     page.clock.run_for(1_000)
     expect(pending(page)).to_have_text(["breakfast?", "lunch?"])
-    page.evaluate("sockets.at(-1).happen(3, new CloseEvent('close', { code: 1001 }))")
+    receive_close(page, 1001)
     page.clock.run_for(3_000)
     expect(pending(page)).to_have_text(["breakfast?", "lunch?"])
-    assert "".join(page.evaluate("sent")).count("lunch?") == 2  # it is wanted now
+    assert "".join(page.evaluate("sent")).count("lunch?") == 2  # its author has asked for it
 
 
-def test_page_that_the_server_closed_shows_the_form_when_it_is_reloaded(alone: "Page") -> None:
-    alone.evaluate("sockets[0].happen(3, new CloseEvent('close', { code: 1008, reason: 'no' }))")
-    expect(alone.locator("#status")).to_contain_text("closed by the server: no")
-    alone.reload()
-    expect(alone.locator("#join")).to_be_visible()
+def test_reload_shows_the_form_after_the_server_has_closed_the_connection(
+    fake_page: "Page",
+) -> None:
+    receive_close(fake_page, 1008, "no")
+    expect(fake_page.locator("#status")).to_contain_text("The server closed the connection: no")
+    fake_page.reload()
+    expect(fake_page.locator("#join")).to_be_visible()

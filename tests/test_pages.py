@@ -1,4 +1,4 @@
-"""The pages in a real browser: what a user does, sees, and must never see."""
+"""Both pages in Chromium: what a user does and sees, and what the pages must never do."""
 
 import hashlib
 import re
@@ -13,12 +13,12 @@ from programs import Program, answer_close, chat, echo, hear, hear_texts, say
 pytestmark = pytest.mark.browser
 
 PICTURE = b'<svg xmlns="http://www.w3.org/2000/svg" width="80" height="80"/>'
-WIDTHS = [360, 1280]  # px; a small telephone and a desk
+WIDTHS = [360, 1280]  # px; of a small phone and of a desktop computer
 
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Program]:
-    """The chat; it outlives the visitors, whose pages would else complain that it has gone."""
+    """A chat that outlives the visitors: their pages would report it as an error if it exited."""
     with chat(*getattr(request, "param", [])) as program:
         yield program
 
@@ -26,9 +26,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Program]:
 # Joining
 
 
-def test_who_leaves_a_field_empty_is_told_which_and_does_not_join(
-    server: Program, visit: Visit
-) -> None:
+def test_page_says_which_field_is_empty_and_does_not_join(server: Program, visit: Visit) -> None:
     ada = visit(server)
     for email, username, error in (
         ("", "", "You must enter an email"),
@@ -49,45 +47,49 @@ def test_who_leaves_a_field_empty_is_told_which_and_does_not_join(
     expect(ada.page.locator("#join")).to_be_hidden()
 
 
-def test_email_and_name_have_the_length_that_the_server_takes(
+def test_email_and_username_are_limited_to_what_the_server_accepts(
     server: Program, visit: Visit
 ) -> None:
     ada = visit(server)
-    for field, most in (("email", 254), ("username", 64)):
+    for field, limit in (("email", 254), ("username", 64)):
         ada.page.fill("#email", "ada@example.org")
         ada.page.fill("#username", "Ada")
         ada.page.fill(f"#{field}", "")
         ada.page.locator(f"#{field}").focus()
-        ada.page.keyboard.insert_text("x" * (most + 10))
-        expect(ada.page.locator(f"#{field}")).to_have_value("x" * most)
-        # A script, such as a password manager's, gets past `maxlength`.
+        ada.page.keyboard.insert_text("x" * (limit + 10))
+        expect(ada.page.locator(f"#{field}")).to_have_value("x" * limit)
+        # A script, such as that of a password manager, is not stopped by `maxlength`.
         ada.page.evaluate(
             "([id, value]) => { document.getElementById(id).value = value; }",
-            [field, "🤖" * (most + 1)],
+            [field, "🤖" * (limit + 1)],
         )
         ada.page.click("#join-button")
         expect(ada.page.get_by_role("alert").first).to_have_text(
-            f"The {field} has more than {most} characters"
+            f"The {field} has more than {limit} characters"
         )
         expect(ada.page.locator(f"#{field}")).to_be_focused()
     ada.join("a" * 254, "x" * 64)
 
 
-def test_enter_joins_and_the_message_field_has_the_focus(server: Program, visit: Visit) -> None:
+def test_enter_joins_and_moves_the_focus_to_the_message_field(
+    server: Program, visit: Visit
+) -> None:
     ada = visit(server)
     ada.page.fill("#email", "anything will do")
     ada.page.fill("#username", "Ada")
     ada.page.press("#username", "Enter")
     expect(ada.page.locator("#message")).to_be_focused()
-    expect(ada.page.locator("#status")).to_have_text("connected")
+    expect(ada.page.locator("#status")).to_have_text("Connected")
 
 
-def test_clients_of_plain_ws_do_not_notice_a_page_that_joins(server: Program, visit: Visit) -> None:
+def test_client_of_plain_ws_receives_nothing_when_a_page_joins(
+    server: Program, visit: Visit
+) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
-        ada.say("the first they hear")
-        assert hear_texts(peer, 1) == ["the first they hear"]
+        ada.say("the first that they receive")
+        assert hear_texts(peer, 1) == ["the first that they receive"]
 
 
 # Talking
@@ -122,7 +124,7 @@ def test_page_sends_the_three_fields_as_they_were_typed(server: Program, visit: 
     assert message["message"] == "as typed: :robot: <i>&amp;</i>"
 
 
-def test_short_names_become_emoji_and_nothing_else_does(server: Program, visit: Visit) -> None:
+def test_shortcodes_become_emoji_and_nothing_else_does(server: Program, visit: Visit) -> None:
     shown = {
         ":robot:": "🤖",
         "a :robot: and :robot::smile:": "a 🤖 and 🤖😄",
@@ -147,7 +149,7 @@ MARKUP = [
     "<style>*{display:none}</style><iframe src=//x.example></iframe>",
     "javascript:alert(5) [link](javascript:alert(6))",
 ]
-MADE_BY_MARKUP = "#chat :is(a, b, i, iframe, img, link, script, style, svg)"
+ELEMENTS_OF_MARKUP = "#chat :is(a, b, i, iframe, img, link, script, style, svg)"
 
 
 def test_markup_stays_text_in_every_field(server: Program, visit: Visit) -> None:
@@ -159,20 +161,20 @@ def test_markup_stays_text_in_every_field(server: Program, visit: Visit) -> None
         ada.sees(*MARKUP)
         expect(ada.messages.locator(".name")).to_have_text(MARKUP)
         ada.messages.last.hover()
-        expect(ada.page.locator(MADE_BY_MARKUP)).to_have_count(0)
+        expect(ada.page.locator(ELEMENTS_OF_MARKUP)).to_have_count(0)
 
 
-def test_markup_of_ones_own_stays_text(server: Program, visit: Visit) -> None:
+def test_markup_that_the_user_types_stays_text(server: Program, visit: Visit) -> None:
     ada = visit(server)
     ada.join(MARKUP[0], MARKUP[2])
     for markup in MARKUP:
         ada.say(markup)
     ada.sees(*MARKUP)
     expect(ada.messages.locator(".name")).to_have_text([MARKUP[2]] * len(MARKUP))
-    expect(ada.page.locator(MADE_BY_MARKUP)).to_have_count(0)
+    expect(ada.page.locator(ELEMENTS_OF_MARKUP)).to_have_count(0)
 
 
-def test_enter_sends_and_shift_enter_begins_a_line(server: Program, visit: Visit) -> None:
+def test_enter_sends_and_shift_enter_begins_a_new_line(server: Program, visit: Visit) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
@@ -203,17 +205,20 @@ def test_enter_that_picks_a_word_in_an_input_method_sends_nothing(
         ada = visit(server)
         ada.join()
         ada.page.fill("#message", "你好")
-        for how in ("{ isComposing: true }", "{ keyCode: 229 }"):
+        for properties in ("{ isComposing: true }", "{ keyCode: 229 }"):
             ada.page.evaluate(
-                f"""() => document.getElementById('message').dispatchEvent(new KeyboardEvent(
-                    'keydown', {{ key: 'Enter', bubbles: true, cancelable: true, ...{how} }}))"""
+                f"""() => {{
+                    const enter = {{ key: 'Enter', bubbles: true, cancelable: true }};
+                    const event = new KeyboardEvent('keydown', {{ ...enter, ...{properties} }});
+                    document.getElementById('message').dispatchEvent(event);
+                }}"""
             )
         expect(ada.page.locator("#message")).to_have_value("你好")
         ada.page.press("#message", "Enter")
         assert hear_texts(peer, 1) == ["你好"]
 
 
-def test_nothing_is_sent_where_nothing_is_said(server: Program, visit: Visit) -> None:
+def test_blank_text_is_not_sent(server: Program, visit: Visit) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
@@ -225,7 +230,7 @@ def test_nothing_is_sent_where_nothing_is_said(server: Program, visit: Visit) ->
         ada.sees("something")
 
 
-def test_what_is_said_shows_at_once_and_once(server: Program, visit: Visit) -> None:
+def test_own_messages_are_shown_immediately_and_only_once(server: Program, visit: Visit) -> None:
     ada = visit(server)
     ada.join()
     texts = [f"number {i}" for i in range(30)]
@@ -235,9 +240,7 @@ def test_what_is_said_shows_at_once_and_once(server: Program, visit: Visit) -> N
     ada.sees(*texts)
 
 
-def test_many_messages_that_come_at_once_are_all_shown_in_order(
-    server: Program, visit: Visit
-) -> None:
+def test_many_messages_at_once_are_all_shown_in_order(server: Program, visit: Visit) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
@@ -249,78 +252,82 @@ def test_many_messages_that_come_at_once_are_all_shown_in_order(
 # Scrolling
 
 
-def fill(peer: Peer, visitor: Visitor, count: int) -> None:
-    """Say so much that the list is longer than the screen."""
+def fill_list(peer: Peer, visitor: Visitor, count: int) -> None:
+    """Send so many messages that the list does not fit on the screen."""
     for i in range(count):
         say(peer, f"filler {i}")
     expect(visitor.messages).to_have_count(count)
 
 
-def at_end(visitor: Visitor) -> None:
+def is_at_end(visitor: Visitor) -> None:
     expect(visitor.messages.last).to_be_in_viewport(ratio=0.9)
-    assert visitor.scrolled()["left"] < 2
+    assert visitor.scroll_position()["left"] < 2
 
 
-def test_list_follows_a_reader_at_its_end(server: Program, visit: Visit) -> None:
-    with server.join() as peer:
-        ada = visit(server)
-        ada.join()
-        fill(peer, ada, 60)
-        at_end(ada)
-        say(peer, "a long one " * 100)
-        expect(ada.messages).to_have_count(61)
-        assert ada.scrolled()["left"] < 2
-        expect(ada.page.locator("#follow")).to_be_hidden()
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_list_stays_where_its_reader_scrolled_to(server: Program, visit: Visit, width: int) -> None:
-    with server.join() as peer:
-        ada = visit(server, width=width)
-        ada.join()
-        fill(peer, ada, 60)
-        ada.messages.nth(5).scroll_into_view_if_needed()
-        before = ada.scrolled()["top"]
-        say(peer, "news")
-        expect(ada.page.locator("#follow")).to_be_visible()
-        expect(ada.messages).to_have_count(61)
-        assert ada.scrolled()["top"] == before
-        ada.page.click("#follow")
-        at_end(ada)
-        expect(ada.page.locator("#follow")).to_be_hidden()
-        say(peer, "more news")
-        expect(ada.messages).to_have_count(62)
-        at_end(ada)
-
-
-def test_reader_who_scrolls_back_to_the_end_is_followed_again(
+def test_list_scrolls_to_new_messages_if_its_reader_is_at_the_end(
     server: Program, visit: Visit
 ) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
-        fill(peer, ada, 60)
-        ada.messages.first.scroll_into_view_if_needed()
+        fill_list(peer, ada, 60)
+        is_at_end(ada)
+        say(peer, "a long one " * 100)
+        expect(ada.messages).to_have_count(61)
+        assert ada.scroll_position()["left"] < 2
+        expect(ada.page.locator("#new-messages")).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_list_stays_where_its_reader_has_scrolled_to(
+    server: Program, visit: Visit, width: int
+) -> None:
+    with server.join() as peer:
+        ada = visit(server, width=width)
+        ada.join()
+        fill_list(peer, ada, 60)
+        ada.messages.nth(5).scroll_into_view_if_needed()
+        before = ada.scroll_position()["top"]
         say(peer, "news")
-        expect(ada.page.locator("#follow")).to_be_visible()
-        ada.messages.last.scroll_into_view_if_needed()
-        ada.page.hover("#messages")
-        ada.page.mouse.wheel(0, 10_000)
-        expect(ada.page.locator("#follow")).to_be_hidden()
+        expect(ada.page.locator("#new-messages")).to_be_visible()
+        expect(ada.messages).to_have_count(61)
+        assert ada.scroll_position()["top"] == before
+        ada.page.click("#new-messages")
+        is_at_end(ada)
+        expect(ada.page.locator("#new-messages")).to_be_hidden()
         say(peer, "more news")
         expect(ada.messages).to_have_count(62)
-        at_end(ada)
+        is_at_end(ada)
 
 
-def test_reader_elsewhere_who_speaks_sees_it(server: Program, visit: Visit) -> None:
+def test_list_scrolls_to_new_messages_again_once_its_reader_is_back_at_the_end(
+    server: Program, visit: Visit
+) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
-        fill(peer, ada, 60)
+        fill_list(peer, ada, 60)
+        ada.messages.first.scroll_into_view_if_needed()
+        say(peer, "news")
+        expect(ada.page.locator("#new-messages")).to_be_visible()
+        ada.messages.last.scroll_into_view_if_needed()
+        ada.page.hover("#messages")
+        ada.page.mouse.wheel(0, 10_000)
+        expect(ada.page.locator("#new-messages")).to_be_hidden()
+        say(peer, "more news")
+        expect(ada.messages).to_have_count(62)
+        is_at_end(ada)
+
+
+def test_list_scrolls_to_a_message_that_its_reader_sends(server: Program, visit: Visit) -> None:
+    with server.join() as peer:
+        ada = visit(server)
+        ada.join()
+        fill_list(peer, ada, 60)
         ada.messages.first.scroll_into_view_if_needed()
         ada.say("here I am")
         expect(ada.messages).to_have_count(61)
-        at_end(ada)
+        is_at_end(ada)
 
 
 # Pictures
@@ -330,7 +337,7 @@ def hash_of(email: str) -> str:
     return hashlib.sha256(email.strip().lower().encode()).hexdigest()
 
 
-def test_initials_stand_for_a_picture_that_cannot_be_had(server: Program, visit: Visit) -> None:
+def test_initials_are_shown_where_there_is_no_picture(server: Program, visit: Visit) -> None:
     with server.join() as peer:
         ada = visit(server)
         ada.join()
@@ -354,14 +361,16 @@ def test_initials_stand_for_a_picture_that_cannot_be_had(server: Program, visit:
             assert len(asked) == 1
 
 
-def test_picture_replaces_the_initials_without_a_jump(server: Program, visit: Visit) -> None:
+def test_picture_replaces_the_initials_and_moves_nothing(server: Program, visit: Visit) -> None:
     with server.join() as peer:
         without, ada = visit(server), visit(server, picture=PICTURE)
         for visitor in (without, ada):
             visitor.join()
         for visitor in (without, ada):
-            expect(visitor.page.locator("#online")).to_be_visible()  # it takes some of the width
-        say(peer, "with a face", email="bob@example.org", username="Bob")
+            expect(
+                visitor.page.locator("#online")
+            ).to_be_visible()  # it takes some of the width, on both pages
+        say(peer, "with a picture", email="bob@example.org", username="Bob")
         picture = ada.messages.locator(".avatar img")
         expect(picture).to_be_visible()
         assert (picture.get_attribute("src") or "").startswith(
@@ -375,9 +384,7 @@ def test_picture_replaces_the_initials_without_a_jump(server: Program, visit: Vi
         assert outer == inner
 
 
-def test_pictures_are_asked_for_without_telling_where_the_chat_is(
-    server: Program, visit: Visit
-) -> None:
+def test_requests_for_pictures_do_not_tell_where_the_chat_is(server: Program, visit: Visit) -> None:
     ada = visit(server)
     referrers: list[str | None] = []
     ada.page.on(
@@ -395,38 +402,40 @@ def test_pictures_are_asked_for_without_telling_where_the_chat_is(
     assert referrers == [None]
 
 
-# The frame around it
+# Around the messages
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1280])
 def test_nothing_is_wider_than_the_screen(server: Program, visit: Visit, width: int) -> None:
     with server.join() as peer:
         ada = visit(server, width=width)
-        fits(ada, width, "#email", "#username", "#join-button")
+        fits_on_screen(ada, width, "#email", "#username", "#join-button")
         ada.join("ada@example.org", "Ada")
         say(peer, "w" * 500, username="n" * 64)
         say(peer, "https://example.org/" + "path/" * 100)
         expect(ada.messages).to_have_count(2)
-        fits(ada, width, "#message", "#send-button", "#status")
+        fits_on_screen(ada, width, "#message", "#send-button", "#status")
         for part in (".avatar", ".name", ".text"):
             box = ada.messages.first.locator(part).bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
-def fits(visitor: Visitor, width: int, *selectors: str) -> None:
+def fits_on_screen(visitor: Visitor, width: int, *selectors: str) -> None:
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
     assert visitor.page.evaluate("document.documentElement.scrollHeight") <= 640
     for selector in selectors:
         expect(visitor.page.locator(selector)).to_be_in_viewport(ratio=1)
 
 
-def test_page_says_that_the_server_has_gone(server: Program, visit: Visit) -> None:
+def test_page_says_that_the_connection_is_lost_when_the_server_exits(
+    server: Program, visit: Visit
+) -> None:
     ada = visit(server)
     ada.join()
     server.signal()
-    expect(ada.page.locator("#status")).to_contain_text("connection lost")
+    expect(ada.page.locator("#status")).to_contain_text("Connection lost")
     assert server.wait() == 0
-    ada.forgive("ERR_CONNECTION_REFUSED")  # a browser says so of each attempt to reconnect
+    ada.forgive("ERR_CONNECTION_REFUSED")  # the browser writes this for each attempt to reconnect
 
 
 @pytest.mark.parametrize("server", [["--hide-emails"]], indirect=True)
@@ -447,7 +456,7 @@ def test_page_of_a_server_that_hides_emails_shows_none(server: Program, visit: V
 def test_echo_page_lists_the_answers(visit: Visit, width: int) -> None:
     with echo() as server:
         ada = visit(server, width=width)
-        expect(ada.page.locator("#status")).to_have_text("connected")
+        expect(ada.page.locator("#status")).to_have_text("Connected")
         answers = ada.page.locator("#answers li")
         ada.page.get_by_role("button", name="Send").click()
         expect(answers).to_have_text(["[hello, world!你好]"])
@@ -463,24 +472,25 @@ def test_echo_page_lists_the_answers(visit: Visit, width: int) -> None:
         assert "Receive: hello, world!你好\nSend: [hello, world!你好]\n" in server.output
 
 
-def test_echo_page_says_that_the_server_has_gone_and_finds_it_again(visit: Visit) -> None:
+def test_echo_page_says_that_the_connection_is_lost_and_connects_for_the_next_message(
+    visit: Visit,
+) -> None:
     with echo() as server:
         port = server.server_port
         ada = visit(server)
-        expect(ada.page.locator("#status")).to_have_text("connected")
+        expect(ada.page.locator("#status")).to_have_text("Connected")
         server.signal()
-        ada.forgive(
-            "ERR_CONNECTION_REFUSED"
-        )  # a browser may ask for the page's icon as late as now
-        expect(ada.page.locator("#status")).to_contain_text("connection lost")
+        # The browser may ask for the icon of the page as late as now.
+        ada.forgive("ERR_CONNECTION_REFUSED")
+        expect(ada.page.locator("#status")).to_contain_text("Connection lost")
         assert server.wait() == 0
     with echo("--port", str(port)) as server:
         ada.page.get_by_role("button", name="Send").click()
         expect(ada.page.locator("#answers li")).to_have_text(["[hello, world!你好]"])
-        expect(ada.page.locator("#status")).to_have_text("connected")
+        expect(ada.page.locator("#status")).to_have_text("Connected")
 
 
-def test_plain_echo_page_shows_what_was_sent(visit: Visit) -> None:
+def test_echo_page_of_a_plain_echo_server_shows_exactly_what_was_sent(visit: Visit) -> None:
     with echo("--plain") as server, server.join("/echo") as peer:
         ada = visit(server)
         ada.page.fill("#message", "as it is")

@@ -626,7 +626,7 @@ def test_four_strangers_in_one_chat_hear_each_message_once_and_in_order() -> Non
         page.fill("#email", "Page@Example.org")
         page.fill("#username", "Page")
         page.click("#join-button")
-        expect(page.locator("#status")).to_have_text("connected")
+        expect(page.locator("#status")).to_have_text("Connected")
         clients = enter(stack, (SimpleWebSocket, Websockets, Ours), server)
         shown = page.locator("#messages .message:not(.pending)")
         expect(shown).to_have_count(3)
