@@ -1,10 +1,11 @@
-"""Makes docs/rfc6455.md: from each rule of the RFCs to the function that obeys it and its tests.
+"""Makes docs/rfc6455.md: each rule of the RFCs with the functions that obey it and its tests.
 
-It reads tests/requirements.tsv, the list of rules; tests/obeyed_by.tsv, which function obeys each;
-and the `requirement` markers in tests/test_*.py, which it parses and does not run.
+It reads the list of rules from tests/requirements.tsv, the functions that obey them from
+tests/obeyed_by.tsv, and the tests from the `requirement` markers in tests/test_*.py, which it
+parses without running them.
 
     python3 docs/make_rfc6455.py            writes the page
-    python3 docs/make_rfc6455.py --check    exit status 1 if the page is not what it would write
+    python3 docs/make_rfc6455.py --check    exits with status 1 if the page is out of date
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "rfc6455.md"
 
-# Rows that nothing obeys, on purpose; at most six.
+# The rules that are not supported, on purpose, and why. A test allows at most six.
 NOT_SUPPORTED = {
     "4.1-3": "The client knows no proxies, so it always learns the address that it connects to.",
     "4.1-4": "The client knows no proxies. Whoever needs one forwards a local port through it.",
-    "4.2.2-12": "Only one extension exists here, so two can't be agreed on.",
+    "4.2.2-12": "Only one extension exists here, so two can never be agreed on.",
     "9.1-8": "Only one extension exists here, so there is no order to apply several in.",
 }
 
+# The titles of the RFCs' sections. A section with a D in front is one of RFC 7692.
 TITLES = {
     "2.1": "Terminology and Other Conventions",
     "3": "WebSocket URIs",
@@ -92,26 +94,27 @@ SIDES = {"both": "both sides", "client": "clients", "server": "servers"}
 
 
 class Requirement(NamedTuple):
-    """A row of the list, as far as the page shows it."""
+    """A row of tests/requirements.tsv, without the columns that the page does not show."""
 
     id: str
-    section: str  # of RFC 6455; with a D in front of RFC 7692
-    level: str
-    binds: str
+    section: str  # of RFC 6455, or with a D in front of RFC 7692
+    level: str  # such as MUST NOT
+    binds: str  # a key of SIDES
     text: str
 
 
 class Test(NamedTuple):
-    """A test function."""
+    """A test function, or a method as `Class.method`, and its file below tests/."""
 
     file: str
     name: str
 
 
-# What there is
+# Reading the lists and the code
 
 
 def read_requirements() -> list[Requirement]:
+    """Return the rules in the order of the list."""
     rows = read_table("requirements.tsv")
     return [
         Requirement(row["id"], row["section"], row["level"], row["binds"], row["requirement"])
@@ -120,30 +123,35 @@ def read_requirements() -> list[Requirement]:
 
 
 def read_obeyed_by() -> dict[str, list[str]]:
-    """For each id the functions, such as `rfc6455.frames:mask` or `public/chat/app.js:show`."""
+    """Return the functions that obey each rule, by the rule's id.
+
+    A function is written as `rfc6455.frames:mask` or `public/chat/app.js:join`.
+    """
     return {row["id"]: row["functions"].split() for row in read_table("obeyed_by.tsv")}
 
 
 def read_table(name: str) -> list[dict[str, str]]:
+    """Return the rows of a file below tests/, each as a dictionary from column to text."""
     with open(ROOT / "tests" / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
 
 
 def read_markers() -> dict[str, list[Test]]:
-    """For each id the tests that are marked with it."""
-    held: dict[str, list[Test]] = {}
+    """Return the tests that are marked with each rule, by the rule's id."""
+    marked: dict[str, list[Test]] = {}
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         for name, ids in marked_tests(path.read_text(encoding="utf-8")):
             for each in ids:
-                held.setdefault(each, []).append(Test(path.name, name))
-    return held
+                marked.setdefault(each, []).append(Test(path.name, name))
+    return marked
 
 
 def marked_tests(source: str) -> Iterator[tuple[str, list[str]]]:
-    """The test functions of a module, with the ids in the markers of each, its class and module.
+    """Yield each test function of a module, with the ids in its own, its class's and its module's
+    markers.
 
-    A marker may stand in a decorator, in a `pytest.param` of one, or in a variable of the module
-    that one uses. Raises ValueError for a marker whose ids are not written out.
+    A marker may be in a decorator, in a `pytest.param` within one, or in a variable of the module
+    that a decorator uses. Raises ValueError for a marker whose ids are not string literals.
     """
     tree = ast.parse(source)
     variables: dict[str, list[str]] = {}
@@ -153,20 +161,23 @@ def marked_tests(source: str) -> Iterator[tuple[str, list[str]]]:
     of_module = variables.pop("pytestmark", [])
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-            yield node.name, unique(of_module + ids_of(node, variables))
+            yield node.name, unique(of_module + ids_in_decorators(node, variables))
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            of_class = of_module + ids_of(node, variables)
+            of_class = of_module + ids_in_decorators(node, variables)
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name.startswith("test"):
-                    ids = unique(of_class + ids_of(method, variables))
+                    ids = unique(of_class + ids_in_decorators(method, variables))
                     yield f"{node.name}.{method.name}", ids
 
 
-def ids_of(node: ast.FunctionDef | ast.ClassDef, variables: dict[str, list[str]]) -> list[str]:
+def ids_in_decorators(
+    node: ast.FunctionDef | ast.ClassDef, variables: dict[str, list[str]]
+) -> list[str]:
     return [each for decorator in node.decorator_list for each in ids_in(decorator, variables)]
 
 
 def ids_in(expression: ast.expr, variables: dict[str, list[str]]) -> list[str]:
+    """Return the ids in the markers of an expression, and in those of the variables it uses."""
     ids: list[str] = []
     for node in ast.walk(expression):
         if isinstance(node, ast.Name):
@@ -180,17 +191,18 @@ def ids_in(expression: ast.expr, variables: dict[str, list[str]]) -> list[str]:
 
 
 def unique(ids: Iterable[str]) -> list[str]:
+    """Return the ids in the same order, each once."""
     return list(dict.fromkeys(ids))
 
 
 def file_of(function: str) -> Path:
-    """The file, from the project's root, that holds a function of tests/obeyed_by.tsv."""
+    """Return the file of a function of tests/obeyed_by.tsv, relative to the project's root."""
     module, _, _ = function.partition(":")
     return Path(module) if module.endswith(".js") else Path(*module.split(".")).with_suffix(".py")
 
 
 def exists(function: str) -> bool:
-    """Whether there is such a function, method or class."""
+    """Return whether there is such a function, method or class."""
     path, name = ROOT / file_of(function), function.partition(":")[2]
     if not path.is_file():
         return False
@@ -209,71 +221,79 @@ def exists(function: str) -> bool:
     return bool(scopes)
 
 
-# The page
+# Writing the page
 
 
 def make_page() -> str:
     requirements = read_requirements()
-    obeyed_by, held = read_obeyed_by(), read_markers()
-    tests = {test for row in requirements for test in held.get(row.id, [])}
-    lines = [
-        "# From the RFC to the test",
-        "",
-        "<!-- Made by `python3 docs/make_rfc6455.py`; changes here would be lost. -->",
-        "",
-        f"{len(requirements)} rules of [RFC 6455]({rfc('2')}) and [RFC 7692]({rfc('D5')}), which is"
-        " permessage-deflate, in words of our own. Behind each stand the function that obeys it"
-        " and the tests that hold it to that."
-        f" {len(requirements) - len(NOT_SUPPORTED)} rules are held, by {len(tests)} tests;"
-        f" {len(NOT_SUPPORTED)} are not, on purpose. Where a rule says what a peer may do,"
-        " MAY-tolerate is the duty to bear it.",
-        "",
-        "## Not supported",
-        "",
-    ]
+    obeyed_by = read_obeyed_by()
+    marked = read_markers()
+    tests = {test for row in requirements for test in marked.get(row.id, [])}
+    lines = [*introduction(len(requirements), len(tests)), "## Not supported", ""]
     for row in requirements:
         if row.id in NOT_SUPPORTED:
-            lines += [*rule(row), f"  {NOT_SUPPORTED[row.id]}"]
+            lines += [rule(row), f"  {NOT_SUPPORTED[row.id]}"]
     section = None
     for row in requirements:
         if row.section != section:
             section = row.section
-            number = section.removeprefix("D")
-            book = "RFC 7692, " if section.startswith("D") else ""
-            lines += ["", f"## {book}{number} {TITLES[section]}", "", f"<{rfc(section)}>", ""]
-        lines += rule(row)
+            lines += section_heading(section)
+        lines.append(rule(row))
         if row.id in NOT_SUPPORTED:
             lines.append("  Not supported, see above.")
         else:
-            lines.append(f"  Obeyed by {functions(obeyed_by.get(row.id, []))}.  ")
-            lines.append(f"  Held by {names(held.get(row.id, []))}.")
+            lines.append(f"  Obeyed by {links_to_functions(obeyed_by.get(row.id, []))}.  ")
+            lines.append(f"  Held by {links_to_tests(marked.get(row.id, []))}.")
     return "\n".join(lines) + "\n"
 
 
-def rfc(section: str) -> str:
+def introduction(rules: int, tests: int) -> list[str]:
+    held = rules - len(NOT_SUPPORTED)
+    return [
+        "# From the RFC to the test",
+        "",
+        "<!-- Made by `python3 docs/make_rfc6455.py`; changes here would be lost. -->",
+        "",
+        f"{rules} rules of [RFC 6455]({rfc_url('2')}) and of [RFC 7692]({rfc_url('D5')}) on"
+        " permessage-deflate, in our own words. Each is followed by the functions that obey it and"
+        " by the tests that fail if they do not."
+        f" {held} rules are held by {tests} tests; {len(NOT_SUPPORTED)} are not supported, on"
+        " purpose. MAY-tolerate: the RFC allows the peer to do something, so we have to accept it.",
+        "",
+    ]
+
+
+def section_heading(section: str) -> list[str]:
+    number = section.removeprefix("D")
+    book = "RFC 7692, " if section.startswith("D") else ""
+    return ["", f"## {book}{number} {TITLES[section]}", "", f"<{rfc_url(section)}>", ""]
+
+
+def rfc_url(section: str) -> str:
     number = "7692" if section.startswith("D") else "6455"
     return f"https://www.rfc-editor.org/rfc/rfc{number}#section-{section.removeprefix('D')}"
 
 
-def rule(row: Requirement) -> list[str]:
+def rule(row: Requirement) -> str:
     text = re.sub(r"([\\`*_<>\[\]|])", r"\\\1", row.text)
-    return [f"- **{row.id}** {row.level}, {SIDES[row.binds]}: {text}  "]
+    return f"- **{row.id}** {row.level}, {SIDES[row.binds]}: {text}  "
 
 
-def functions(found: list[str]) -> str:
+def links_to_functions(functions: list[str]) -> str:
     links = []
-    for each in found:
+    for each in functions:
         module, _, name = each.partition(":")
         short = f"{module.removeprefix('rfc6455.').removeprefix('public/chat/')}: {name}"
         links.append(f"[`{short}`](../{file_of(each).as_posix()})")
     return ", ".join(links) or "nothing yet"
 
 
-def names(tests: list[Test]) -> str:
-    by_file: dict[str, list[str]] = {}
+def links_to_tests(tests: list[Test]) -> str:
+    """Return the names of the tests, followed by a link to their file for the tests of each."""
+    names: dict[str, list[str]] = {}
     for test in tests:
-        by_file.setdefault(test.file, []).append(f"`{test.name}`")
-    links = [f"{', '.join(found)} in [{file}](../tests/{file})" for file, found in by_file.items()]
+        names.setdefault(test.file, []).append(f"`{test.name}`")
+    links = [f"{', '.join(found)} in [{file}](../tests/{file})" for file, found in names.items()]
     return "; ".join(links) or "nothing yet"
 
 
