@@ -65,7 +65,7 @@ def test_page_says_that_it_reconnects_and_connects_when_the_server_is_back(
         place.start()
         expect(page.locator("#status")).to_have_text("Connected")
         expect(page.locator("#countdown")).to_have_text("")
-    expect(page.locator("#online h2")).to_have_text("1 here")
+    expect(page.locator("#online h2")).to_have_text("Online: 1")
 
 
 def test_messages_written_while_the_server_is_down_are_sent_once_when_it_is_back(
