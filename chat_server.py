@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A chat at http://localhost:8000, ported from a Go program that many learn WebSockets from.
+"""A chat at http://localhost:8000: gorilla/websocket's *Simple Chat*, ported from Go.
 
-It keeps that program's order: `clients`, `broadcast`, `Message`, `main`, `handle_connections`,
-`handle_messages`. A channel in Go is a queue here, and a goroutine is a thread. A comment at the
-end of a line is the Go code that it stands for. Where this program does more, a comment says
-`differs from Go:`, and the code for it is in `chat/`. The protocol itself is in `rfc6455/`.
+It keeps the order of that program: `clients`, `broadcast`, `Message`, `main`, `handle_connections`,
+`handle_messages`. A channel in Go is a queue here, and a goroutine is a thread; `upgrader` has
+become arguments of `WebSocketServer`. A comment that begins with `Go:` quotes what the line stands
+for. A comment that begins with `differs from Go:` says what this program does in another way, or in
+addition. The code for that is in `chat/`, and `rfc6455/` is the WebSocket library.
 """
 
 import queue
@@ -14,52 +15,58 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rfc6455
-from chat.batch import News, batches, close
+from chat.batch import Item, batches, finish
 from chat.entry import History, HistoryError, pages
 from chat.history import open_history
 from chat.message import GAP, decode, encode_all
 from chat.options import Options, read_options
 from chat.pace import Pace
 from chat.presence import Presence
-from chat.refusal import is_heard
-from chat.resume import Joining, catch_up, check_since, since_of
+from chat.refusal import is_refused
+from chat.resume import catch_up, check_since, since_of
 from command_line import advise, hold_to_one_core
 from console import announce, log_to_stderr
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "chat"
+# differs from Go: the page may load and run only what this server sends, and Gravatar's pictures.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' https://www.gravatar.com; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-clients: set[WebSocket] = set()  # var clients = make(map[*websocket.Conn]bool)
-# differs from Go: there two goroutines use the map without a lock, which may end the program.
+clients: set[WebSocket] = set()  # Go: var clients = make(map[*websocket.Conn]bool)
+# differs from Go: there many goroutines change the map without a lock, which can crash the program.
 clients_lock = threading.Lock()
-presence = Presence(clients, clients_lock)  # differs from Go: clients are told who is here
+# differs from Go: `presence` adds to `clients` and removes from it, and tells clients who is here.
+presence = Presence(clients, clients_lock)
 
-# var broadcast = make(chan Message)
-# differs from Go: beside messages it carries clients that come back (Joining), "news" when another
-# server has added messages, and None at the end. When it is full, a sender has to wait.
-broadcast: "queue.Queue[Message | Joining | News | None]" = queue.Queue(maxsize=1000)
+# Go: var broadcast = make(chan Message)
+# differs from Go: it holds up to 1,000 messages before their senders have to wait, and it carries
+# more than messages; `Item` in `chat/batch.py` says what.
+broadcast: "queue.Queue[Item[Message]]" = queue.Queue(maxsize=1000)
 
-# differs from Go: what is said is kept in a history, and clients are sent what is there. So all of
-# them get the same messages in the same order, those who come back later too.
+# differs from Go: a message is first stored in the history, then read from there and sent. Several
+# servers can share one history, and a client that comes back gets what it missed. `main` sets both.
 history: History
 options: Options
 
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """What a client says. A field that it leaves out is empty, as in Go."""
+    """What a client says. `email`, `username` and `message` are empty if left out, as in Go."""
 
-    email: str = ""  # Email string `json:"email"`
-    username: str = ""  # Username string `json:"username"`
-    message: str = ""  # Message string `json:"message"`
-    key: str | None = None  # differs from Go: a message with a known key is not sent twice
-    event: str | None = None  # differs from Go: "ping" and "join" are for the server alone
-    sender: WebSocket  # differs from Go: it is told if the message cannot be kept
+    email: str = ""  # Go: Email string `json:"email"`
+    username: str = ""  # Go: Username string `json:"username"`
+    message: str = ""  # Go: Message string `json:"message"`
+    # differs from Go: a client may make up a key. If it repeats a message, which it may not know to
+    # have arrived, the message is stored only once.
+    key: str | None = None
+    # differs from Go: "join" tells the server this client's name, and "ping" asks whether it is
+    # there. Both are for the server alone.
+    event: str | None = None
+    sender: WebSocket  # differs from Go: the client to tell if the message cannot be stored
 
 
 def main() -> None:
@@ -67,13 +74,14 @@ def main() -> None:
     options = read_options()
     log_to_stderr()
     if not (options.deflate or options.all_cores):
-        hold_to_one_core()
+        hold_to_one_core()  # faster, as Python runs one thread at a time; but it compresses on many
     try:
+        # The history calls `wake` when another server has stored messages.
         history = open_history(options, wake=lambda: broadcast.put("news"))
         server = WebSocketServer(
             (options.host, options.port),
-            {"/ws": handle_connections},  # http.HandleFunc("/ws", handleConnections)
-            directory=PUBLIC,  # http.Handle("/", http.FileServer(...))
+            directory=PUBLIC,  # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
+            routes={"/ws": handle_connections},  # Go: http.HandleFunc("/ws", handleConnections)
             headers={"Content-Security-Policy": PAGE_POLICY},
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
@@ -85,59 +93,69 @@ def main() -> None:
         )
     except HistoryError as error:
         sys.exit(f"cannot open the history: {error}")
-    except (OSError, OverflowError) as error:
-        sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
-    broadcaster = threading.Thread(target=handle_messages, daemon=True)
-    broadcaster.start()  # go handleMessages()
+    except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
+        sys.exit(f"cannot serve {options.host}:{options.port}: {error}")  # Go: log.Fatal(...)
+    messages_thread = threading.Thread(target=handle_messages, daemon=True)
+    messages_thread.start()  # Go: go handleMessages()
     threading.Thread(target=presence.tell_changes, daemon=True).start()
-    # http.ListenAndServe(":8000", nil)
+    # Go: http.ListenAndServe(":8000", nil)
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
-    close(broadcast, broadcaster)  # differs from Go: what was said is still sent to everyone
+    finish(broadcast, messages_thread)  # differs from Go: what was said is sent before the end
     server.close_connections()
 
 
-def handle_connections(websocket: WebSocket) -> None:
-    """Read what one client says, in a thread of its own, and put it into `broadcast`.
+def handle_connections(ws: WebSocket) -> None:
+    """Read what one client says, and put it into `broadcast`. Each client has a thread for this.
 
-    The server has done upgrader.Upgrade before, and does ws.Close() afterwards.
+    The server does what upgrader.Upgrade does in Go before this is called, and ws.Close() after it.
+    An error, such as bad JSON, ends the loop as in Go; the server then tells the client the reason.
     """
     pace = Pace(options.rate)
-    since = since_of(websocket.query)
+    since = since_of(ws.query)
     try:
         if since is None:
-            presence.enter(websocket)  # clients[ws] = true
-        else:  # differs from Go: it gets what it missed, and then handle_messages adds it
-            presence.expect(websocket)
-            broadcast.put(catch_up(websocket, since, history, hide_emails=options.hide_emails))
-        for text in websocket:  # for {
-            if not is_heard(websocket):  # differs from Go: the server is closing this connection
+            presence.enter(ws)  # Go: clients[ws] = true
+        else:
+            # differs from Go: a client that comes back first gets what followed the message with
+            # the id `since`. Then handle_messages adds it to `clients`.
+            presence.expect(ws)
+            returning = catch_up(ws, since, history, hide_emails=options.hide_emails)
+            broadcast.put(returning)
+        for text in ws:  # Go: for { err := ws.ReadJSON(&msg); ...
+            msg = Message(**decode(text), sender=ws)
+            # differs from Go: some messages are for the server alone. Those of a client that is
+            # being sent away are for nobody.
+            if is_refused(ws) or presence.handle_event(ws, msg.event, msg.username):
                 continue
-            msg = Message(**decode(text), sender=websocket)  # ws.ReadJSON(&msg)
-            if presence.handle_event(websocket, msg.event, msg.username):
-                continue  # differs from Go: it was for the server alone
-            broadcast.put(msg)  # broadcast <- msg
+            broadcast.put(msg)  # Go: broadcast <- msg
             pace.wait()  # differs from Go: a client that says too much is slowed
     finally:
-        presence.leave(websocket)  # delete(clients, ws)
+        presence.leave(ws)  # Go: delete(clients, ws)
 
 
 def handle_messages() -> None:
-    """Send what is said to every client: in one thread, until None comes from `broadcast`."""
-    position = history.start  # the id up to which everything was sent to every client
-    for batch in batches(broadcast):  # for { msg := <-broadcast
+    """Send what is said to every client: one thread, which ends when None comes from `broadcast`.
+
+    differs from Go, which sends each message straight on: here all messages that wait are stored in
+    the history, and then everything that is new in the history is read and sent.
+    """
+    last_sent = history.start  # the id of the last message that was sent to all clients
+    for batch in batches(broadcast):  # Go: for { msg := <-broadcast
         try:
-            batch.append_to(history)  # differs from Go: nothing is sent that is not kept
-            for page in pages(history, position):  # differs from Go: and it is read from there
-                if page.gap:
+            batch.append_to(history)
+            for page in pages(history, last_sent):
+                if page.gap:  # messages were deleted before they could be sent
                     presence.tell(GAP)
                 texts = encode_all(page.entries, hide_emails=options.hide_emails)
                 with clients_lock:
                     everyone = list(clients)
-                rfc6455.broadcast(everyone, *texts)  # for client := range clients { WriteJSON(msg)
-                position = page.end(position)
-            # differs from Go: clients that come back join the others, and copies are sent.
-            batch.answer(history, position, presence, hide_emails=options.hide_emails)
-        except Exception as error:  # noqa: BLE001 (the batch logs it)
+                # Go: for client := range clients { client.WriteJSON(msg)
+                # A client that cannot be reached is passed over: its own thread removes it.
+                rfc6455.broadcast(everyone, *texts)
+                last_sent = page.end(last_sent)
+            batch.admit_returning(history, last_sent, presence, hide_emails=options.hide_emails)
+            batch.confirm_repeated(history, hide_emails=options.hide_emails)
+        except Exception as error:  # noqa: BLE001 (`fail` logs it, and the next batch tries again)
             batch.fail(error)
 
 

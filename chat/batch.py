@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 from chat.entry import PAGE_CHARACTERS, Content, Entry, History, HistoryError, size_of
 from chat.message import encode
 from chat.presence import Presence
-from chat.refusal import is_heard, refuse, refuse_everyone
+from chat.refusal import is_refused, refuse, refuse_everyone
 from chat.resume import Joining, admit
 from rfc6455 import ConnectionClosed, WebSocket
 
@@ -37,7 +37,8 @@ class Said(Content, Protocol):
 
 News = Literal["news"]  # other servers have appended to the history
 S = TypeVar("S", bound=Said)
-# What comes through the queue: messages, clients that come back, news, and None at the end.
+# What goes through the queue `broadcast`: a message; a client that comes back, and has caught up;
+# "news", when another server has stored messages in the history; and None at the end.
 Item: TypeAlias = S | Joining | News | None
 
 
@@ -56,11 +57,8 @@ class Batch:
         self._is_retry = is_retry
         self._is_empty = not items
         self._joining = [item for item in items if isinstance(item, Joining)]
-        self._said = [
-            item
-            for item in items
-            if item is not None and not isinstance(item, str | Joining) and is_heard(item.sender)
-        ]
+        said = [item for item in items if item is not None and not isinstance(item, str | Joining)]
+        self._said = [each for each in said if not is_refused(each.sender)]
         self._resent: list[_Resent] = []
         # The clients that are sent away if something fails now.
         self._waiting = [each.sender for each in self._said]
@@ -89,18 +87,23 @@ class Batch:
         self._waiting = [each.said.sender for each in self._resent]
         self._waiting += [each.websocket for each in self._joining]
 
-    def answer(
+    def admit_returning(
         self, history: History, position: str, presence: Presence, *, hide_emails: bool
     ) -> None:
-        """Let in the clients that join, and confirm to senders what the history had already.
+        """Make the clients that come back some of `clients`, which have all up to `position`.
 
-        All others have got everything up to `position`. A failure for one client costs the others
-        nothing. Raises nothing.
+        A failure for one client costs the others nothing. Raises nothing.
         """
         self._waiting = []
         for joining in self._joining:
             let_in = partial(admit, joining, position, history, presence, hide_emails=hide_emails)
             _try_for(joining.websocket, let_in, "%s cannot be let in: %s")
+
+    def confirm_repeated(self, history: History, *, hide_emails: bool) -> None:
+        """Send each client that has repeated a message the stored one, and nobody else.
+
+        A failure for one client costs the others nothing. Raises nothing.
+        """
         for resent in self._resent:
             send_copy = partial(_acknowledge, resent, history, hide_emails=hide_emails)
             _try_for(resent.said.sender, send_copy, "%s gets no copy of its message: %s")
@@ -173,8 +176,8 @@ def _characters(item: Item[Said]) -> int:
     return 0 if item is None or isinstance(item, str | Joining) else size_of(item)
 
 
-def close(broadcast: "queue.Queue[Item[S]]", handle_messages: threading.Thread) -> None:
-    """Close the queue, as `close(broadcast)` closes a channel in Go, and wait for its reader.
+def finish(broadcast: "queue.Queue[Item[S]]", handle_messages: threading.Thread) -> None:
+    """Put None, which is as close(broadcast) for a channel in Go, and wait for its reader.
 
     What waits is still shown, unless that takes more than END_TIME: Redis may be away.
     """

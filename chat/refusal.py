@@ -34,6 +34,6 @@ def refuse_everyone() -> None:
     _ended.set()
 
 
-def is_heard(websocket: WebSocket) -> bool:
-    """Whether what this client says still counts."""
-    return websocket not in _refused and not _ended.is_set()
+def is_refused(websocket: WebSocket) -> bool:
+    """Whether what this client says does not count any more."""
+    return websocket in _refused or _ended.is_set()

@@ -13,7 +13,7 @@ import pytest
 import chat.batch
 import chat_server
 import rfc6455
-from chat.batch import News, close, take
+from chat.batch import News, finish, take
 from chat.entry import PAGE_CHARACTERS, Content, HistoryError, size_of
 from chat.history import SqliteHistory
 from chat.refusal import refuse
@@ -217,7 +217,7 @@ def test_end_of_the_chat_waits_one_second_in_all_for_messages_in_the_queue(
 
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(chat.batch, "refuse_everyone", lambda: refused.append(True))
-    close(cast(Any, SlowQueue()), cast(Any, Broadcaster()))
+    finish(cast(Any, SlowQueue()), cast(Any, Broadcaster()))
     assert waits == [1.0, 0.25]
     assert refused
 
@@ -230,7 +230,7 @@ def test_end_of_the_chat_comes_even_if_nobody_empties_a_full_queue(
     monkeypatch.setattr(chat.batch, "END_TIME", 0.01)
     full: queue.Queue[Item] = queue.Queue(maxsize=1)
     full.put("news")
-    close(full, threading.Thread())
+    finish(full, threading.Thread())
     assert refused
 
 
