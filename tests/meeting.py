@@ -8,13 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import pytest
-
 from peers import MASK, PATIENCE, Peer, masked, request, response, serving, unmasked
+from protocols import both_roles as both_roles  # for the tests that import it from here
 from rfc6455 import ConnectionClosed, State, Timeouts, WebSocket, WebSocketServer, connect
 from tls import Certificate, Tunnel
-
-both_roles = pytest.mark.parametrize("role", ["server", "client"])
 
 CALM = Timeouts(
     open_timeout=PATIENCE,

@@ -1,41 +1,26 @@
 """Frames as bytes: parsing, building, masking, the payload of Close (RFC 6455, 5.2-5.5, 7.4).
 
-No socket here. Where a rule is also seen on the wire, `test_connection` holds it there for both
-roles.
+What both roles make of frames is in `test_protocol_messages`, and what they do in answer to them in
+`test_protocol_control` and `test_protocol_closing`.
 """
 
 import itertools
 import random
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
 from peers import MASK, masked, unmasked, xor
+from protocols import LENGTHS, Cut, halves, however_it_arrives, single_bytes, some_bytes
 from rfc6455 import ProtocolError
 from rfc6455.frames import FrameParser, build_close, build_frame, mask, parse_close
 
 KEY = "37 fa 21 3d"  # in front of a masked payload
 ZERO = "00 00 00 00"  # a key that changes nothing, so that a payload can be read as it stands
 
-# Payload size, and the length field of a frame from a server and from a client (5.2).
-LENGTHS = [
-    (0, "00", "80"),
-    (1, "01", "81"),
-    (125, "7d", "fd"),
-    (126, "7e 00 7e", "fe 00 7e"),
-    (127, "7e 00 7f", "fe 00 7f"),
-    (65535, "7e ff ff", "fe ff ff"),
-    (65536, "7f 00 00 00 00 00 01 00 00", "ff 00 00 00 00 00 01 00 00"),
-    (65537, "7f 00 00 00 00 00 01 00 01", "ff 00 00 00 00 00 01 00 01"),
-]
-
 Frame = tuple[int, bool, bytes]  # opcode, FIN, payload
-
-
-def some_bytes(size: int) -> bytes:
-    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 def parser(*, masked: bool = True, max_message: int = 1 << 20) -> FrameParser:
@@ -55,18 +40,6 @@ def frames(by: FrameParser, pieces: Iterable[bytes]) -> list[Frame]:
     return found
 
 
-def whole(data: bytes) -> list[bytes]:
-    return [data]
-
-
-def halves(data: bytes) -> list[bytes]:
-    return [data[: len(data) // 2], data[len(data) // 2 :]]
-
-
-def single_bytes(data: bytes) -> list[bytes]:
-    return [data[i : i + 1] for i in range(len(data))]
-
-
 def refusal(data: bytes, *, masked: bool = True, max_message: int = 1 << 20) -> int:
     """The close code with which the parser refuses these bytes."""
     with pytest.raises(ProtocolError) as refused:
@@ -78,10 +51,10 @@ def refusal(data: bytes, *, masked: bool = True, max_message: int = 1 << 20) -> 
 
 
 @pytest.mark.requirement("5.2-4", "5.2-7")
-@pytest.mark.parametrize("arriving", [whole, halves, single_bytes])
+@however_it_arrives
 @pytest.mark.parametrize(("size", "bare", "masked"), LENGTHS)
 def test_parser_reads_each_form_of_the_length_however_it_arrives(
-    size: int, bare: str, masked: str, arriving: Callable[[bytes], list[bytes]]
+    size: int, bare: str, masked: str, arriving: Cut
 ) -> None:
     payload = some_bytes(size)
     from_server = bytes.fromhex(f"82 {bare}") + payload
