@@ -1,6 +1,7 @@
 """`Meeting` puts our endpoint, in either role, opposite a bare socket that speaks the other one."""
 
 import contextlib
+import itertools
 import queue
 import socket
 import struct
@@ -22,6 +23,9 @@ CALM = Timeouts(
 )
 # The same, with a clock that looks every 20 ms after handlers that do not read.
 BRISK = CALM._replace(ping_timeout=0.4)
+
+SMALL_WINDOW = 16384  # bytes
+MORE_THAN_KERNELS_BUFFER = 16 << 20  # bytes; Linux lets one side grow to 4 MiB
 
 
 class Task:
@@ -242,6 +246,16 @@ def _await_call(met: Meeting, window: int | None, options: dict[str, Any]) -> so
         secure = "ssl_context" in options
         met.spawn(live, f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/")
         return listener.accept()[0]
+
+
+def send_until_closed(send: Callable[[bytes], None], message: bytes) -> tuple[int, int]:
+    """How often the message could be sent, and the code of the end."""
+    for count in itertools.count():
+        try:
+            send(message)
+        except ConnectionClosed as closed:
+            return count, closed.code
+    raise AssertionError
 
 
 def reset(peer: Peer) -> None:

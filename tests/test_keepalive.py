@@ -5,14 +5,16 @@ And a peer that is slow, but there, is kept.
 
 import contextlib
 import math
+import socket
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, both_roles, meeting, stand_by
+from meeting import BRISK, CALM, Meeting, both_roles, listen, meeting, stand_by
 from peers import (
     PATIENCE,
     QUICK,
@@ -381,3 +383,100 @@ def test_echo_of_what_was_read_ahead_is_in_order() -> None:
             for text in texts:
                 websocket.send(text)
             assert [websocket.receive(PATIENCE) for _ in texts] == texts
+
+
+@both_roles
+@pytest.mark.parametrize("life", [listen, stand_by])
+@pytest.mark.requirement("7.1.5-3")
+def test_silent_peer_is_pinged_and_then_dropped(role: str, life: Callable[[Meeting], None]) -> None:
+    timeouts = CALM._replace(ping_interval=0.2, ping_timeout=0.3)
+    before = time.monotonic()
+    with meeting(role, life, timeouts=timeouts) as met:
+        assert met.read_frame() == (0x89, b"")
+        assert met.peer.read_to_eof() == b""
+        assert time.monotonic() - before >= 0.5
+        assert met.state() is State.CLOSED
+        with pytest.raises(ConnectionClosed) as closed:
+            met.websocket.receive()
+        assert closed.value.code == 1006
+        assert "silent" in closed.value.reason
+
+
+@both_roles
+@pytest.mark.parametrize("answer", [(0x8A, b""), (0x8A, b"3"), (0x81, b"a message will do")])
+@pytest.mark.requirement("5.5.3-2", "7.3-2")
+def test_peer_that_answers_only_the_latest_ping_stays(role: str, answer: tuple[int, bytes]) -> None:
+    with meeting(role, timeouts=CALM._replace(ping_interval=0.2)) as met:
+        for payload in (b"1", b"2", b"3"):
+            met.websocket.ping(payload)
+        assert [met.read_frame() for _ in range(3)] == [(0x89, b"1"), (0x89, b"2"), (0x89, b"3")]
+        for _ in range(3):  # the next ping is sent only if the last was found answered
+            assert met.read_frame() == (0x89, b"")
+            met.say(*answer)
+        assert met.state() is State.OPEN
+
+
+@both_roles
+def test_slow_handler_keeps_a_peer_that_sent_much_at_once_and_answers_pings(role: str) -> None:
+    def work_slowly(met: Meeting) -> None:
+        for message in met.websocket:
+            met.messages.put(message)
+            met.leave.wait(0.1)
+
+    def answer_pings() -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                first, payload = met.read_frame()
+                assert first == 0x89
+                met.say(0x8A, payload)
+
+    timeouts = CALM._replace(ping_interval=0.1, ping_timeout=1.5)
+    with meeting(role, work_slowly, timeouts=timeouts) as met:
+        met.peer.send(b"".join(met.frame(0x82, bytes([i])) for i in range(25)))
+        answering = met.spawn(answer_pings)
+        assert [met.take() for _ in range(25)] == [bytes([i]) for i in range(25)]
+        assert met.state() is State.OPEN
+        met.leave.set()
+        met.peer.sock.shutdown(socket.SHUT_WR)
+        answering.result()
+
+
+@both_roles
+@pytest.mark.requirement("7.3-2")
+def test_handler_that_only_sends_keeps_a_peer_that_answers_pings(role: str) -> None:
+    def tell(met: Meeting) -> None:
+        while not met.leave.wait(0.01):
+            met.websocket.send("tick")
+
+    with meeting(role, tell, timeouts=CALM._replace(ping_interval=0.2)) as met:
+        pings = 0
+        while pings < 4:
+            first, payload = met.read_frame()
+            if first == 0x89:
+                pings += 1
+                met.say(0x8A, payload)
+            else:
+                assert (first, payload) == (0x81, b"tick")
+        assert not met.ended.is_set()
+
+
+@both_roles
+@pytest.mark.requirement("5.5.2-3", "5.5.1-6")
+def test_pings_and_close_are_answered_while_the_handler_only_sends(role: str) -> None:
+    def tell(met: Meeting) -> None:
+        while not met.leave.wait(0.01):
+            met.websocket.send("tick")
+
+    def next_control() -> tuple[int, bytes]:
+        while (frame := met.read_frame()) == (0x81, b"tick"):
+            pass
+        return frame
+
+    with meeting(role, tell, timeouts=BRISK) as met:
+        for payload in (b"1", b"2", b"3"):
+            met.say(0x89, payload)
+            assert next_control() == (0x8A, payload)
+        met.say(0x88, b"\x0f\xa0")
+        assert next_control() == (0x88, b"\x0f\xa0")
+        met.read_eof()
+        assert met.outcome().code == 4000
