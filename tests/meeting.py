@@ -21,11 +21,11 @@ CALM = Timeouts(
     close_timeout=PATIENCE,
     write_timeout=60,
 )
-# The same, with a clock that looks every 20 ms after handlers that do not read.
+# The same, but where a handler does not read, the clock reads for it every 20 ms.
 BRISK = CALM._replace(ping_timeout=0.4)
 
-SMALL_WINDOW = 16384  # bytes
-MORE_THAN_KERNELS_BUFFER = 16 << 20  # bytes; Linux lets one side grow to 4 MiB
+SMALL_WINDOW = 16384  # bytes that the kernel of a peer that stalls shall buffer
+MORE_THAN_KERNELS_BUFFER = 16 << 20  # bytes; Linux lets a buffer grow to 4 or 6 MiB
 
 
 class Task:
@@ -58,9 +58,9 @@ class Task:
 
 
 class Meeting:
-    """Our endpoint in one role and a raw peer in the other, the opening handshake behind them.
+    """Our endpoint in one role and a raw peer in the other, after the opening handshake.
 
-    The endpoint lives by `life` in a thread of its own, and what it receives is in `messages`.
+    `life` is what the endpoint does, in a thread of its own; `messages` is what it has received.
     """
 
     peer: Peer
@@ -110,7 +110,10 @@ class Meeting:
         return first, payload
 
     def read_close(self) -> tuple[int | None, str]:
-        """Code and reason of the endpoint's Close, and then EOF, which a client leaves to us."""
+        """Code and reason of the endpoint's Close, which EOF follows.
+
+        A client waits until the server, here the peer, has ended TCP (7.1.1).
+        """
         first, payload = self.read_frame()
         assert first == 0x88, f"no Close but 0x{first:x} {payload!r}"
         self.read_eof()
@@ -124,7 +127,7 @@ class Meeting:
         assert self.peer.read_to_eof() == b""
 
     def say_goodbye(self) -> None:
-        """A closing handshake begun by the peer; nothing else may come before its end."""
+        """The peer closes, and the endpoint sends nothing but its answer."""
         self.say(0x88, b"\x03\xe8")
         assert self.read_close() == (1000, "")
 
@@ -138,7 +141,7 @@ class Meeting:
         return self.messages.get(timeout=PATIENCE)
 
     def rest(self) -> list[str | bytes | None]:
-        """What the endpoint still received until its end."""
+        """The messages that the endpoint has received up to its end and that were not taken."""
         assert self.ended.wait(PATIENCE)
         found = []
         with contextlib.suppress(queue.Empty):
@@ -147,7 +150,7 @@ class Meeting:
         return found
 
     def outcome(self) -> ConnectionClosed:
-        """What ended the endpoint's life."""
+        """With what the endpoint's `receive` ended."""
         assert self.ended.wait(PATIENCE)
         assert self.closed is not None
         return self.closed
@@ -160,7 +163,7 @@ def listen(met: Meeting) -> None:
 
 
 def stand_by(met: Meeting) -> None:
-    """A life: neither receive nor send; the test's own thread does that."""
+    """A life: neither receive nor send, which the test does itself."""
     assert met.leave.wait(60)
 
 
@@ -175,9 +178,10 @@ def meeting(
     timeouts: Timeouts = CALM,
     **options: Any,
 ) -> Iterator[Meeting]:
-    """`early` comes in one piece with the handshake.
+    """A meeting that ends with the `with` statement. `options` are those of server or client.
 
-    `window` is about what the peer's kernel buffers, and ours for what it sends.
+    `early` is what the peer sends in one piece with the handshake. `window` bounds what the kernel
+    buffers on the way to the peer, in bytes.
     """
     met = Meeting(role, life)
     options["timeouts"] = timeouts
@@ -232,7 +236,7 @@ def _call(server: WebSocketServer, window: int | None) -> socket.socket:
 
 
 def _await_call(met: Meeting, window: int | None, options: dict[str, Any]) -> socket.socket:
-    """Have our client call, and take the call."""
+    """Have our client connect, and accept its connection."""
 
     def live(url: str) -> None:
         with connect(url, **options) as websocket:
@@ -249,7 +253,7 @@ def _await_call(met: Meeting, window: int | None, options: dict[str, Any]) -> so
 
 
 def send_until_closed(send: Callable[[bytes], None], message: bytes) -> tuple[int, int]:
-    """How often the message could be sent, and the code of the end."""
+    """Send the message again and again; how often that worked, and the code when it did not."""
     for count in itertools.count():
         try:
             send(message)

@@ -1,9 +1,9 @@
 """A connection in use, over loopback: a protocol, a stream and the lock that joins them.
 
-The rules of RFC 6455 are held by `test_protocol_*`, without a socket. Here each kind is
-seen once on the wire, and what needs I/O: waits, time limits, handlers that are busy, any input.
-Closing is in `test_connection_closing`, many threads are in `test_connection_threads`, and peers
-that do not read in `test_stream_backlog`.
+`test_protocol_*` hold the rules of RFC 6455 without a socket. Here each kind of rule is seen once
+on the wire, and what needs I/O is tested: waits, time limits, handlers, any input. The further
+files `test_connection_*` are about closing, busy handlers, many threads, waits and `broadcast`,
+and `test_stream_backlog` is about peers that do not read.
 """
 
 import contextlib
@@ -317,7 +317,7 @@ def test_server_that_shuts_down_closes_with_1001() -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(echo, timeouts=CALM))
         peers = [stack.enter_context(shake_hands(server)) for _ in range(3)]
-        for peer in peers:  # whoever gets an answer is known to the server
+        for peer in peers:  # the server knows a client that has got an answer
             peer.send(masked(0x81, b"a"))
             assert peer.read_frame() == (0x81, b"a")
         shutting = Task(server.close_connections)
@@ -404,7 +404,7 @@ def test_receive_raises_in_a_waiting_thread_when_the_connection_is_dropped(role:
 
 
 def odd_inputs(seed: int, frame: Callable[[int, bytes], bytes]) -> Iterator[bytes]:
-    """Random bytes, and good frames with random faults."""
+    """Random bytes, frames with random headers, and good frames with random faults."""
     chance = random.Random(seed)
     good = [
         frame(0x81, b"Hello \xe2\x82\xac"),
@@ -425,7 +425,7 @@ def odd_inputs(seed: int, frame: Callable[[int, bytes], bytes]) -> Iterator[byte
 
 
 def assert_frames_and_at_most_a_close(data: bytes) -> None:
-    """Whole frames; a Close only as the last."""
+    """These bytes are whole frames, and a Close is only the last of them."""
     ours, theirs = socket.socketpair()
     with Peer(ours) as peer, theirs:
         peer.buffer = data

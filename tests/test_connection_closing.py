@@ -1,6 +1,6 @@
-"""The end of a connection, over loopback (RFC 6455, 5.5.1, 7): the Closes, then the end of TCP.
+"""The end of a connection, over loopback (RFC 6455, 5.5.1, 7): two Closes, then the end of TCP.
 
-Which frame is answered how, `test_protocol_closing` holds without a socket.
+How each frame is answered is in `test_protocol_closing`, without a socket.
 """
 
 import logging
@@ -301,7 +301,7 @@ def test_state_is_closing_from_the_first_close_received_until_tcp_has_ended(role
 
 @both_roles
 @pytest.mark.requirement("7.1.1-1")
-def test_close_ends_in_eof_with_64_kib_behind_it(role: str) -> None:
+def test_peer_that_sent_64_kib_behind_its_close_reads_ours_and_then_eof(role: str) -> None:
     with meeting(role) as met:
         met.peer.send(met.frame(0x88, b"\x03\xe8") + bytes(65536))
         assert met.read_close() == (1000, "")
@@ -310,7 +310,7 @@ def test_close_ends_in_eof_with_64_kib_behind_it(role: str) -> None:
 
 @both_roles
 @pytest.mark.requirement("7.1.1-1")
-def test_close_over_tls_ends_in_close_notify_with_64_kib_behind_it(
+def test_peer_that_sent_64_kib_behind_its_close_over_tls_reads_ours_and_then_close_notify(
     role: str, certificate: Certificate
 ) -> None:
     with meeting(role, certificate=certificate) as met:
@@ -321,7 +321,7 @@ def test_close_over_tls_ends_in_close_notify_with_64_kib_behind_it(
 
 @both_roles
 @pytest.mark.requirement("7.1.1-1", "7.1.7-3")
-def test_failed_connection_ends_in_eof_with_64_kib_behind_the_bad_frame(role: str) -> None:
+def test_peer_that_sent_64_kib_behind_a_bad_frame_reads_our_close_and_then_eof(role: str) -> None:
     with meeting(role) as met:
         met.peer.send(met.frame(0x83) + bytes(65536))
         assert met.peer.read_close()[0] == 1002
@@ -361,7 +361,9 @@ def test_endpoint_that_fails_the_connection_says_why_and_ends_tcp(role: str) -> 
 
 @both_roles
 @pytest.mark.requirement("7.1.7-3")
-def test_endpoint_does_not_process_what_comes_later_either(role: str) -> None:
+def test_endpoint_that_has_failed_the_connection_processes_nothing_more(
+    role: str,
+) -> None:
     with meeting(role) as met:
         met.say(0x83)
         first, payload = met.read_frame()

@@ -1,4 +1,4 @@
-"""Every wait has an end, and what is announced takes no memory before it comes, over loopback."""
+"""Every wait of a connection has an end, and a peer can take no memory by announcing a message."""
 
 import contextlib
 import threading
@@ -168,7 +168,7 @@ def test_announced_bytes_take_no_memory_before_they_arrive(role: str) -> None:
         meetings = [stack.enter_context(meeting(role, stand_by)) for _ in range(8)]
         tracemalloc.start()
         stack.callback(tracemalloc.stop)
-        for met in meetings:  # of the largest message that is allowed, its header and a little
+        for met in meetings:  # the header of the largest message that is allowed, and little more
             announced = "82 ff" if role == "server" else "82 7f"
             met.peer.send(bytes.fromhex(f"{announced} 00 00 00 00 00 10 00 00") + bytes(104))
             assert met.websocket.receive(timeout=0.05) is None

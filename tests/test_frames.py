@@ -404,7 +404,7 @@ def test_close_reason_is_utf_8_of_at_most_123_bytes() -> None:
 
 
 WALKS = [
-    # what was fed, as a client's frames; the pings' payloads; what is left to parse
+    # what was fed, as frames of a client; the payloads of the Pings; what is left to parse
     ([(0x89, b"a")], [b"a"], []),
     ([(0x81, b"text"), (0x89, b"a")], [b"a"], [(0x81, b"text")]),
     ([(0x89, b""), (0x89, b"b" * 125)], [b"", b"b" * 125], []),
@@ -491,7 +491,7 @@ def test_no_ping_is_taken_from_behind_a_control_frame_that_is_being_parsed(first
 @pytest.mark.parametrize(
     "bad",
     [
-        "89 85 00 00 00 00 61 62 63 64",  # it has not all come
+        "89 85 00 00 00 00 61 62 63 64",  # it is cut off
         "09 80 00 00 00 00",  # a control frame is never fragmented
         "c9 80 00 00 00 00",  # a reserved bit
         "89 fe 00 7e 00 00 00 00" + "00" * 126,  # over 125 bytes

@@ -1,4 +1,4 @@
-"""Peers that do not read, or slowly: nobody waits for them longer than asked, or without bound.
+"""Peers that do not read, or read slowly: what waits for them is bounded in bytes and in time.
 
 The peers that stall really do: they do not read, and their kernel buffers little.
 """
@@ -197,7 +197,7 @@ def test_sending_over_tls_to_a_peer_that_leaves_raises_connection_closed(
         met.websocket.close()
         codes.append(posting.result()[1])
 
-    sys.setswitchinterval(1e-5)  # threads take turns where it hurts
+    sys.setswitchinterval(1e-5)  # so that threads take turns in the middle of things
     try:
         for _ in range(20):
             with meeting("server", post_while_another_receives, certificate=certificate) as met:
@@ -223,7 +223,7 @@ def test_peer_that_reads_slowly_is_not_dropped() -> None:
         size = 12 * (65536 + 10)
         began, got = time.monotonic(), 0
         while got < size:
-            time.sleep(0.08)  # the stimulus
+            time.sleep(0.08)  # a slow reader
             data = met.peer.sock.recv(65536)
             assert data, f"dropped after {got} bytes and {time.monotonic() - began:.1f} s"
             got += len(data)
@@ -233,7 +233,7 @@ def test_peer_that_reads_slowly_is_not_dropped() -> None:
 
 
 class SlowReader:
-    """Reads at a steady pace in a thread of its own, until it is told to hurry."""
+    """Reads so many bytes a second in a thread of its own, until it is told to hurry."""
 
     def __init__(self, met: Meeting, rate: int) -> None:
         self.got = 0
@@ -256,7 +256,7 @@ class SlowReader:
 def test_peer_that_reads_slowly_but_steadily_is_kept_however_much_the_kernel_holds(
     role: str,
 ) -> None:
-    """A third of the kernel's buffer, which a writer waits for, is several times `stuck` here."""
+    """A writer waits until a third of the kernel's buffer is free: longer than the timeout here."""
     timeouts = CALM._replace(write_timeout=0.5)
     size = 8 * MIB
     with meeting(role, timeouts=timeouts) as met:
@@ -267,29 +267,29 @@ def test_peer_that_reads_slowly_but_steadily_is_kept_however_much_the_kernel_hol
         sending.result()
         eventually(lambda: reader.got >= size)
         met.websocket.close(wait=False)
-        # This wakes the reader; closing the socket under it would not, nor would it send FIN.
+        # This wakes the reader. Closing the socket would not, and no FIN would be sent.
         met.peer.sock.shutdown(socket.SHUT_RDWR)
 
 
 def test_peer_that_reads_what_was_said_before_the_close_slowly_closes_cleanly() -> None:
-    """The time for the closing handshake begins once the peer takes no more."""
+    """The time for the closing handshake begins once the peer has read what came before it."""
 
     def talk_and_go(met: Meeting) -> None:
         met.websocket.post(bytes(size))
         met.websocket.close(4000, "that was all")
 
     timeouts = CALM._replace(close_timeout=1.0)
-    size = MIB - 1000  # with the Close it fits the backlog
+    size = MIB - 1000  # bytes; the Close still fits into the backlog behind them
     with meeting("server", talk_and_go, timeouts=timeouts) as met:
         began = time.monotonic()
-        got = len(met.peer.buffer)  # it came with the handshake
+        got = len(met.peer.buffer)  # what came with the handshake
         met.peer.buffer = b""
         while got < size + 10:
             data = met.peer.sock.recv(min(16384, size + 10 - got))
             assert data, f"the end after {got} bytes"
             got += len(data)
             if time.monotonic() < began + 3:
-                time.sleep(0.05)  # the stimulus
+                time.sleep(0.05)  # a slow reader
         assert met.read_frame() == (0x88, close_payload(4000, "that was all"))
         met.say(0x88, close_payload(4000))
         met.read_eof()
@@ -302,12 +302,12 @@ def test_peer_that_reads_what_was_said_before_the_close_slowly_closes_cleanly() 
 
 @both_roles
 def test_what_a_peer_said_before_it_vanished_is_received_though_sending_fails(role: str) -> None:
-    """Nothing is read before sending fails: it all waits in the kernel."""
+    """The endpoint reads nothing before its sending fails: the messages wait in the kernel."""
     texts = [f"number {i}" for i in range(50)]
     with meeting(role, stand_by, timeouts=CALM) as met:
         met.websocket.send("never read by the peer")
         met.peer.send(b"".join(met.frame(0x81, text.encode()) for text in texts))
-        met.peer.close()  # with something unread: that is a reset
+        met.peer.close()  # as something is unread, its kernel sends a reset
         with pytest.raises(ConnectionClosed):
             while True:
                 met.websocket.send("anybody there?")
