@@ -61,13 +61,20 @@ def hex_or_bytes(frames: str | bytes) -> bytes:
     return bytes.fromhex(frames) if isinstance(frames, str) else frames
 
 
+def measure(frame: bytes) -> tuple[int, int]:
+    """Bytes of the header without the masking key, and bytes of the payload (5.2)."""
+    size = frame[1] & 0x7F
+    if size < 126:
+        return 2, size
+    header = 4 if size == 126 else 10
+    return header, int.from_bytes(frame[2:header], "big")
+
+
 def as_client(frames: bytes, key: bytes = MASK) -> bytes:
     """A server's frames as a client would send them. The last may be cut off, or bad."""
     masked = bytearray()
     while len(frames) >= 2:
-        size_bytes = {126: 2, 127: 8}.get(frames[1] & 0x7F, 0)
-        header = 2 + size_bytes
-        size = int.from_bytes(frames[2:header], "big") if size_bytes else frames[1] & 0x7F
+        header, size = measure(frames)
         masked += bytes([frames[0], frames[1] | 0x80]) + frames[2:header]
         masked += key + xor(frames[header : header + size], key)
         frames = frames[header + size :]
@@ -79,9 +86,7 @@ def as_server(frames: bytes) -> bytes:
     unmasked = bytearray()
     while frames:
         assert frames[1] & 0x80, f"a client's frame is not masked: {frames[:20]!r}"
-        size_bytes = {126: 2, 127: 8}.get(frames[1] & 0x7F, 0)
-        header = 2 + size_bytes
-        size = int.from_bytes(frames[2:header], "big") if size_bytes else frames[1] & 0x7F
+        header, size = measure(frames)
         end = header + 4 + size
         assert len(frames) >= end, f"a frame is cut off: {frames[:20]!r}"
         unmasked += bytes([frames[0], frames[1] & 0x7F]) + frames[2:header]
@@ -154,8 +159,8 @@ def assert_fails(
     endpoint.assert_failed(code, reason)
 
 
-def bytes_fail(role: str, data: str) -> tuple[int, str] | None:
-    """Code and reason with which these very bytes, in whatever pieces, fail the connection."""
+def failure(role: str, data: str) -> tuple[int, str] | None:
+    """Code and reason with which these very bytes, whole or one by one, fail the connection."""
     found = []
     for pieces in ([bytes.fromhex(data)], single_bytes(bytes.fromhex(data))):
         endpoint = Endpoint(role)

@@ -12,7 +12,7 @@ from protocols import (
     Cut,
     Endpoint,
     both_roles,
-    bytes_fail,
+    failure,
     hex_or_bytes,
     however_it_arrives,
     single_bytes,
@@ -63,7 +63,7 @@ def test_endpoint_refuses_2_to_the_60_bytes_at_the_header_without_taking_memory(
 ) -> None:
     tracemalloc.start()
     try:
-        assert bytes_fail(role, header) == (1009, "the message is over 1048576 bytes")
+        assert failure(role, header) == (1009, "the message is over 1048576 bytes")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -13,7 +13,7 @@ from protocols import (
     as_client,
     assert_fails,
     both_roles,
-    bytes_fail,
+    failure,
     however_it_arrives,
     length,
     single_bytes,
@@ -72,7 +72,7 @@ def test_endpoint_receives_a_message_cut_anywhere_in_its_header(
     "frame", ["81 05 48 65 6c 6c 6f", "82 00", "82 7e", "89 00", "8a 00", "88 00", "00 00"]
 )
 def test_server_fails_connection_on_an_unmasked_frame(frame: str) -> None:
-    assert bytes_fail("server", frame) == (1002, "the frame is not masked")
+    assert failure("server", frame) == (1002, "the frame is not masked")
 
 
 @pytest.mark.requirement("5.1-4", "7.1.7-1")
@@ -81,7 +81,7 @@ def test_server_fails_connection_on_an_unmasked_frame(frame: str) -> None:
     ["81 85 37fa213d 7f9f4d5158", "82 80 00000000", "82 fe", "89 80 00000000", "88 80 00000000"],
 )
 def test_client_fails_connection_on_a_masked_frame(frame: str) -> None:
-    assert bytes_fail("client", frame) == (1002, "the frame is masked")
+    assert failure("client", frame) == (1002, "the frame is masked")
 
 
 @both_roles
@@ -133,7 +133,7 @@ def test_endpoint_fails_connection_on_a_reserved_opcode(
 def test_endpoint_fails_connection_on_a_length_that_is_badly_encoded_at_its_header(
     role: str, header: str
 ) -> None:
-    assert bytes_fail(role, header) == (1002, "the length is badly encoded")
+    assert failure(role, header) == (1002, "the length is badly encoded")
 
 
 @both_roles

@@ -126,6 +126,28 @@ def test_message_is_compressed_where_that_was_agreed_and_it_is_long_enough(
 
 
 @both_roles
+@pytest.mark.parametrize(
+    ("deflated", "frame"),
+    [
+        (b"four", "c1 04 666f7572"),
+        (b"5five", "81 05 48656c6c6f"),
+        (b"6 is six", "81 05 48656c6c6f"),
+        (None, "81 05 48656c6c6f"),
+    ],
+    ids=["smaller", "of the same size", "larger", "not deflated"],
+)
+def test_message_is_sent_compressed_only_where_that_is_smaller(
+    role: str, deflated: bytes | None, frame: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfc6455.protocol.compress", lambda payload, bits: deflated)
+    endpoint = Endpoint(role, deflate=Deflate(least=5))
+    assert endpoint.readable(endpoint.protocol.build_message("Hello")) == bytes.fromhex(frame)
+    endpoint = Endpoint(role, deflate=Deflate(least=6))
+    plain = endpoint.readable(endpoint.protocol.build_message("Hello"))
+    assert plain == bytes.fromhex("81 05 48656c6c6f")
+
+
+@both_roles
 @pytest.mark.parametrize("payload", [b"", b"\x00", bytes(range(256))], ids=["0", "1", "256"])
 def test_message_that_compression_does_not_make_smaller_goes_out_as_it_is(
     role: str, payload: bytes
