@@ -12,7 +12,7 @@ from meeting import CALM, MORE_THAN_KERNELS_BUFFER, SMALL_WINDOW, Task, reset
 from peers import Peer, eventually
 from protocols import some_bytes
 from rfc6455 import stream as stream_module
-from rfc6455.stream import TLS, Stream, Timeouts
+from rfc6455.stream import MAX_BACKLOG, TLS, Stream, Timeouts
 from tls import Certificate, Tunnel
 
 
@@ -149,6 +149,49 @@ def test_bytes_may_go_straight_to_the_socket_while_nothing_waits_and_nothing_has
 def test_bytes_never_go_straight_to_the_socket_over_tls(certificate: Certificate) -> None:
     with pair(certificate=certificate) as met:
         assert met.stream.direct is None
+
+
+# The bound of what waits
+
+
+def test_peer_for_whom_more_than_a_mebibyte_waits_is_dropped() -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # somebody waits: not counted
+        met.put(bytes(MAX_BACKLOG - 1))
+        met.put(b"x")
+        assert met.stream.lost is None
+        with pytest.raises(ConnectionError, match="read too slowly, 1048576 bytes wait for it"):
+            met.put(b"y")
+        assert met.stream.lost == met.stream.failure
+        eventually(lambda: not met.stream.is_draining)
+
+
+def test_single_piece_may_be_longer_than_the_bound_where_nothing_else_waits() -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        first = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        position = met.put(bytes(MAX_BACKLOG + 1))
+        with pytest.raises(ConnectionError, match="read too slowly"):
+            met.put(b"x")
+        assert position - first == MAX_BACKLOG + 1
+
+
+def test_what_the_peer_has_taken_does_not_count() -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        for _ in range(3):
+            met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+            position = met.put(bytes(MAX_BACKLOG))
+            assert met.peer.read(MORE_THAN_KERNELS_BUFFER + MAX_BACKLOG)
+            met.stream.wait_sent(position)
+
+
+def test_more_than_8192_pieces_never_wait_however_small_they_are() -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the first piece
+        for _ in range(8191):
+            met.put(b"x")
+        met.put(b"y", awaited=True)  # whoever waits for it bounds that
+        with pytest.raises(ConnectionError, match="read too slowly, 8191 bytes wait for it"):
+            met.put(b"z")
 
 
 # Waiting until something is sent
