@@ -273,7 +273,7 @@ class WebSocket:
         self._stream.end()
         self._stream.close()
         self._tcp_end = None
-        self._protocol.end()
+        self._protocol.tcp_ended()
 
     # What the protocol asks for
 
@@ -302,7 +302,7 @@ class WebSocket:
         self._tcp_end = _TcpEnd(self._stream, discards=discards, waits_for_peer=waits_for_peer)
 
     def _peer_still_sends(self) -> bool:
-        return self._protocol.is_cut_off() or self._stream.has_unread()
+        return self._protocol.is_within_frame or self._stream.has_unread()
 
     def _set_closing_deadline(self, more: float = 0.0) -> None:
         # Patient: a slow peer first has to read what was sent before the Close.

@@ -1,12 +1,14 @@
 """One connection as a state machine without I/O (RFC 6455, 5.4-5.6, 6, 7, 8.1).
 
-Bytes that have arrived go in; messages, and bytes to be sent, come out. `State` is the only
-variable that says where a connection stands, and every rule of the closing handshake is applied
-here: who has sent a Close, what may follow it, and when there is nothing more to receive.
+Bytes that have arrived go in; messages, and bytes to be sent, come out. `Protocol.state` decides
+what may still be sent and received, and the rules for frames in the closing handshake are applied
+here and nowhere else. How TCP is ended (7.1.1), and how long each side may take, is left to the
+caller.
 
-It is lazy: what has arrived is parsed when the next message is asked for, so that memory stays
-bounded by what was fed, however far it inflates, and an echo answers each message before it looks
-at the Close behind it. Left out: sending a message in fragments. Each goes out as one frame.
+It is lazy: what has arrived is parsed when the next message is asked for. So memory is bounded by
+what was fed and one message, however far it inflates. And a Close is answered only when the
+messages before it were taken, as nothing could be sent to answer them after that (5.5.1 wants the
+answer as soon as practical). Left out: sending a message in fragments. Each goes out as one frame.
 """
 
 import codecs
@@ -29,7 +31,11 @@ from .frames import (
 
 MAX_MESSAGE = 1 << 20  # bytes of payload, all fragments of a message together (10.4)
 
-_SMALL = 1024  # bytes or characters: so long is a piece of a message that is kept as it came
+# A piece of a message that is shorter, in bytes or characters, is joined with others like it; so
+# many of them at most are kept apart.
+_SMALL_PIECE = 1024
+_MAX_SMALL_PIECES = 1024
+# As plain numbers: to compare members of an IntEnum takes longer, for each frame.
 _CONTINUATION = int(Opcode.CONTINUATION)
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
@@ -41,36 +47,52 @@ Data = TypeVar("Data", str, bytes)
 class State(Enum):
     """Where a connection stands, from the end of the opening handshake to the end of TCP (7.1).
 
-    OPEN            --- our Close ----------------> CLOSE_SENT
-    OPEN            --- Close, answered at once --> CLOSE_EXCHANGED
-    CLOSE_SENT      --- Close --------------------> CLOSE_EXCHANGED
-    OPEN            --- bad frame, end of TCP ----> FAILED
-    CLOSE_SENT      --- bad frame, end of TCP ----> FAILED
-    any of these    --- TCP has ended ------------> CLOSED
+    "Sent" means here: handed out by `data_to_send`, or about to be, before anything else is.
+
+    OPEN            --- we close -----------------------> CLOSE_SENT
+    OPEN            --- a Close comes, and is answered -> CLOSE_EXCHANGED
+    CLOSE_SENT      --- a Close comes ------------------> CLOSE_EXCHANGED
+    OPEN            --- a rule is broken, or EOF -------> FAILED
+    CLOSE_SENT      --- a rule is broken, or EOF -------> FAILED
+    any of these    --- TCP has ended on both sides ----> CLOSED
     """
 
     OPEN = "open"
-    CLOSE_SENT = "our Close was sent"  # messages may still arrive; none is sent
-    CLOSE_EXCHANGED = "both have sent a Close"  # nothing may follow but the end of TCP (7.1.1)
-    FAILED = "failed"  # 7.1.7: whatever still arrives is not looked at
+    # Our Close was sent. Messages may still come. Data is not sent any more, but Pongs are (5.5.2).
+    CLOSE_SENT = "our Close was sent"
+    # Both have sent a Close. What still comes is not looked at (1.4, 5.5.1).
+    CLOSE_EXCHANGED = "both have sent a Close"
+    # Either we have failed the connection (7.1.7), and `error` says why; or the peer's bytes have
+    # ended without a Close (7.1.5), and `error` is None. What still comes is not looked at.
+    FAILED = "failed"
+    # It was closed cleanly if the peer's Close has come (7.1.4): `close_code` is not 1006.
     CLOSED = "closed"
 
 
-_OPEN = State.OPEN  # looked at for every message, for which a name of its own is faster
-# The states in which the peer's frames are looked at. A tuple: `in` finds its members by identity.
+_OPEN = State.OPEN  # looked at for every message: a name of its own takes less time in Python 3.11
+# The states in which the peer's frames are looked at. `in` compares the members of a tuple by
+# identity; for a set it would call the hash function of Enum, which is slow.
 _RECEIVING = (State.OPEN, State.CLOSE_SENT)
 
 
 class Protocol:
     """One side of a connection: `is_client` says which.
 
-    `max_message` is in bytes, after inflating. `deflate` is what was agreed on, if anything was.
+    max_message: bytes of one message, all its fragments together, and after inflating (10.4).
+    deflate: what was agreed on (RFC 7692), or None.
+    lock: what is held around each change of the state and of the bytes to be sent. Without one,
+        all calls have to come from one thread.
 
-    One thread at a time may receive: it calls `receive_data`, `receive_eof`, `next_message` and
-    `handle_control_frames`. Other threads may send meanwhile, where `lock` is a lock: it is held
-    here for each change of state and the bytes that belong to it, and by the caller around
-    `send_frames`, `close` and `data_to_send`, and until what these return is on its way. So no
-    thread can send anything behind a Close.
+    With a lock, one thread at a time may receive while others send:
+
+    - The receiving thread alone may call `receive_data`, `receive_eof`, `next_message`,
+      `handle_control_frames`, `tcp_ended`, `unread`, `missing` and `is_within_frame`. It must not
+      hold the lock: they take it where they need it.
+    - Who calls `send_frames`, `close` or `data_to_send` holds the lock, until what these return is
+      on its way, in this order. That must not wait for the network.
+    - Everything else may be called and read by any thread, without the lock.
+
+    So no thread can send a data frame behind our Close.
     """
 
     def __init__(
@@ -81,54 +103,56 @@ class Protocol:
         deflate: Deflate | None = None,
         lock: AbstractContextManager[object] | None = None,
     ) -> None:
-        self.state = State.OPEN
-        self.close_code: int = CloseCode.ABNORMAL  # the peer's, once its Close has come (7.1.5)
-        self.close_reason = ""  # the peer's (7.1.6); after 1006, why the connection has ended
-        self.sent_reason = ""  # ours, where this side has closed
-        self.error: ProtocolError | None = None  # why this side has failed the connection
-        self.pongs = 0  # how many Pongs have come
         self.is_client = is_client
+        # These four are set in this order, `state` last: who sees a state sees what belongs to it.
+        self.error: ProtocolError | None = None  # why this side has failed the connection
+        self.close_reason = ""  # of the peer's Close (7.1.6); after 1006, why the connection ended
+        self.close_code: int = CloseCode.ABNORMAL  # 1006 until the peer's Close has come (7.1.5)
+        self.state = State.OPEN
+        self.sent_reason = ""  # of our Close, where this side has closed first
+        self.pongs = 0  # how many Pongs have come
         self._deflate = deflate
-        self._window_bits = 0  # of what this side compresses, where it does
+        self._window_bits = 0  # of what this side compresses; 0 where it does not
         if deflate:
             self._window_bits = (
                 deflate.client_max_window_bits if is_client else deflate.server_max_window_bits
             )
-        self._lock = lock or nullcontext()
         inflater = Inflater.for_side(deflate, is_client=is_client) if deflate else None
         self._frames = FrameParser(
             masked=not is_client, max_message=max_message, compressed=inflater is not None
         )
         self._assembler = Assembler(max_message, inflater)
-        self._to_send = bytearray()
-        self._end: str | None = None  # why no more bytes will arrive; None while they may
+        self._lock = nullcontext() if lock is None else lock
+        self._to_send = bytearray()  # Pongs and a Close
+        self._eof_reason: str | None = None  # why nothing more will arrive; None while it may
 
     # What has arrived (6.2)
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes as they have arrived from the peer, cut anywhere."""
-        self._frames.feed(data)
+        """Take bytes that have arrived from the peer, in pieces of any size."""
+        if self.state in _RECEIVING:  # 1.4: what follows a Close is discarded
+            self._frames.feed(data)
 
     def receive_eof(self, reason: str) -> None:
-        """Know, with the reason in words, that nothing will arrive any more.
+        """Record, with the reason in words, that nothing more will arrive.
 
         What has arrived before still counts: the state changes when all of it was looked at.
         """
-        self._end = reason
+        self._eof_reason = reason
 
     @property
     def has_eof(self) -> bool:
-        """Whether it is known that nothing will arrive any more."""
-        return self._end is not None
+        """Whether nothing more will arrive."""
+        return self._eof_reason is not None
 
     @property
     def unread(self) -> int:
-        """Bytes that have arrived and were not parsed yet."""
+        """Bytes that have arrived and were not looked at yet: so much is held for the receiver."""
         return self._frames.unread
 
     @property
     def missing(self) -> int:
-        """Bytes that are known to belong to the current frame and were not parsed yet."""
+        """Bytes of the current frame that `next_message` still needs: a hint how much to read."""
         return self._frames.missing
 
     @property
@@ -136,94 +160,103 @@ class Protocol:
         """Whether a message may still come: there was no Close from the peer, and no failure."""
         return self.state in _RECEIVING
 
-    def is_cut_off(self) -> bool:
-        """Whether the bytes that have arrived end within a frame: the peer is still sending it."""
+    @property
+    def is_within_frame(self) -> bool:
+        """Whether what has arrived ends within a frame, so that the peer is still sending it."""
         return not self._frames.ends_with_a_frame()
 
     def next_message(self) -> str | bytes | None:
-        """The next message that is complete: str for text, bytes for binary data (5.6).
+        """The next message that has arrived whole: str for text, bytes for binary data (5.6).
 
-        None where there is none; `is_receiving` tells whether there may be one when more bytes
-        have arrived. Control frames on the way are handled, and so is what breaks a rule: after
-        each call there may be `data_to_send`.
+        None, and not an empty message, if there is none; `is_receiving` then tells whether more
+        bytes may bring one. Control frames before it are handled, and a broken rule fails the
+        connection (7.1.7). After each call there may be `data_to_send`.
         """
         try:
             while self.state in _RECEIVING and (chunk := self._frames.parse()) is not None:
-                if chunk.opcode >= _FIRST_CONTROL:
+                if chunk.opcode >= _FIRST_CONTROL:  # 5.4: also between the fragments of a message
                     self._handle_control_frame(chunk.opcode, chunk.payload)
                 elif (message := self._assembler.add(chunk)) is not None:
                     return message
         except ProtocolError as error:
             self._fail(error)
-        self._end_where_cut_off()
+        self._fail_at_eof()
         return None
 
     def handle_control_frames(self) -> None:
-        """Handle the control frames at hand without taking a message, for a receiver that is busy.
+        """Handle control frames without taking a message, for a receiver that is busy.
 
-        Pings are answered wherever they stand. A Close is handled only where no message stands
-        before it: an application answers these first.
+        The Pings that have arrived whole are answered, up to the first Close or bad frame. A Close
+        is handled if no data frame stands before it. After the call there may be `data_to_send`.
         """
         try:
             while self.state in _RECEIVING:
                 for opcode, payload in self._frames.take_pings_and_pongs():
                     self._handle_control_frame(opcode, payload)
+                # Now a control frame that comes next is a Close, has not arrived whole, or is bad.
                 chunk = self._frames.parse() if self._frames.is_control_next() else None
                 if chunk is None:
                     break
                 self._handle_control_frame(chunk.opcode, chunk.payload)
         except ProtocolError as error:
             self._fail(error)
-        if not self._frames.unread:
-            self._end_where_cut_off()
+        if not self._frames.unread:  # otherwise there may be messages to take first
+            self._fail_at_eof()
 
     def _handle_control_frame(self, opcode: int, payload: bytes) -> None:
         """Do what a control frame asks for (5.5). Raises ProtocolError for a bad Close."""
         if opcode == Opcode.PONG:
             self.pongs += 1  # 5.5.3: one that nobody has asked for is no error
         elif opcode == Opcode.PING:
-            # 5.5.3: the answer has the same payload. 5.5.2 wants it also after our own Close.
+            # 5.5.3: the answer has the same payload. 5.5.2: it is sent behind our own Close, too.
             pong = build_frame(Opcode.PONG, payload, masked=self.is_client)
             with self._lock:
                 self._to_send += pong
-        else:
+        else:  # the parser refuses all other opcodes
             self._handle_close(payload)
 
     def _handle_close(self, payload: bytes) -> None:
-        """Take note of the peer's Close, and answer it unless ours has gone before (5.5.1)."""
+        """Record the peer's Close, and answer it if we have not sent one (5.5.1)."""
         code, reason = parse_close(payload)
         with self._lock:
-            self.close_code = code
-            self.close_reason = reason
             if self.state is State.OPEN:
-                # 5.5.1: the answer has the code that came; 7.1.5: 1005 stands for none.
+                # 5.5.1: the answer has the code that came. 1005 means that there was none, and must
+                # not be sent (7.4.1).
                 answer = build_close(None if code == CloseCode.NO_STATUS else code)
                 self._add_close_frame(answer)
+            self.close_reason = reason
+            self.close_code = code
             self.state = State.CLOSE_EXCHANGED
 
     def _fail(self, error: ProtocolError) -> None:
-        """Fail the connection (7.1.7): say why, unless our Close has gone before."""
+        """Fail the connection (7.1.7): tell the peer why, if our Close was not sent before."""
         with self._lock:
-            self.error = error
-            self.close_reason = error.reason
             if self.state is State.OPEN:
                 self._add_close_frame(build_close(error.code, error.reason))
+            self.error = error.with_traceback(None)  # whose frames would keep all this alive
+            self.close_reason = error.reason
             self.state = State.FAILED
 
-    def _end_where_cut_off(self) -> None:
-        """7.1.5: where TCP has ended without a Close the code is 1006."""
-        if self._end is not None and self.state in _RECEIVING:
+    def _fail_at_eof(self) -> None:
+        """Without a Close, the end of what arrives is a failure, and `close_code` stays 1006."""
+        if self._eof_reason is not None and self.state in _RECEIVING:
             with self._lock:
-                self.close_reason = self._end
+                self.close_reason = self._eof_reason
                 self.state = State.FAILED
+
+    def tcp_ended(self) -> None:
+        """Record that TCP has ended in both directions (7.1.4). What was not taken is lost."""
+        with self._lock:
+            self.state = State.CLOSED
 
     # What is to be sent (6.1)
 
     def build_message(self, message: str | bytes | bytearray | memoryview) -> bytes:
-        """One message as a frame (6.1): text from str, binary data from the others. Any thread.
+        """One message as a frame (6.1): text from str, binary data from the others.
 
-        It is compressed if that was agreed on and makes it smaller (RFC 7692, 6.1). Raises
-        UnicodeEncodeError for a lone surrogate, TypeError for what is neither text nor bytes.
+        If compression was agreed on, a message that is long enough is compressed if that makes it
+        smaller (RFC 7692, 6.1). Raises UnicodeEncodeError for a lone surrogate, TypeError for what
+        is neither text nor bytes.
         """
         if isinstance(message, str):
             opcode = _TEXT
@@ -239,15 +272,16 @@ class Protocol:
         return build_frame(opcode, payload, masked=self.is_client)
 
     def build_ping(self, payload: bytes = b"") -> bytes:
-        """A Ping as a frame (5.5.2). Any thread. Raises ValueError for more than 125 bytes."""
+        """A Ping as a frame (5.5.2). Raises ValueError for more than 125 bytes."""
         if len(payload) > MAX_CONTROL:
             raise ValueError(f"a ping has at most {MAX_CONTROL} bytes")
         return build_frame(Opcode.PING, payload, masked=self.is_client)
 
     def send_frames(self, frames: bytes) -> bytes:
-        """The bytes to send now, so that these frames go out; what waits comes before them.
+        """The bytes to write now, so that these frames are sent: Pongs that wait come first.
 
-        Raises ConnectionClosed: 5.5.1 forbids any data behind our Close.
+        Raises ConnectionClosed unless the state is OPEN (6.1). So we ping nobody behind our Close,
+        either, although the RFC allows it.
         """
         if self.state is not _OPEN:
             reason = self.close_reason or "the connection is closing"
@@ -255,22 +289,18 @@ class Protocol:
         return self.data_to_send() + frames if self._to_send else frames
 
     def close(self, code: int | None = CloseCode.NORMAL, reason: str = "") -> None:
-        """Start the closing handshake (7.1.2). Nothing happens where it was started already.
+        """Start the closing handshake (7.1.2). In any state but OPEN this changes nothing.
 
-        Raises ValueError for a code that may not be sent (7.4), or a reason of over 123 bytes.
+        Raises ValueError, in any state, for a code that may not be sent (7.4), and for a reason of
+        more than 123 bytes.
         """
         if code == CloseCode.MISSING_EXTENSION and not self.is_client:
-            raise ValueError("1010 is for clients: a server can refuse the handshake")
+            raise ValueError("1010 is for clients: a server can refuse the handshake")  # 7.4.1
         payload = build_close(code, reason)
         if self.state is State.OPEN:
-            self.sent_reason = reason
             self._add_close_frame(payload)
+            self.sent_reason = reason
             self.state = State.CLOSE_SENT
-
-    def end(self) -> None:
-        """Know that TCP has ended in both directions (7.1.4)."""
-        with self._lock:
-            self.state = State.CLOSED
 
     @property
     def has_data_to_send(self) -> bool:
@@ -278,57 +308,70 @@ class Protocol:
         return len(self._to_send) > 0
 
     def data_to_send(self) -> bytes:
-        """Take the control frames that are to be sent now; perhaps there are none."""
+        """Take the control frames that are to be written now; b"" if there are none."""
         data = bytes(self._to_send)
         self._to_send.clear()
         return data
 
     def _add_close_frame(self, payload: bytes) -> None:
+        """Call it with the lock held, and change the state before releasing it."""
         self._to_send += build_frame(Opcode.CLOSE, payload, masked=self.is_client)
 
 
 class Assembler:
     """Joins the chunks of frames to messages, and checks their order and their text (5.4, 8.1).
 
-    `max_message` is in bytes. `inflater` undoes the compression of the messages that have it.
+    max_message: bytes of one message after inflating. Where nothing is inflated, the parser of the
+        frames has kept the limit.
+    inflater: undoes the compression of the messages that have it; None where none was agreed on.
+
+    After a ProtocolError it must not be used any more.
     """
 
     def __init__(self, max_message: int, inflater: Inflater | None = None) -> None:
         self._max_message = max_message
         self._inflater = inflater
         self._message: _Text | _Binary | None = None  # the one that is under way
-        self._compressed = False
+        self._inflating: Inflater | None = None  # if that one is compressed
 
     def add(self, chunk: Chunk) -> str | bytes | None:
         """The message that this chunk of a data frame completes, or None. Raises ProtocolError."""
         if chunk.first:
-            if (chunk.opcode == _CONTINUATION) != (self._message is not None):
-                found = "nothing to continue" if self._message is None else "a message within one"
-                raise ProtocolError(CloseCode.PROTOCOL_ERROR, found)
+            self._check_order(chunk)
             if self._message is None:
-                if chunk.fin and chunk.last and not chunk.rsv1:  # most messages come so
-                    return _whole(chunk.opcode, chunk.payload)
+                if chunk.fin and chunk.last and not chunk.rsv1:
+                    return _decode(chunk)  # The fast path: this is the whole message.
                 self._message = _Text() if chunk.opcode == _TEXT else _Binary()
-                self._compressed = chunk.rsv1
+                self._inflating = self._inflater if chunk.rsv1 else None
         assert self._message is not None
-        last = chunk.fin and chunk.last
+        completes = chunk.fin and chunk.last
         payload = chunk.payload
-        if self._compressed and self._inflater:
-            payload = self._inflater.inflate(payload, last, self._max_message - self._message.size)
-        self._message.add(payload, last)
-        if not last:
+        if self._inflating:
+            room = self._max_message - self._message.size
+            payload = self._inflating.inflate(payload, completes, room)
+        self._message.add(payload, completes)
+        if not completes:
             return None
         message = self._message.value()
         self._message = None
         return message
 
+    def _check_order(self, chunk: Chunk) -> None:
+        """5.4: the fragments of a message follow one another, without another message between."""
+        if chunk.opcode == _CONTINUATION and self._message is None:
+            reason = "a continuation frame without a message to continue"
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, reason)
+        if chunk.opcode != _CONTINUATION and self._message is not None:
+            reason = "a new message before the last one was complete"
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, reason)
 
-def _whole(opcode: int, payload: bytes) -> str | bytes:
-    """The message of a frame that is alone."""
-    if opcode != _TEXT:
-        return payload
+
+def _decode(chunk: Chunk) -> str | bytes:
+    """The message of a frame that came whole and is not fragmented."""
+    if chunk.opcode != _TEXT:
+        return chunk.payload
     try:
-        return payload.decode()
+        return chunk.payload.decode()
     except UnicodeDecodeError:
         raise _not_utf8() from None
 
@@ -338,26 +381,28 @@ class _Pieces(Generic[Data]):
 
     With a buffer that grows with each piece, an echo of a MiB takes one and a half times as long:
     the kernel provides its memory anew, page by page. But a list must not hold a million pieces of
-    one byte each, so that small ones are joined at once.
+    one byte each, so that short ones are joined in groups.
     """
 
     def __init__(self, empty: Data) -> None:
         """`empty` is b"" or "", and says which of the two the pieces are."""
         self._empty: Data = empty
         self._pieces: list[Data] = []
-        self._small: list[Data] = []  # that follow upon these, and become one of them together
+        self._small: list[Data] = []  # short pieces that follow upon those
 
     def add(self, piece: Data) -> None:
-        if len(piece) < _SMALL:
-            if piece:
-                self._small.append(piece)
-            if len(self._small) < _SMALL:
-                return
-            piece = self._empty
+        if len(piece) >= _SMALL_PIECE:
+            self._join_small()
+            self._pieces.append(piece)
+        elif piece:
+            self._small.append(piece)
+            if len(self._small) == _MAX_SMALL_PIECES:
+                self._join_small()
+
+    def _join_small(self) -> None:
         if self._small:
             self._pieces.append(self._empty.join(self._small))
             self._small.clear()
-        self._pieces.append(piece)
 
     def join(self) -> Data:
         return self._empty.join(self._pieces + self._small)
@@ -370,7 +415,8 @@ class _Binary:
         self.size = 0  # bytes so far
         self._pieces = _Pieces(b"")
 
-    def add(self, data: bytes, last: bool) -> None:
+    def add(self, data: bytes, completes: bool) -> None:
+        """Add a piece; `completes` is for text alone."""
         self.size += len(data)
         self._pieces.add(data)
 
@@ -381,25 +427,26 @@ class _Binary:
 class _Text:
     """A text message that comes in pieces, each checked as it comes.
 
-    8.1: text that is not UTF-8 is refused where it turns bad, not at its end.
+    8.1 does not say when text that is not UTF-8 fails the connection. Here it does where the first
+    bad byte is, without waiting for the end of the message.
     """
 
     def __init__(self) -> None:
         self.size = 0  # bytes so far
         self._pieces = _Pieces("")
-        self._begun = b""  # of a character that ends in the next piece
+        self._incomplete = b""  # the first bytes of a character, which the next piece completes
 
-    def add(self, data: bytes, last: bool) -> None:
-        """Raises ProtocolError."""
+    def add(self, data: bytes, completes: bool) -> None:
+        """Add a piece, which completes the message or does not. Raises ProtocolError."""
         self.size += len(data)
-        data = self._begun + data
+        data = self._incomplete + data
         try:
-            text, used = codecs.utf_8_decode(data, "strict", last)
+            text, used = codecs.utf_8_decode(data, "strict", completes)
         except UnicodeDecodeError:
             raise _not_utf8() from None
-        self._begun = data[used:]
-        # Half of a surrogate pair has three bytes. Python's decoder waits for the third.
-        if self._begun[:1] == b"\xed" and self._begun[1:] >= b"\xa0":
+        self._incomplete = data[used:]
+        # ED A0 to ED BF begin a surrogate, which is never valid. Python waits for its third byte.
+        if self._incomplete[:1] == b"\xed" and self._incomplete[1:] >= b"\xa0":
             raise _not_utf8()
         self._pieces.add(text)
 

@@ -52,7 +52,7 @@ def data(endpoint: Endpoint) -> None:
 
 def tcp_has_ended(endpoint: Endpoint) -> None:
     """TCP has ended in both directions."""
-    endpoint.protocol.end()
+    endpoint.protocol.tcp_ended()
 
 
 Event = Callable[[Endpoint], None]
@@ -415,7 +415,17 @@ def test_nothing_behind_the_peers_close_is_looked_at(role: str, arriving: Cut) -
     assert endpoint.sent() == bytes.fromhex("88 02 0fa1")
     assert (endpoint.protocol.close_code, endpoint.protocol.close_reason) == (4001, "one")
     assert endpoint.protocol.error is None
-    assert endpoint.protocol.unread == len(endpoint.by_the_peer(behind))
+
+
+@both_roles
+@pytest.mark.requirement("7.1.1-2")
+@pytest.mark.parametrize("end", ["88 02 0fa1", "83 00"])
+def test_what_arrives_after_the_end_is_not_kept(role: str, end: str) -> None:
+    endpoint = Endpoint(role)
+    assert endpoint.receive(end) == []
+    unread = endpoint.protocol.unread
+    endpoint.protocol.receive_data(bytes(100_000))
+    assert endpoint.protocol.unread == unread
 
 
 @both_roles
@@ -542,5 +552,5 @@ def test_receiver_takes_the_lock_once_for_each_change_and_lets_it_go(
     event(endpoint)
     endpoint.messages()
     assert lock.taken == taken
-    endpoint.protocol.end()
+    endpoint.protocol.tcp_ended()
     assert lock.taken == taken + 1

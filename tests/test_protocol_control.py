@@ -155,7 +155,12 @@ BUSY = [
     ("81 01 61  89 01 70", "8a 01 70", ["a"], ""),
     ("81 01 61  82 01 62  89 01 70  81 00  89 01 71", "8a 01 70  8a 01 71", ["a", b"b", ""], ""),
     ("01 01 61  89 01 70  80 01 62  89 01 71", "8a 01 70  8a 01 71", ["ab"], ""),
-    ("80 00  89 01 70", "8a 01 70", [], b"\x88\x15\x03\xeanothing to continue"),
+    (
+        "80 00  89 01 70",
+        "8a 01 70",
+        [],
+        b"\x88\x34\x03\xeaa continuation frame without a message to continue",
+    ),
     # 5.5.1: a Close is answered at once only where no message, or a part of one, is before it.
     ("88 02 03e8", "88 02 03e8", [], ""),
     ("88 00", "88 00", [], ""),

@@ -185,11 +185,11 @@ def test_bytes_that_are_missing_of_a_frame_are_known_from_its_header_on(role: st
     ]:
         protocol.receive_data(fed)
         assert protocol.next_message() is None
-        assert (protocol.missing, protocol.is_cut_off()) == (missing, cut_off)
+        assert (protocol.missing, protocol.is_within_frame) == (missing, cut_off)
     protocol.receive_data(frame[-1:])
-    assert not protocol.is_cut_off()
+    assert not protocol.is_within_frame
     assert protocol.next_message() == bytes(1000)
-    assert (protocol.missing, protocol.unread, protocol.is_cut_off()) == (0, 0, False)
+    assert (protocol.missing, protocol.unread, protocol.is_within_frame) == (0, 0, False)
 
 
 @both_roles

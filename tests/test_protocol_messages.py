@@ -46,7 +46,7 @@ def test_endpoint_receives_each_form_of_the_length(
             protocol.receive_data(piece)
             received += endpoint.messages()
         assert protocol.unread == protocol.missing == 0
-        assert not protocol.is_cut_off()
+        assert not protocol.is_within_frame
     assert received == ["x" * size, payload]
     assert protocol.data_to_send() == b""
 
@@ -235,7 +235,9 @@ def test_endpoint_joins_a_thousand_fragments_of_one_byte_and_empty_ones(
 def test_endpoint_fails_connection_on_a_message_within_a_message(
     role: str, second: str, arriving: Cut
 ) -> None:
-    assert_fails(role, f"01 01 61 {second}", 1002, "a message within one", arriving)
+    assert_fails(
+        role, f"01 01 61 {second}", 1002, "a new message before the last one was complete", arriving
+    )
 
 
 @both_roles
@@ -245,11 +247,11 @@ def test_endpoint_fails_connection_on_a_message_within_a_message(
 def test_endpoint_fails_connection_on_a_continuation_of_nothing(
     role: str, frame: str, arriving: Cut
 ) -> None:
-    assert_fails(role, frame, 1002, "nothing to continue", arriving)
+    assert_fails(role, frame, 1002, "a continuation frame without a message to continue", arriving)
     endpoint = Endpoint(role)
     assert endpoint.receive("01 01 61  80 01 62", arriving) == ["ab"]
     assert endpoint.receive(frame, arriving) == []
-    endpoint.assert_failed(1002, "nothing to continue")
+    endpoint.assert_failed(1002, "a continuation frame without a message to continue")
 
 
 # 5.6, 8.1: text
