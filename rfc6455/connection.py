@@ -137,21 +137,25 @@ class WebSocket:
         """
         try:
             with self._reading:
-                return self._next(timeout)
+                message = self._parse()
+                return self._wait_for_message(timeout) if message is None else message
         finally:
             self._stream.look_within(self._busy_look)  # the caller may be busy from now on
 
-    def _next(self, timeout: float | None) -> str | bytes | None:
+    def _wait_for_message(self, timeout: float | None) -> str | bytes | None:
+        """Read until there is a message. None after the timeout; raises ConnectionClosed."""
         give_up = None if timeout is None else time.monotonic() + timeout
         left = timeout
-        late = False
-        while (message := self._parse()) is None:
+        message = None
+        while message is None:
             if not self._protocol.is_receiving:
                 raise ConnectionClosed(self.close_code, self.close_reason)
-            # A peer that sends bytes without end, but no message, must not keep the caller here.
-            if late or not self._read(left):
+            if not self._read(left):
                 return None
-            late = left == 0
+            message = self._parse()
+            # A peer that sends bytes without end, but no message, must not keep the caller here.
+            if left == 0:
+                return message
             left = None if give_up is None else max(0.0, give_up - time.monotonic())
         return message
 
@@ -219,7 +223,7 @@ class WebSocket:
             with self._lock:
                 data = self._protocol.send_frames(frames)
                 position = self._stream.put(data, awaited=wait)
-            if wait:
+            if wait and self._stream.handed < position:
                 self._stream.wait_sent(position)
         except ConnectionError as error:
             raise ConnectionClosed(self.close_code, self.close_reason or str(error)) from None

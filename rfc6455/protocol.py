@@ -180,7 +180,8 @@ class Protocol:
                     return message
         except ProtocolError as error:
             self._fail(error)
-        self._fail_at_eof()
+        if self._eof_reason is not None:
+            self._fail_at_eof(self._eof_reason)
         return None
 
     def handle_control_frames(self) -> None:
@@ -200,8 +201,9 @@ class Protocol:
                 self._handle_control_frame(chunk.opcode, chunk.payload)
         except ProtocolError as error:
             self._fail(error)
-        if not self._frames.unread:  # otherwise there may be messages to take first
-            self._fail_at_eof()
+        # Where bytes are left there may be messages to take first.
+        if self._eof_reason is not None and not self._frames.unread:
+            self._fail_at_eof(self._eof_reason)
 
     def _handle_control_frame(self, opcode: int, payload: bytes) -> None:
         """Do what a control frame asks for (5.5). Raises ProtocolError for a bad Close."""
@@ -237,11 +239,11 @@ class Protocol:
             self.close_reason = error.reason
             self.state = State.FAILED
 
-    def _fail_at_eof(self) -> None:
+    def _fail_at_eof(self, reason: str) -> None:
         """Without a Close, the end of what arrives is a failure, and `close_code` stays 1006."""
-        if self._eof_reason is not None and self.state in _RECEIVING:
-            with self._lock:
-                self.close_reason = self._eof_reason
+        with self._lock:
+            if self.state in _RECEIVING:
+                self.close_reason = reason
                 self.state = State.FAILED
 
     def tcp_ended(self) -> None:
