@@ -1,7 +1,9 @@
-"""WebSockets from RFC 6455 on the standard library, both sides. Read it in the order of the RFC:
+"""WebSockets as RFC 6455 defines them, both sides, on Python's standard library.
 
-`frames` (5.1-5.3), `handshake` (3, 4), `connection` (5.4-8), `server`, `client`. Below these are
-`stream`, which is TCP or TLS, `clock` with all deadlines, and `keepalive`; `deflate` is RFC 7692.
+Read it in this order. Without sockets and threads: `errors`; `frames` (5.1-5.3); `handshake` (3, 4);
+`deflate` (RFC 7692); `protocol`, one connection as a state machine (5.4-8); `keepalive` (5.5.2).
+With them: `clock`, which has all deadlines; `stream`, which is TCP or TLS; `connection`, the
+WebSocket itself; `server` and `client`.
 """
 
 from .client import connect
