@@ -191,7 +191,6 @@ def test_response_may_have_any_reason_phrase_and_further_headers(status_line: by
         b"HTTP/1.1  101 Switching Protocols\r\n\r\n",
         b"http/1.1 101 Switching Protocols\r\n\r\n",
         b" HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        b"HTTP/1.0 101 Switching Protocols\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\n\r\n\r\n",
         b"HTTP/1.1 101 Switching\rProtocols\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nno colon\r\n\r\n",
@@ -203,15 +202,31 @@ def test_response_may_have_any_reason_phrase_and_further_headers(status_line: by
     ],
 )
 def test_response_that_is_not_http_is_refused(head: bytes) -> None:
-    with pytest.raises(InvalidHandshake):
+    with pytest.raises(InvalidHandshake) as refusal:
         handshake.parse_response(head)
+    assert refusal.value.status == 400
+
+
+def test_response_that_is_not_http_is_quoted_up_to_a_hundred_bytes() -> None:
+    with pytest.raises(InvalidHandshake) as refusal:
+        handshake.parse_response(b"\x1b" + b"x" * 100 + b"\r\n\r\n")
+    quoted = "b'\\x1b" + "x" * 99 + "'"
+    assert refusal.value.reason == f"not an HTTP/1.1 response: {quoted}"
+
+
+@pytest.mark.requirement("4.1-22")
+def test_response_that_switches_protocols_in_http_1_0_is_refused() -> None:
+    with pytest.raises(InvalidHandshake) as refusal:
+        handshake.parse_response(b"HTTP/1.0 101 Switching Protocols\r\n\r\n")
+    assert refusal.value.status == 101
 
 
 @pytest.mark.requirement("4.1-22")
 def test_response_with_too_many_headers_is_refused() -> None:
     head = b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: y\r\n" * 1000 + b"\r\n"
-    with pytest.raises(InvalidHandshake):
+    with pytest.raises(InvalidHandshake) as refusal:
         handshake.parse_response(head)
+    assert refusal.value.status == 400
 
 
 @pytest.mark.requirement("4.1-18", "4.1-23", "4.3-1")
@@ -304,3 +319,76 @@ def test_response_of_another_status_is_refused_with_that_status(status: int) -> 
     assert refusal.value.status == status
     assert ("Sec-WebSocket-Version", "8, 7") in list(refusal.value.headers)
     assert ("Sec-WebSocket-Version", "0") in list(refusal.value.headers)
+
+
+# A response that refuses
+
+
+@pytest.mark.requirement("4.1-17")
+@pytest.mark.parametrize(
+    ("head", "body", "text"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", b"", "404 Not Found"),
+        (b"HTTP/1.0 404 No such thing\r\n\r\n", b"no!", "404 No such thing: no!"),
+        (b"HTTP/1.1 403 \r\n\r\n", b"", "403 Forbidden"),
+        (b"HTTP/1.1 503\r\n\r\n", b"", "503 Service Unavailable"),
+        (b"HTTP/1.1 599 \r\n\r\n", b"", "599"),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", b"403 Forbidden: go\n", "403 Forbidden: go"),
+        (b"HTTP/1.1 404 Not Found\r\nX : y\r\nno colon\r\n\r\n", b"", "404 Not Found"),
+        (b"HTTP/1.1 400 \x1b[31mBad\r\n\r\n", b"\x07\xff", "400 \\x1b[31mBad: \\x07\ufffd"),
+    ],
+)
+def test_refusal_repeats_what_the_server_said(head: bytes, body: bytes, text: str) -> None:
+    assert str(handshake.refusal(handshake.parse_response(head), body)) == text
+
+
+@pytest.mark.requirement("4.1-17")
+@pytest.mark.parametrize(
+    ("status_line", "text"),
+    [
+        ("301 Moved", "301 Moved, to /a"),
+        ("300 ", "300 Multiple Choices, to /a"),
+        ("399 ", "399 to /a"),
+        ("299 ", "299"),
+        ("400 ", "400 Bad Request"),
+        ("401 ", "401 Unauthorized"),
+    ],
+)
+def test_refusal_names_the_location_of_a_redirect_alone(status_line: str, text: str) -> None:
+    head = f"HTTP/1.1 {status_line}\r\nLocation: /a\r\n\r\n".encode()
+    assert str(handshake.refusal(handshake.parse_response(head), b"")) == text
+
+
+@pytest.mark.parametrize(
+    ("header", "is_shown"),
+    [
+        ("X: y", True),
+        ("Content-Type: text/plain", True),
+        ("Content-Type: Text/HTML; charset=utf-8", True),
+        ("Content-Type: application/problem+json", True),
+        ("Content-Type: application/xml", True),
+        ("Content-Type: image/png", False),
+        ("Content-Type: application/octet-stream", False),
+        ("Content-Type: application/octet-stream; json", False),
+        ("Content-Encoding: Identity", True),
+        ("Content-Encoding: gzip", False),
+    ],
+)
+def test_refusal_repeats_a_body_only_if_it_is_text(header: str, is_shown: bool) -> None:
+    head = f"HTTP/1.1 400 Bad\r\n{header}\r\n\r\n".encode()
+    error = handshake.refusal(handshake.parse_response(head), b" a\r\n b ")
+    assert error.body == ("a b" if is_shown else "")
+
+
+@pytest.mark.parametrize(
+    ("said", "repeated"),
+    [
+        (b"x" * 200, "x" * 200),
+        (b"x" * 201, "x" * 199 + "\u2026"),
+        (b"\xc3\xa9" * 201, "\xe9" * 199 + "\u2026"),
+    ],
+)
+def test_refusal_repeats_at_most_two_hundred_characters(said: bytes, repeated: str) -> None:
+    response = handshake.parse_response(b"HTTP/1.1 400 " + said + b"\r\n\r\n")
+    error = handshake.refusal(response, said)
+    assert (error.reason, error.body) == (repeated, repeated)

@@ -10,6 +10,25 @@ from peers import PATIENCE
 from programs import ROOT
 from rfc6455 import InvalidHandshake, handshake
 
+# Text that is shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("caf\u00e9 \u4f60\u597d \U0001f642\tend", "caf\u00e9 \u4f60\u597d \U0001f642\tend"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("two\r\nlines", "two\\r\\nlines"),
+        ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
+        ("abc\u202edef\u2066", "abc\\u202edef\\u2066"),
+        ("\u2028 \u2029", "\\u2028 \\u2029"),
+        ("half \ud83e", "half \\ud83e"),
+    ],
+)
+def test_text_of_a_peer_is_shown_without_what_a_terminal_obeys(text: str, shown: str) -> None:
+    assert handshake.printable(text) == shown
+
+
 # Lines
 
 

@@ -86,12 +86,47 @@ def test_host_is_read_as_the_name_or_address_it_means(
         "a,b",
         "a\x1bb",
         "a%2eb",
+        "127.0.0.1%:x",
+        "127.0.0.1%x:80",
+        "[127.0.0.1%:x]",
         "\xff" * 300,
+        "\xff." * 127 + "\xffa",  # 256 characters
+        "x" * 1000 + "/",
     ],
 )
 def test_text_that_is_not_a_host_is_refused_with_a_message(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a host name or address|is over 65535"):
         Authority.parse(text)
+
+
+def test_text_that_is_not_a_host_is_quoted_up_to_a_hundred_characters() -> None:
+    with pytest.raises(ValueError) as error:
+        Authority.parse("/" * 101)
+    assert str(error.value) == f"'{'/' * 100}' is not a host name or address"
+
+
+def test_host_name_of_255_characters_may_be_outside_ascii() -> None:
+    assert Authority.parse("\xff." * 127 + "\xff").host == "xn--wda." * 127 + "xn--wda"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.255.255.254", True),
+        ("::1", True),
+        ("128.0.0.1", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("::2", False),
+        ("localhos", False),
+        ("xlocalhost", False),
+        ("chat.example", False),
+    ],
+)
+def test_host_is_loopback_when_only_its_own_machine_reaches_it(host: str, expected: bool) -> None:
+    assert handshake.is_loopback(host) is expected
 
 
 @pytest.mark.requirement("4.2.1-4")
@@ -182,11 +217,12 @@ def test_refusal_names_the_host_that_would_have_to_be_allowed(
     handshake.check_host(headers_of(f"Host: {host}"), hosts(could_be_allowed))
 
 
-@pytest.mark.parametrize("host", ["", "localhost:80:80", "a b"])
+@pytest.mark.parametrize("host", ["", "localhost:80:80", "a b", "/" * 100, "/" * 101])
 def test_refusal_names_no_host_when_none_could_be_allowed(host: str) -> None:
     with pytest.raises(InvalidHandshake) as refusal:
         handshake.check_host(headers_of(f"Host: {host}"), LOOPBACK)
     assert refusal.value.refused is None
+    assert refusal.value.reason == f"Host '{host[:100]}' is not allowed"
 
 
 def test_host_that_is_allowed_with_a_port_is_refused_with_another_or_none() -> None:

@@ -190,6 +190,23 @@ def test_request_of_another_version_is_told_the_supported_one(version: str) -> N
     assert list(refusal.value.headers) == [("Sec-WebSocket-Version", "13")]
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"Upgrade": None}, "this address accepts WebSocket connections only"),
+        ({"Connection": "close"}, "the Connection header does not contain Upgrade"),
+        ({"Sec_WebSocket_Key": None}, "the Sec-WebSocket-Key header is missing"),
+        ({"Sec_WebSocket_Key": "AQ=="}, "Sec-WebSocket-Key is not 16 bytes in base64"),
+        ({"Sec_WebSocket_Version": "x"}, "Sec-WebSocket-Version is not a number from 0 to 255"),
+        ({"Sec_WebSocket_Version": "8"}, "WebSocket version 8 is not supported"),
+    ],
+)
+def test_refusal_says_what_is_wrong(changes: dict[str, str | None], reason: str) -> None:
+    with pytest.raises(InvalidHandshake) as refusal:
+        handshake.check_request("GET", "HTTP/1.1", request_headers(**changes))
+    assert refusal.value.reason == reason
+
+
 # The response (4.2.2)
 
 
