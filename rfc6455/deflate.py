@@ -56,10 +56,11 @@ def _accept(offer: Extension, ours: Deflate) -> Acceptance | None:
         offered = _read_parameters(offer, is_offer=True)
     except ValueError:
         return None  # 7: an offer with a bad parameter is declined
-    server_bits = min(ours.server_max_window_bits, offered.get("server_max_window_bits", 15))
+    server_bits = ours.server_max_window_bits
+    server_bits = min(server_bits, offered.get("server_max_window_bits", server_bits))
     if server_bits < _MIN_COMPRESS_BITS:
         return None
-    limits_client = 0 < ours.client_max_window_bits < 15
+    limits_client = 8 <= ours.client_max_window_bits < 15
     if limits_client and "client_max_window_bits" not in offered:
         return None  # 7.1.2.2: only a client that offers the parameter can be limited
     client_forgets = ours.client_no_context_takeover or "client_no_context_takeover" in offered
