@@ -144,7 +144,7 @@ def server_bits(bits: int) -> str:
 
 
 def inflated(payload: bytes, bits: int = 15) -> bytes:
-    """One message on its own. A byte a call, so that zlib can't look back beyond the window."""
+    """One message, inflated byte by byte, so that zlib cannot refer back beyond the window."""
     inflater = zlib.decompressobj(-bits)
     clear, rest = b"", payload + TAIL
     while rest:
@@ -164,7 +164,7 @@ def whole(payload: bytes) -> bytes:
 
 
 def far_apart(distance: int, alphabet: bytes = bytes(range(16))) -> bytes:
-    """So many bytes, which can be compressed to about half, and then the same again."""
+    """Random bytes of which each has 4 bits of entropy, and then the same bytes again."""
     block = bytes(random.Random(6455).choices(alphabet, k=distance))
     return block * 2
 

@@ -278,7 +278,7 @@ def test_response_that_breaks_a_rule_of_the_handshake_is_refused(
         handshake.check_response(
             Response(101, "", response_headers(**changes)), KEY, ["chat", "superchat"]
         )
-    assert refusal.value.status == 101  # as received: so InvalidHandshake says
+    assert refusal.value.status == 101  # the status that came, as InvalidHandshake promises
 
 
 @pytest.mark.requirement("4.1-22", "11.3.3-1", "11.3.4-2")

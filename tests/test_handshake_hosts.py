@@ -33,7 +33,7 @@ def hosts(*texts: str) -> set[Authority]:
         ("[fe80::1%25eth0]:80", "fe80::1", 80),
         ("[::ffff:127.0.0.1]", "127.0.0.1", None),
         ("[::ffff:7f00:1]:1", "127.0.0.1", 1),
-        # without the brackets that it should have
+        # IPv6 without the brackets that it should have
         ("::1", "::1", None),
         ("::1:8080", "::1", 8080),
         ("fe80::1%eth0", "fe80::1", None),
@@ -42,7 +42,7 @@ def hosts(*texts: str) -> set[Authority]:
         ("2001:db8::1:2:8080", "2001:db8::1:2", 8080),
         ("2001:db8::abcd", "2001:db8::abcd", None),
         ("::ffff:127.0.0.2", "127.0.0.2", None),
-        # no addresses: names, which are compared as they are
+        # not addresses but names
         ("127.1", "127.1", None),
         ("0x7f.1", "0x7f.1", None),
         ("127.0.0.01", "127.0.0.01", None),
