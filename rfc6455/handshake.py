@@ -1,9 +1,9 @@
 """The opening handshake of both sides, as functions over headers (RFC 6455, 3, 4, 9.1, 10.2, 11).
 
-This module reads and writes no socket. The standard library reads HTTP: `http.server` the request,
-and `http.client` the headers of the response. Both accept some lines that HTTP forbids;
-`check_header_line` refuses these. Left out: proxies, redirects and authentication, which 4.1
-allows; a cookie is a header like any other.
+No socket is read or written here, and any thread may call these functions. The standard library
+reads HTTP: `http.server` the request, and `http.client` the headers of the response. Both accept
+some lines that HTTP forbids; `check_header_line` refuses these. Left out: proxies, redirects and
+authentication, as 4.1 allows. A cookie is a header like any other.
 """
 
 import base64
@@ -499,7 +499,8 @@ def check_response(response: Response, key: str, subprotocols: Sequence[str]) ->
 
     `key` and `subprotocols` are those of the request. Raises InvalidHandshake.
     """
-    status, _, headers = response
+    status = response.status
+    headers = response.headers
     if status != 101:
         raise refusal(response, b"")
     # The numbers are those of the list in 4.1 that begins with "If the status code received".

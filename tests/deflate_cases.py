@@ -140,13 +140,15 @@ REFUSED = [
 
 
 def server_bits(bits: int) -> str:
+    """An offer or an answer that limits the server's window."""
     return f"{PMD}; server_max_window_bits={bits}"
 
 
 def inflated(payload: bytes, bits: int = 15) -> bytes:
     """One message, inflated byte by byte, so that zlib cannot refer back beyond the window."""
     inflater = zlib.decompressobj(-bits)
-    clear, rest = b"", payload + TAIL
+    clear = b""
+    rest = payload + TAIL
     while rest:
         clear += inflater.decompress(rest, 1)
         rest = inflater.unconsumed_tail
@@ -157,19 +159,21 @@ def inflated(payload: bytes, bits: int = 15) -> bytes:
 
 
 def whole(payload: bytes) -> bytes:
+    """One message, inflated with the largest window."""
     inflater = zlib.decompressobj(-15)
     clear = inflater.decompress(payload + TAIL)
     assert not inflater.eof, "a block with BFINAL"
     return clear
 
 
-def far_apart(distance: int, alphabet: bytes = bytes(range(16))) -> bytes:
-    """Random bytes of which each has 4 bits of entropy, and then the same bytes again."""
-    block = bytes(random.Random(6455).choices(alphabet, k=distance))
+def far_apart(distance: int) -> bytes:
+    """So many random bytes, each of 4 bits of entropy, and then the same bytes again."""
+    block = bytes(random.Random(6455).choices(range(16), k=distance))
     return block * 2
 
 
 def deflated(message: bytes, bits: int) -> bytes:
+    """A message as a peer compresses it that has a window of so many bits."""
     compressor = zlib.compressobj(9, wbits=-bits)
     return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
