@@ -28,6 +28,17 @@ def test_server_accepts_an_offer_with_the_parameters_that_both_sides_need(
     assert accept(PMD + offered, ours) == f"{PMD}; server_no_context_takeover{answered}"
 
 
+@requirement("D5.2-1", "D7.1.1.2-1", "D7.1.2.2-5")
+@pytest.mark.parametrize(("ours", "offered", "answered"), ACCEPTED)
+def test_server_agrees_to_the_parameters_of_its_answer(
+    ours: Deflate, offered: str, answered: str
+) -> None:
+    ours = ours._replace(least=77)
+    accepted = accept_offer(extensions(PMD + offered), ours)
+    assert accepted is not None
+    assert accepted.agreed == check_answer(extensions(accepted.answer), Deflate(least=77))
+
+
 @requirement("D7-1", "D7-2", "D7.1.1.1-1", "D7.1.2.1-1", "D7.1.2.2-1", "D7.1.2.2-3", "D7.1.2.2-7")
 @pytest.mark.parametrize(("ours", "offered"), DECLINED)
 def test_server_declines_an_offer_that_it_cannot_meet(ours: Deflate, offered: str) -> None:
