@@ -205,6 +205,30 @@ def test_heap_stays_small_however_often_a_look_is_moved(clock: Clock) -> None:
     assert heapq.nsmallest(1, clock._heap)[0][0] == entry.when
 
 
+def test_heap_holds_at_most_two_elements_for_each_that_is_watched_and_64_more(
+    clock: Clock,
+) -> None:
+    entries = [watch(clock, Watched(), 7200) for _ in range(50)]
+    for _ in range(50):
+        clock.watch(Watched())  # which plans no look, and has no element
+    sizes = []
+    for i in range(1000):
+        clock.look_by(entries[i % 50], time.monotonic() + 7000 - i)
+        sizes.append(len(clock._heap))
+    assert max(sizes) == 2 * 100 + 64
+    assert min(sizes[500:]) == 50
+
+
+def test_request_that_changes_nothing_leaves_nothing_in_the_heap(clock: Clock) -> None:
+    entry = clock.watch(Watched())
+    clock.look_by(entry, math.inf)
+    assert clock._heap == []
+    when = time.monotonic() + 7200
+    for _ in range(3):
+        clock.look_by(entry, when)
+    assert len(clock._heap) == 1
+
+
 def test_heap_stays_small_however_much_is_forgotten(clock: Clock) -> None:
     watch(clock, Watched(), 7200)
     for _ in range(10_000):
