@@ -91,6 +91,16 @@ def test_look_that_is_moved_to_an_earlier_time_comes_earlier(clock: Clock) -> No
     assert entry.when == math.inf
 
 
+def test_look_that_was_moved_does_not_come_again_at_its_old_time(clock: Clock) -> None:
+    watched = Watched()
+    other = Watched()
+    entry = watch(clock, watched, 0.1)
+    clock.look_by(entry, time.monotonic())
+    watch(clock, other, 0.2)
+    other.await_look()
+    assert len(watched.looks) == 1
+
+
 def test_request_for_a_later_look_does_not_delay_an_earlier_one(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 0.05)
