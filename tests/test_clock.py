@@ -83,6 +83,22 @@ def test_clock_looks_when_it_is_due_and_not_before(clock: Clock) -> None:
     assert watched.looks[0] >= began + 0.1
 
 
+def test_clock_sleeps_until_a_look_is_due(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched()
+    rounds = []
+    sleep = time.sleep
+
+    def count(seconds: float) -> None:
+        if threading.current_thread().name == "rfc6455-clock":
+            rounds.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", count)
+    watch(clock, watched, 0.5)
+    watched.await_look()
+    assert len(rounds) <= 1
+
+
 def test_look_that_is_moved_to_an_earlier_time_comes_earlier(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 3600)

@@ -91,6 +91,7 @@ def test_both_sides_use_the_largest_windows_by_default() -> None:
     assert accept(PMD) == f"{PMD}; server_no_context_takeover"
     assert accept(f"{PMD}; client_max_window_bits") == f"{PMD}; server_no_context_takeover"
     assert build_offer(Deflate()) == f"{PMD}; client_max_window_bits"
+    assert Deflate()[:4] == (False, False, 15, 15)
 
 
 @requirement("D5.2-1", "D7.1.1.1-4", "D7.1.1.2-1", "D7.1.1.2-2", "D7.1.2.1-3", "D7.1.2.2-6")
