@@ -89,7 +89,7 @@ def test_clock_sleeps_until_a_look_is_due(clock: Clock, monkeypatch: pytest.Monk
     sleep = time.sleep
 
     def count(seconds: float) -> None:
-        if threading.current_thread().name == "rfc6455-clock":
+        if threading.current_thread() is clock._thread:
             rounds.append(seconds)
         sleep(seconds)
 
