@@ -246,6 +246,28 @@ def test_heap_holds_at_most_two_elements_for_each_that_is_watched_and_64_more(
     assert min(sizes[500:]) == 50
 
 
+def test_look_is_due_at_its_very_time_and_not_before(clock: Clock) -> None:
+    entry = watch(clock, Watched(), 7200)
+    with clock._changed:
+        when = entry.when
+        assert clock._take_due(math.nextafter(when, 0)) == []
+        assert clock._take_due(when) == [entry]
+        assert clock._heap == []
+
+
+def test_only_a_look_before_all_others_wakes_the_thread(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [clock.watch(Watched()) for _ in range(4)]
+    woken = []
+    monkeypatch.setattr(clock._changed, "notify", lambda: woken.append(clock._heap[0].entry))
+    when = time.monotonic() + 7200
+    for entry, seconds in zip(entries, (0, 0, 1, -1), strict=True):
+        clock.look_by(entry, when + seconds)
+    monkeypatch.undo()
+    assert woken == [entries[0], entries[3]]
+
+
 def test_request_that_changes_nothing_leaves_nothing_in_the_heap(clock: Clock) -> None:
     entry = clock.watch(Watched())
     clock.look_by(entry, math.inf)
