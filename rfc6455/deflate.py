@@ -31,7 +31,7 @@ class Deflate(NamedTuple):
     client_no_context_takeover: bool = False
     server_max_window_bits: int = 15  # 8 to 15
     client_max_window_bits: int = 15  # 8 to 15, or 0: a client lets the server set no limit
-    least: int = 256  # bytes; shorter messages are sent uncompressed. It is not negotiated.
+    threshold: int = 256  # bytes; shorter messages are sent uncompressed. It is not negotiated.
 
 
 class Acceptance(NamedTuple):
@@ -73,7 +73,7 @@ def _accept(offer: Extension, ours: Deflate) -> Acceptance | None:
     if limits_client:
         client_bits = min(ours.client_max_window_bits, offered["client_max_window_bits"])
         answer.append(f"client_max_window_bits={client_bits}")
-    agreed = Deflate(True, client_forgets, server_bits, client_bits, ours.least)
+    agreed = Deflate(True, client_forgets, server_bits, client_bits, ours.threshold)
     return Acceptance(agreed, "; ".join(answer))
 
 
@@ -119,7 +119,7 @@ def check_answer(answer: Sequence[Extension], ours: Deflate | None) -> Deflate |
         raise InvalidHandshake(101, "the server did not agree to server_no_context_takeover")
     if "client_max_window_bits" in agreed and not ours.client_max_window_bits:
         raise InvalidHandshake(101, "client_max_window_bits was not offered")
-    return Deflate(server_forgets, client_forgets, server_bits, client_bits, ours.least)
+    return Deflate(server_forgets, client_forgets, server_bits, client_bits, ours.threshold)
 
 
 def _read_parameters(extension: Extension, *, is_offer: bool) -> dict[str, int]:

@@ -122,7 +122,7 @@ def test_endpoint_refuses_a_bomb_before_it_takes_memory(role: str, fragments: in
 @both_roles
 @requirement("D6.1-2")
 def test_endpoint_does_not_compress_control_frames(role: str) -> None:
-    with meeting(role, echo, extensions=PMD, deflate=Deflate(least=0)) as met:
+    with meeting(role, echo, extensions=PMD, deflate=Deflate(threshold=0)) as met:
         assert exchange(met, 0x89, b"a" * 125) == (0x8A, b"a" * 125)
         met.websocket.ping(b"b" * 125)
         assert met.read_frame() == (0x89, b"b" * 125)

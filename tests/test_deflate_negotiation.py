@@ -33,10 +33,10 @@ def test_server_accepts_an_offer_with_the_parameters_that_both_sides_need(
 def test_server_agrees_to_the_parameters_of_its_answer(
     ours: Deflate, offered: str, answered: str
 ) -> None:
-    ours = ours._replace(least=77)
+    ours = ours._replace(threshold=77)
     accepted = accept_offer(extensions(PMD + offered), ours)
     assert accepted is not None
-    assert accepted.agreed == check_answer(extensions(accepted.answer), Deflate(least=77))
+    assert accepted.agreed == check_answer(extensions(accepted.answer), Deflate(threshold=77))
 
 
 @requirement("D7-1", "D7-2", "D7.1.1.1-1", "D7.1.2.1-1", "D7.1.2.2-1", "D7.1.2.2-3", "D7.1.2.2-7")

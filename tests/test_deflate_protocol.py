@@ -400,7 +400,7 @@ def test_endpoint_compresses_a_message_into_one_frame(role: str, size: int) -> N
 @requirement("D6.1-1", "D7.2.1-1")
 def test_endpoint_sends_uncompressed_what_compressing_does_not_make_smaller(role: str) -> None:
     noise = random.Random(7692).randbytes(5000)
-    endpoint = Endpoint(role, ours=Deflate(least=0))
+    endpoint = Endpoint(role, ours=Deflate(threshold=0))
     assert endpoint.exchange(0x81) == (0x81, b"")
     assert endpoint.exchange(0x81) == (0x81, b"")
     assert endpoint.exchange(0x81, b"Hello") == (0x81, b"Hello")
@@ -420,7 +420,7 @@ def test_endpoint_sends_small_messages_uncompressed(role: str) -> None:
 @both_roles
 @requirement("D6.1-2")
 def test_endpoint_does_not_compress_control_frames(role: str) -> None:
-    endpoint = Endpoint(role, ours=Deflate(least=0))
+    endpoint = Endpoint(role, ours=Deflate(threshold=0))
     assert endpoint.exchange(0x89, b"a" * 125) == (0x8A, b"a" * 125)
     endpoint.send(endpoint.protocol.build_ping(b"b" * 125))
     assert endpoint.hear() == (0x89, b"b" * 125)
