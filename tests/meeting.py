@@ -182,8 +182,8 @@ def meeting(
     """A meeting that ends with the `with` statement. `options` are those of server or client.
 
     `early` is what the peer sends in one piece with the handshake. `window` bounds what the kernel
-    buffers on the way to the peer, in bytes.
-    `extensions` is the peer's Sec-WebSocket-Extensions header: its offer to a server, or its answer.
+    buffers on the way to the peer, in bytes. `extensions` is the peer's Sec-WebSocket-Extensions
+    header: its offer to a server, or its answer to a client.
     """
     met = Meeting(role, life)
     options["timeouts"] = timeouts
