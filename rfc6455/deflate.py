@@ -1,7 +1,8 @@
-"""permessage-deflate (RFC 7692): agreeing on it, compressing, and inflating within a bound.
+"""permessage-deflate (RFC 7692): negotiating it, and compressing and inflating messages.
 
-What is sent never leans on earlier messages, on either side: a server then compresses a message
-for many clients once, and keeps no compressor for each. Left out: several fragments per message.
+The sections named here are those of RFC 7692. Both sides compress each message on its own, without
+the context of earlier ones. So a server compresses a message to many clients once, and keeps no
+compressor in memory for each of them. Left out: compressing a message into several fragments.
 """
 
 import re
@@ -14,51 +15,70 @@ from .frames import CloseCode
 from .handshake import Extension
 
 NAME = "permessage-deflate"
-_TAIL = b"\x00\x00\xff\xff"  # 7.2.1: what ends a flushed block, and is not sent
-_WINDOW_BITS = re.compile(r"[89]|1[0-5]")
-_MOST_FINAL_BLOCKS = 1000  # in a message; one needs a new inflater, and a sender one or two
-_LEAST_WINDOW = 9  # bits; zlib can inflate with 8, but not compress
+_TAIL = b"\x00\x00\xff\xff"  # 7.2.1: the end of a flushed block, which the sender leaves out
+_WINDOW_BITS = re.compile(r"[89]|1[0-5]")  # 7.1.2: 8 to 15, without a leading zero
+_MIN_COMPRESS_BITS = 9  # bits of the smallest window with which zlib compresses; it inflates with 8
+_MAX_FINAL_BLOCKS = 1000  # in one message; each costs a new inflater, and honest senders use one
 
 
 class Deflate(NamedTuple):
-    """What one side wants, or what both have agreed on (7.1). A window has 2**bits bytes."""
+    """The parameters that one side wants, or on which both sides have agreed (7.1).
+
+    A window of N bits has 2**N bytes: so far back a compressor may refer.
+    """
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
-    server_max_window_bits: int = 15
-    client_max_window_bits: int = 15  # 0 in a client's offer: the server may not ask for less
-    least: int = 256  # bytes of a message from which on it is worth compressing; not negotiated
+    server_max_window_bits: int = 15  # 8 to 15
+    client_max_window_bits: int = 15  # 8 to 15, or 0: a client lets the server set no limit
+    threshold: int = 256  # bytes; shorter messages are sent uncompressed. It is not negotiated.
 
 
-def accept_offer(offers: Sequence[Extension], ours: Deflate) -> tuple[Deflate, str] | None:
-    """A server's choice: the first offer it can meet, and the answer to it; or none (5, 7.1)."""
-    for name, parameters in offers:
-        try:
-            offer = _read(parameters, offer=True)
-        except ValueError:
-            continue  # 7: an offer that is not understood is declined
-        bits = min(ours.server_max_window_bits, offer.get("server_max_window_bits", 15))
-        asks_less = 0 < ours.client_max_window_bits < 15  # 7.1.2.2: only of a client that offers it
-        if name != NAME or bits < _LEAST_WINDOW:
-            continue
-        if asks_less and "client_max_window_bits" not in offer:
-            continue
-        client_bits = 15
-        answer = [NAME, "server_no_context_takeover"]
-        forgets = ours.client_no_context_takeover or "client_no_context_takeover" in offer
-        if forgets:
-            answer.append("client_no_context_takeover")
-        if bits < 15 or "server_max_window_bits" in offer:
-            answer.append(f"server_max_window_bits={bits}")
-        if asks_less:
-            client_bits = min(ours.client_max_window_bits, offer["client_max_window_bits"])
-            answer.append(f"client_max_window_bits={client_bits}")
-        return Deflate(True, forgets, bits, client_bits, ours.least), "; ".join(answer)
+class Acceptance(NamedTuple):
+    """How a server accepts an offer."""
+
+    agreed: Deflate
+    answer: str  # the value of its Sec-WebSocket-Extensions
+
+
+def accept_offer(offers: Sequence[Extension], ours: Deflate) -> Acceptance | None:
+    """Accept the first of a client's offers that can be met; None to decline them all (5, 7.1)."""
+    for offer in offers:
+        if offer.name == NAME:
+            accepted = _accept(offer, ours)
+            if accepted:
+                return accepted
     return None
 
 
+def _accept(offer: Extension, ours: Deflate) -> Acceptance | None:
+    try:
+        offered = _read_parameters(offer, is_offer=True)
+    except ValueError:
+        return None  # 7: an offer with a bad parameter is declined
+    server_bits = ours.server_max_window_bits
+    server_bits = min(server_bits, offered.get("server_max_window_bits", server_bits))
+    if server_bits < _MIN_COMPRESS_BITS:
+        return None
+    limits_client = 8 <= ours.client_max_window_bits < 15
+    if limits_client and "client_max_window_bits" not in offered:
+        return None  # 7.1.2.2: only a client that offers the parameter can be limited
+    client_forgets = ours.client_no_context_takeover or "client_no_context_takeover" in offered
+    client_bits = 15
+    answer = [NAME, "server_no_context_takeover"]
+    if client_forgets:
+        answer.append("client_no_context_takeover")
+    if server_bits < 15 or "server_max_window_bits" in offered:
+        answer.append(f"server_max_window_bits={server_bits}")
+    if limits_client:
+        client_bits = min(ours.client_max_window_bits, offered["client_max_window_bits"])
+        answer.append(f"client_max_window_bits={client_bits}")
+    agreed = Deflate(True, client_forgets, server_bits, client_bits, ours.threshold)
+    return Acceptance(agreed, "; ".join(answer))
+
+
 def build_offer(ours: Deflate) -> str:
-    """A client's Sec-WebSocket-Extensions (7.1)."""
+    """The value of a client's Sec-WebSocket-Extensions (7.1)."""
     offer = [NAME]
     if ours.server_no_context_takeover:
         offer.append("server_no_context_takeover")
@@ -66,120 +86,146 @@ def build_offer(ours: Deflate) -> str:
         offer.append("client_no_context_takeover")
     if ours.server_max_window_bits < 15:
         offer.append(f"server_max_window_bits={ours.server_max_window_bits}")
-    if ours.client_max_window_bits:
-        bits = ours.client_max_window_bits
-        offer.append("client_max_window_bits" + (f"={bits}" if bits < 15 else ""))
+    if ours.client_max_window_bits == 15:
+        offer.append("client_max_window_bits")  # 7.1.2.2: the server may choose any limit
+    elif ours.client_max_window_bits:
+        offer.append(f"client_max_window_bits={ours.client_max_window_bits}")
     return "; ".join(offer)
 
 
 def check_answer(answer: Sequence[Extension], ours: Deflate | None) -> Deflate | None:
-    """What a server's answer agrees to; None without the extension. Raises InvalidHandshake."""
+    """The parameters to which a server's answer agrees; None if it accepted no extension.
+
+    `ours` is what was offered, None if nothing was. Raises InvalidHandshake for an answer that the
+    offer does not allow (5.1, 7).
+    """
     if not answer:
         return None
-    name, parameters = answer[0]
-    if ours is None or name != NAME or len(answer) > 1:
-        raise InvalidHandshake(101, "the server chose an extension that was not offered, or twice")
+    if ours is None or any(extension.name != NAME for extension in answer):
+        raise InvalidHandshake(101, "the server accepted an extension that was not offered")
+    if len(answer) > 1:
+        raise InvalidHandshake(101, f"the server accepted {NAME} more than once")
     try:
-        agreed = _read(parameters, offer=False)
+        agreed = _read_parameters(answer[0], is_offer=False)
     except ValueError as error:
         raise InvalidHandshake(101, f"{NAME}: {error}") from None
     server_bits = agreed.get("server_max_window_bits", 15)
     client_bits = agreed.get("client_max_window_bits", 15)
     server_forgets = "server_no_context_takeover" in agreed
-    if server_bits > ours.server_max_window_bits:
-        raise InvalidHandshake(101, "server_max_window_bits is over what was offered")
+    client_forgets = "client_no_context_takeover" in agreed
+    if server_bits > ours.server_max_window_bits:  # 7.1.2.1: the answer may lower it, not raise it
+        raise InvalidHandshake(101, "server_max_window_bits is larger than was offered")
     if ours.server_no_context_takeover and not server_forgets:
-        raise InvalidHandshake(101, "server_no_context_takeover was asked for")
+        raise InvalidHandshake(101, "the server did not agree to server_no_context_takeover")
     if "client_max_window_bits" in agreed and not ours.client_max_window_bits:
         raise InvalidHandshake(101, "client_max_window_bits was not offered")
-    client_forgets = "client_no_context_takeover" in agreed
-    return Deflate(server_forgets, client_forgets, server_bits, client_bits, ours.least)
+    return Deflate(server_forgets, client_forgets, server_bits, client_bits, ours.threshold)
 
 
-def _read(parameters: list[tuple[str, str | None]], *, offer: bool) -> dict[str, int]:
-    """The parameters by name, a flag as 1. Raises ValueError, in words (7, 7.1)."""
+def _read_parameters(extension: Extension, *, is_offer: bool) -> dict[str, int]:
+    """The parameters by name, with 1 for one that has no value (7.1).
+
+    Raises ValueError, with a message for the user, for what 7 says to decline or to fail on.
+    """
     found: dict[str, int] = {}
-    for name, value in parameters:
+    for name, value in extension.parameters:
         if name in found:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} appears twice")
         if name in ("server_no_context_takeover", "client_no_context_takeover"):
             if value is not None:
-                raise ValueError(f"{name} has a value")
+                raise ValueError(f"{name} takes no value")
             found[name] = 1
-        elif name == "client_max_window_bits" and value is None and offer:
-            found[name] = 15  # 7.1.2.2: the client could keep to less, and leaves it open
+        elif name == "client_max_window_bits" and value is None and is_offer:
+            found[name] = 15  # 7.1.2.2: the client can be limited, and suggests no limit itself
         elif name in ("server_max_window_bits", "client_max_window_bits"):
             if value is None or not _WINDOW_BITS.fullmatch(value):
-                raise ValueError(f"{name} is not from 8 to 15")
+                raise ValueError(f"{name} is not a number from 8 to 15")
             found[name] = int(value)
         else:
-            raise ValueError(f"{name} is no parameter of it")
+            raise ValueError(f"{name} is not a known parameter")
     return found
 
 
 def compress(payload: bytes, window_bits: int) -> bytes | None:
-    """The payload deflated on its own, without the tail (7.2.1); None: send it as it is.
+    """Compress a message on its own (7.2.1); None if it has to be sent uncompressed.
 
-    7.1.2.2: a server may ask for a window of 256 bytes, to which zlib can't keep. Then nothing is
-    compressed, which each message may choose (7.2).
+    A server may limit the window to 8 bits (7.1.2.2), with which zlib cannot compress. Then every
+    message is sent uncompressed, which a sender may always do (6).
     """
-    if window_bits < _LEAST_WINDOW:
+    if window_bits < _MIN_COMPRESS_BITS:
         return None
-    compressor = zlib.compressobj(wbits=-window_bits)
-    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(_TAIL)
+    compressor = zlib.compressobj(wbits=-window_bits)  # negative: raw DEFLATE, without a header
+    compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return compressed.removesuffix(_TAIL)
 
 
 class Inflater:
-    """Inflates the messages of one direction, in pieces as they come (7.2.2)."""
+    """Inflates the messages that come from the peer (7.2.2). One thread at a time may use it."""
 
     def __init__(self, window_bits: int, no_context_takeover: bool) -> None:
         self._window_bits = window_bits
-        self._forgets = no_context_takeover
-        self._window = b""  # what was inflated last: zlib forgets it at a block with BFINAL
-        self._begun = False  # this message has had a byte
-        self._final_blocks = 0  # in this message
+        self._no_context_takeover = no_context_takeover
+        # What was inflated last, as much as fits the window: zlib drops it after a final block.
+        self._window = b""
+        self._has_begun = False  # whether the current message has had a byte
+        self._final_blocks = 0  # in the current message
         self._inflater = zlib.decompressobj(-window_bits)
 
     @classmethod
     def for_side(cls, agreed: Deflate, *, is_client: bool) -> "Inflater":
-        """Each side inflates what the other's parameters speak of."""
+        """The inflater of one side, which follows the parameters that bind the other side."""
         if is_client:
             return cls(agreed.server_max_window_bits, agreed.server_no_context_takeover)
         return cls(agreed.client_max_window_bits, agreed.client_no_context_takeover)
 
     def inflate(self, data: bytes, done: bool, room: int) -> bytes:
-        """What `data` adds to the message, of which it is the last piece if `done`.
+        """Inflate the next piece of a message, the last one if `done`; what it adds to the message.
 
-        Raises ProtocolError: 1009 before more than `room` bytes are there, 1007 for bad data.
+        Raises ProtocolError: with 1009 before the piece inflates to more than `room` bytes, with
+        1007 for data that is not DEFLATE, and with 1002 for an absurd number of final blocks.
         """
-        self._begun = self._begun or bool(data)
-        if not self._begun:
-            # An empty message takes one byte (7.2.3.6), but several libraries send none, as zlib
-            # gives none out when it is flushed twice. It is taken as empty; the tail alone would
-            # be the middle of a block, and spoil what follows.
+        if data:
+            self._has_begun = True
+        if not self._has_begun:
+            # Looser than 7.2.3.6, by which an empty message has one byte. Several libraries send
+            # none, because zlib returns none when it is flushed twice. To append the tail to
+            # nothing would inflate half a block, and break the messages that follow.
             return b""
         if done:
-            data += _TAIL
-            self._begun = False
-        clear = bytearray()
+            data += _TAIL  # 7.2.2: the receiver puts back what the sender left out
         try:
-            while data:
-                piece = self._inflater.decompress(data, room + 1 - len(clear))
-                clear += piece
-                if len(clear) > room:
-                    raise ProtocolError(CloseCode.TOO_BIG, "the message inflates to too much")
-                self._window = (self._window + piece)[-(1 << self._window_bits) :]
-                data = self._inflater.unconsumed_tail
-                if self._inflater.eof:  # 7.2.3.4: further blocks lean on what was before
-                    self._final_blocks += 1
-                    if self._final_blocks > _MOST_FINAL_BLOCKS:
-                        raise ProtocolError(CloseCode.PROTOCOL_ERROR, "too many final blocks")
-                    data = self._inflater.unused_data
-                    self._inflater = zlib.decompressobj(-self._window_bits, zdict=self._window)
+            inflated = self._inflate_blocks(data, room)
         except zlib.error:
             raise ProtocolError(CloseCode.INVALID_DATA, "the data is not deflated") from None
-        self._final_blocks = 0 if done else self._final_blocks
-        if done and self._forgets:
+        if done:
+            self._end_message()
+        return inflated
+
+    def _inflate_blocks(self, data: bytes, room: int) -> bytes:
+        inflated = bytearray()
+        while data:
+            # One byte more than there is room for shows that the message is too big.
+            piece = self._inflater.decompress(data, room + 1 - len(inflated))
+            inflated += piece
+            if len(inflated) > room:
+                raise ProtocolError(CloseCode.TOO_BIG, "the inflated message is too big")
+            self._window = (self._window + piece)[-(1 << self._window_bits) :]
+            data = self._inflater.unconsumed_tail
+            if self._inflater.eof:
+                data = self._inflater.unused_data
+                self._continue_after_final_block()
+        return bytes(inflated)
+
+    def _continue_after_final_block(self) -> None:
+        """7.2.3.4: a message may go on after a final block, and refer to what was before it."""
+        self._final_blocks += 1
+        if self._final_blocks > _MAX_FINAL_BLOCKS:
+            raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the message has too many final blocks")
+        self._inflater = zlib.decompressobj(-self._window_bits, zdict=self._window)
+
+    def _end_message(self) -> None:
+        self._has_begun = False
+        self._final_blocks = 0
+        if self._no_context_takeover:
             self._window = b""
             self._inflater = zlib.decompressobj(-self._window_bits)
-        return bytes(clear)

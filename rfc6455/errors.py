@@ -1,24 +1,29 @@
-"""The ways a WebSocket can go wrong, and which close codes may say so (RFC 6455, 7.4).
+"""The exceptions of this package, and the close codes that may be sent (RFC 6455, 7.4).
 
-A class exists only where a caller catches it.
+A class of its own exists only where a caller catches it. Left out: a base class for all of them,
+because no caller handles them alike. `frames.CloseCode` has the names of the codes.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_REASON = 123  # bytes; with the two of the code they fill a control frame (5.5)
-# 7.4.1, and the registry of 11.7 for 1012-1014, which came after the RFC.
+MAX_REASON = 123  # bytes; with the two bytes of the code they fill a control frame (5.5)
+# 7.4.1 defines the codes up to 1011. 1012-1014 were added to the registry of 11.7 later.
 _DEFINED_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-_MISSING_EXTENSION = 1010
+_MANDATORY_EXTENSION = 1010
 
 
 def is_sendable(code: int) -> bool:
-    """Whether the code may stand in a Close frame: defined, or of a free range (7.4.1, 7.4.2)."""
+    """Whether a Close frame may carry this code.
+
+    These are the codes that are defined (7.4.1), and those which libraries and applications may
+    define for themselves (7.4.2).
+    """
     return code in _DEFINED_CODES or 3000 <= code <= 4999
 
 
 class ProtocolError(Exception):
-    """The peer broke a rule: the connection is failed with this close code (RFC 6455, 7.1.7)."""
+    """The peer broke a rule, and the connection is failed with this close code (7.1.7)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}")
@@ -27,20 +32,25 @@ class ProtocolError(Exception):
 
 
 class Refused(NamedTuple):
-    """What a server refused and a program could allow: which header, and what it would allow."""
+    """The header for which a server refused a request, and the value that would have to be allowed.
+
+    With it a program can tell its user how to allow the same request the next time.
+    """
 
     header: str  # "Origin" or "Host"
-    value: str  # as `allowed_origins` and `allowed_hosts` of a server take it
+    value: str  # in the form that a server takes in `allowed_origins` and `allowed_hosts`
 
 
 class InvalidHandshake(Exception):
-    """The opening handshake failed (RFC 6455, 4): `status` is the HTTP status that says so.
+    """The opening handshake failed (RFC 6455, 4).
 
-    On a server it is the answer to send, with `headers`, and `refused` is what could be allowed.
-    On a client `status` is the one that was received, `reason` its reason phrase, and `body` the
-    beginning of a text that came with it. There it is 101 where the answer claimed to agree but
-    broke the rules of doing so, and 400 where it was no HTTP response. `reason` and `body` are
-    fit for a terminal, whatever the peer sent; `headers` are as they came.
+    On a server, `status`, `reason` and `headers` are those of the HTTP response to send. `refused`
+    is set where the request could be allowed.
+
+    On a client, `status`, `reason` and `headers` are those of the response that came, and `body`
+    is the beginning of its text. `status` is 101 where the server accepted the handshake but broke
+    a rule in doing so, and 400 where the response was not HTTP. `reason` and `body` may be printed
+    to a terminal, whatever the server sent; `headers` are as they came.
     """
 
     def __init__(
@@ -60,19 +70,21 @@ class InvalidHandshake(Exception):
         self.refused = refused
 
     def __str__(self) -> str:
-        said = super().__str__()
+        status_and_reason = super().__str__()
         if not self.body:
-            return said
-        # Many servers begin the text with the status line, too: once is enough.
-        return self.body if self.body.startswith(said) else f"{said}: {self.body}"
+            return status_and_reason
+        # Many servers repeat the status line at the beginning of the body.
+        if self.body.startswith(status_and_reason):
+            return self.body
+        return f"{status_and_reason}: {self.body}"
 
 
 class ConnectionClosed(Exception):
-    """No more messages come or go: `code` and `reason` are those the peer closed with.
+    """The connection is closed: no more messages can be received or sent.
 
-    Where it did not close, `reason` says in our words or the system's why the connection ended.
-    1005 stands for a Close without a code, 1006 for a connection that ended without a Close
-    (RFC 6455, 7.1.5).
+    `code` and `reason` are those of the peer's Close frame. The code is 1005 for a Close frame
+    without a code, and 1006 where the peer sent no Close frame (7.1.5); then `reason` says why the
+    connection ended, in our words or in those of the operating system.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -82,15 +94,16 @@ class ConnectionClosed(Exception):
 
 
 class Close(Exception):
-    """A server's handler raises it to close its connection with this code and reason.
+    """A server's handler raises this to close its connection with a code and a reason.
 
-    A reason of more than 123 bytes, which often quotes what a peer has sent, is cut at a character.
-    Raises ValueError for a code that a server may not send (RFC 6455, 7.4).
+    A reason of more than 123 bytes is cut between two characters, because it often quotes what a
+    peer has sent. Raises ValueError for a code that a server may not send (7.4).
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
-        if not is_sendable(code) or code == _MISSING_EXTENSION:  # 7.4.1: 1010 is for clients
-            raise ValueError(f"a server may not close with {code}")
+        # 7.4.1: only a client sends 1010, when the server did not accept an extension it needs.
+        if not is_sendable(code) or code == _MANDATORY_EXTENSION:
+            raise ValueError(f"a server may not send the close code {code}")
         reason = reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")
         super().__init__(f"{code} {reason}".rstrip())
         self.code = code

@@ -1,8 +1,9 @@
-"""The opening handshake, both sides, as functions over headers (RFC 6455, 3, 4, 9.1, 10.2, 11).
+"""The opening handshake of both sides, as functions over headers (RFC 6455, 3, 4, 9.1, 10.2, 11).
 
-No socket here. HTTP itself is the standard library's: `http.server` reads a request,
-`http.client` the headers of a response; what they let pass and the RFC does not is refused by
-`check_header_line`. Left out: redirects, authentication and proxies, as 4.1 allows.
+No socket is read or written here, and any thread may call these functions. The standard library
+reads HTTP: `http.server` the request, and `http.client` the headers of the response. Both accept
+some lines that HTTP forbids; `check_header_line` refuses these. Left out: proxies, redirects and
+authentication, as 4.1 allows. A cookie is a header like any other.
 """
 
 import base64
@@ -22,66 +23,73 @@ from urllib.parse import quote, urlsplit
 
 from .errors import InvalidHandshake, Refused
 
-VERSION = "13"  # the one version there is (4.1); drafts had others
-MAX_HEAD = 16384  # bytes of request or response head; browsers with many cookies stay below 8 KiB
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3: a value no other protocol would send back
+VERSION = "13"  # 4.1: the version of the RFC; its drafts had the smaller numbers
+MAX_HEAD = 16384  # bytes of a request's or response's head; browsers with many cookies send 8 KiB
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3: only a WebSocket server appends it to the key
+_MAX_EXCERPT = 200  # characters of a server's text that an error message repeats
+_MAX_QUOTE = 100  # characters of a bad value that an error message repeats
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+# Headers that build_request writes itself, and Content-Length, since the request has no body.
+_RESERVED_HEADERS = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
+
 _TOKEN_CHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TOKEN = re.compile(_TOKEN_CHARS)
+_VERSION_NUMBER = re.compile(r"0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]")  # 4.3: 0 to 255
 _HEADER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: ([^\x00\r\n]*))?\r\n")
-_SHOWN = 200  # characters of what a server said that an error repeats
-# Control characters but the tab, line ends, and what turns the direction of text: a terminal obeys
-# them, and one line can look like two, or like another. Half a surrogate can't even be printed.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# 9.1: one parameter of an extension: `; name`, `; name=token` or `; name="quoted string"`
 _PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
-_RESERVED = frozenset({"host", "upgrade", "connection", "origin", "content-length"})
-_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\]+)/?", re.IGNORECASE)
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-
-Extension = tuple[str, list[tuple[str, str | None]]]  # a name and its parameters, as written
+# What a log or a terminal must not get from a peer: control characters other than the tab and line
+# separators, which it obeys; marks that change the direction of text, which make a line look like
+# another; and halves of surrogate pairs, which cannot be encoded.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Address(NamedTuple):
-    """Where a ws: or wss: URI leads (3)."""
+    """What a ws: or wss: URI says about the server to connect to (3)."""
 
     secure: bool
     host: str  # ASCII; an IPv6 address without its brackets
     port: int
-    target: str  # path and query, percent-encoded, for the request line
+    target: str  # 3: the resource name, that is path and query, percent-encoded
 
     @property
     def authority(self) -> str:
-        """The Host header's value: the port only where it is not the scheme's own."""
+        """The value of the Host header: with the port unless it is the scheme's default."""
         is_default = self.port == (443 if self.secure else 80)
         return str(Authority(self.host, None if is_default else self.port))
 
     @property
     def origin(self) -> str:
-        """The origin of a page at this address, for a client to claim that it comes from there."""
+        """The origin of a page at this address, which a client can send to pass for that page."""
         return str(Origin("https" if self.secure else "http", self.host, self.port))
 
 
 class Authority(NamedTuple):
-    """A host and perhaps a port, as a Host header has them (RFC 3986, 3.2).
+    """A host, and a port if one was written, as in a Host header (RFC 3986, 3.2).
 
-    Two that mean the same are equal: names are in lower case, addresses in their shortest form.
+    Two that mean the same compare equal: names are in lower case, and addresses in their shortest
+    form.
     """
 
     host: str  # an IPv6 address without its brackets
-    port: int | None = None  # as it was written
+    port: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Authority":
-        """Raises ValueError, in words."""
+        """Read `host` or `host:port`. Raises ValueError with a message for the user."""
         host, _, port = text.rpartition(":")
         if not re.fullmatch("[0-9]{0,5}", port) or not host or _is_bare_ipv6(text, host):
-            host, port = text, ""
-        if int(port or 0) > 65535:
-            raise ValueError(f"the port of {text!r} is over 65535")
-        return cls(_normal_host(host), int(port) if port else None)
+            return cls(_normalize_host(text))
+        if not port:  # RFC 3986, 3.2.3: the port after the colon may be empty
+            return cls(_normalize_host(host))
+        if int(port) > 65535:
+            raise ValueError(f"the port of {_quote(text)} is over 65535")
+        return cls(_normalize_host(host), int(port))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -89,37 +97,37 @@ class Authority(NamedTuple):
 
 
 def _is_bare_ipv6(text: str, host: str) -> bool:
-    """Whether the last colon of a text belongs to an address, and does not begin a port.
+    """Whether a text is an IPv6 address without brackets; `host` is what precedes its last colon.
 
-    An IPv6 address should have brackets. Some clients send it without them, which is no risk, as
-    no name has a colon. Where both readings make sense (`::1:8080`) there is a port.
+    Looser than RFC 3986, which requires the brackets: some clients leave them out, and as a name
+    has no colon, nothing is mistaken for something else. Where both readings are possible, as in
+    `::1:8080`, what follows the last colon is a port.
     """
-    if ":" not in host or host.startswith("["):
-        return False
-    return _normal_address(host) is None and _normal_address(text) is not None
+    return _normalize_address(host) is None and _normalize_address(text) is not None
 
 
-def _normal_host(text: str) -> str:
-    """A name or an address in the one form in which it is compared. Raises ValueError, in words."""
+def _normalize_host(text: str) -> str:
+    """A name or an address in the one form in which hosts are compared. Raises ValueError."""
     if text.startswith("[") and text.endswith("]") and ":" in text:
-        address = _normal_address(text[1:-1])
+        address = _normalize_address(text[1:-1])
     else:
-        address = _normal_address(text)
+        address = _normalize_address(text)
     if address is not None:
         return address
-    name = text.lower().removesuffix(".")  # with the dot it is the same name in the DNS
-    if not name.isascii() and len(name) < 256:
+    name = text.lower().removesuffix(".")  # in the DNS, the name with the dot is the same
+    if not name.isascii() and len(name) < 256:  # longer than any name, and slow to encode
         with contextlib.suppress(UnicodeError):
             name = name.encode("idna").decode()
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{text[:100]!r} is no host name or address")
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"{_quote(text)} is not a host name or address")
     return name
 
 
-def _normal_address(text: str) -> str | None:
-    """An IP address in its shortest form, without a zone; None for what is no address."""
-    if ":" in text:
-        text = text.partition("%")[0]
+def _normalize_address(text: str) -> str | None:
+    """An IP address in its shortest form and without a zone; None if the text is not an address."""
+    before_zone = text.partition("%")[0]
+    if ":" in before_zone:  # only IPv6 has zones
+        text = before_zone
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -129,8 +137,8 @@ def _normal_address(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as `Authority` has it, is reached from its own machine alone."""
-    if _normal_address(host) is None:
+    """Whether a host, in the form that `Authority` has, is reached from its own machine alone."""
+    if _normalize_address(host) is None:
         return host == "localhost"
     return ipaddress.ip_address(host).is_loopback
 
@@ -139,18 +147,18 @@ LOOPBACK_HOSTS = {Authority("localhost"), Authority("127.0.0.1"), Authority("::1
 
 
 class Origin(NamedTuple):
-    """Where a page comes from (RFC 6454). Two that mean the same are equal, as URLs are."""
+    """Where a page comes from (RFC 6454). Two that mean the same compare equal, as URLs do."""
 
     scheme: str
     host: str
-    port: int | None  # the scheme's own where none was written; None where it has none
+    port: int | None  # the scheme's default where none was written, None if it has no default
 
     @classmethod
     def parse(cls, text: str) -> "Origin":
-        """Raises ValueError, in words."""
+        """Read `scheme://host` or `scheme://host:port`. Raises ValueError, as Authority does."""
         match = _ORIGIN.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text[:100]!r} is no origin, as https://chat.example is one")
+            raise ValueError(f"{_quote(text)} is not an origin such as https://chat.example")
         scheme = match[1].lower()
         host, port = Authority.parse(match[2])
         return cls(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port)
@@ -160,18 +168,35 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{Authority(self.host, None if is_default else self.port)}"
 
 
+class Extension(NamedTuple):
+    """One element of a Sec-WebSocket-Extensions header (9.1)."""
+
+    name: str
+    parameters: list[tuple[str, str | None]]  # names and values in order; None: without a value
+
+
 def accept_value(key: str) -> str:
-    """Sec-WebSocket-Accept for a Sec-WebSocket-Key, as text (4.2.2, step 5.4)."""
-    return base64.b64encode(hashlib.sha1((key + _GUID).encode("latin-1")).digest()).decode()
+    """The Sec-WebSocket-Accept for a Sec-WebSocket-Key, taken as text (4.2.2, step 5.4)."""
+    digest = hashlib.sha1((key + _GUID).encode("latin-1")).digest()
+    return base64.b64encode(digest).decode()
 
 
 def printable(text: str) -> str:
-    """A peer's text for a terminal or a log: what would act on it is shown as `\\x1b` or `\\n`."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    r"""A peer's text, fit for a terminal or a log: control characters are escaped, as in `\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _quote(value: str | bytes) -> str:
+    """The beginning of a bad value, quoted and escaped, for an error message."""
+    return repr(value[:_MAX_QUOTE])
 
 
 def check_header_line(line: bytes) -> None:
-    """Refuse what http.client takes: bare CR or LF, NUL, folding, no colon, a space before it."""
+    """Refuse a line that is not `Name: value` and CR LF, of which http.client accepts several.
+
+    These are a bare CR or LF, NUL, a folded line, no colon, and white space before the colon.
+    Raises InvalidHandshake.
+    """
     if not _HEADER_LINE.fullmatch(line):
         raise InvalidHandshake(400, "a header line is malformed")
 
@@ -180,23 +205,35 @@ def check_header_line(line: bytes) -> None:
 
 
 def check_request(method: str, version: str, headers: Message) -> None:
-    """Refuse a request that does not open a WebSocket (4.2.1). Raises InvalidHandshake."""
+    """Refuse a request that does not open a WebSocket (4.2.1). Raises InvalidHandshake.
+
+    `version` is that of HTTP, such as "HTTP/1.1". Host and Origin have checks of their own.
+    """
     if method != "GET":
-        raise InvalidHandshake(405, "a WebSocket opens with GET", [("Allow", "GET")])
+        raise InvalidHandshake(405, "a WebSocket is opened with GET", [("Allow", "GET")])
     if not has_token(headers, "Upgrade", "websocket"):
+        # RFC 9110, 15.5.22: the answer to a plain GET names the protocol that is needed here.
         upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
-        raise InvalidHandshake(426, "this address speaks WebSocket", upgrade)
+        raise InvalidHandshake(426, "this address accepts WebSocket connections only", upgrade)
     major, minor = version.removeprefix("HTTP/").split(".")
     if (int(major), int(minor)) < (1, 1):
-        raise InvalidHandshake(400, "a WebSocket needs HTTP/1.1")
+        raise InvalidHandshake(400, "a WebSocket needs at least HTTP/1.1")
     if not has_token(headers, "Connection", "upgrade"):
-        raise InvalidHandshake(400, "the Connection header does not say Upgrade")
+        raise InvalidHandshake(400, "the Connection header does not contain Upgrade")
+    _check_version(headers)
+    _check_key(headers)
+
+
+def _check_version(headers: Message) -> None:
     number = _single(headers, "Sec-WebSocket-Version")
-    if not re.fullmatch(r"0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]", number):
-        raise InvalidHandshake(400, "Sec-WebSocket-Version is no number from 0 to 255")
-    if number != VERSION:  # 4.4: say what would be understood
-        offer = [("Sec-WebSocket-Version", VERSION)]
-        raise InvalidHandshake(426, f"WebSocket version {number} is not spoken here", offer)
+    if not _VERSION_NUMBER.fullmatch(number):
+        raise InvalidHandshake(400, "Sec-WebSocket-Version is not a number from 0 to 255")
+    if number != VERSION:  # 4.4: the answer names the version that is supported
+        supported = [("Sec-WebSocket-Version", VERSION)]
+        raise InvalidHandshake(426, f"WebSocket version {number} is not supported", supported)
+
+
+def _check_key(headers: Message) -> None:
     key = _single(headers, "Sec-WebSocket-Key")
     try:
         nonce = base64.b64decode(key, validate=True)
@@ -207,19 +244,23 @@ def check_request(method: str, version: str, headers: Message) -> None:
 
 
 def choose_subprotocol(headers: Message, supported: Sequence[str]) -> str | None:
-    """The first of the client's subprotocols that is supported, or None (4.2.2, step 4)."""
+    """The first of the client's subprotocols that is supported, or None (4.2.2, step 4).
+
+    Raises InvalidHandshake where the client's list breaks 4.1: its elements are distinct tokens.
+    """
     values = headers.get_all("Sec-WebSocket-Protocol", [])
     offered = _split(values)
-    tokens = all(_TOKEN.fullmatch(name) for name in offered)
-    if not tokens or len(set(offered)) < len(offered) or (values and not offered):
-        raise InvalidHandshake(400, "Sec-WebSocket-Protocol is no list of different tokens")
+    is_empty = bool(values) and not offered
+    has_duplicates = len(set(offered)) < len(offered)
+    if is_empty or has_duplicates or not all(_TOKEN.fullmatch(name) for name in offered):
+        raise InvalidHandshake(400, "Sec-WebSocket-Protocol is not a list of distinct tokens")
     return next((name for name in offered if name in supported), None)
 
 
 def response_headers(
     headers: Message, subprotocol: str | None, extension: str | None
 ) -> list[tuple[str, str]]:
-    """What a 101 response says beside its status line (4.2.2, step 5)."""
+    """The headers of the 101 response to a request with these headers (4.2.2, step 5)."""
     response = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -233,32 +274,35 @@ def response_headers(
 
 
 def check_host(headers: Message, allowed: Collection[Authority] | None) -> None:
-    """Refuse a request whose Host is not one of `allowed`; None is any.
+    """Refuse a request whose Host is not one of `allowed`; None allows every host.
 
-    One that is allowed without a port is allowed with any. This is what stops DNS rebinding: a
-    page of evil.example whose name suddenly means 127.0.0.1 has an Origin equal to its Host, so
-    that the check of the origin alone would let it in.
+    An allowed host without a port is allowed with every port. This check stops DNS rebinding, where
+    the name evil.example suddenly means 127.0.0.1: a page from there has an Origin that equals its
+    Host, so `check_origin` alone would let it in. Raises InvalidHandshake.
     """
-    text = _single(headers, "Host")
+    text = _single(headers, "Host")  # 4.1: a request has exactly one Host
     if allowed is None:
         return
     try:
-        found = Authority.parse(text)
+        host, port = Authority.parse(text)
     except ValueError:
-        raise InvalidHandshake(403, f"Host {text[:100]!r} is not allowed") from None
-    # A port that is not written is the scheme's; a proxy that ends TLS hides which that was.
-    ports = (None, 80, 443) if found.port is None else (None, found.port)
-    if not any(Authority(found.host, port) in allowed for port in ports):
-        could_be = Refused("Host", str(Authority(found.host)))
-        raise InvalidHandshake(403, f"Host '{found}' is not allowed", refused=could_be)
+        raise InvalidHandshake(403, f"Host {_quote(text)} is not allowed") from None
+    # Without a port it is the scheme's default. A proxy that ends TLS hides which scheme that was.
+    ports = (80, 443) if port is None else (port,)
+    if not any(Authority(host, each) in allowed for each in (None, *ports)):
+        refused = Refused("Host", str(Authority(host)))
+        reason = f"Host '{Authority(host, port)}' is not allowed"
+        raise InvalidHandshake(403, reason, refused=refused)
 
 
 def check_origin(
     headers: Message, allowed: Collection[Origin] | None, *, secure: bool = False
 ) -> None:
-    """Refuse a page of another site (10.2): browsers name it, and other clients need no Origin.
+    """Refuse the page of another site (10.2). Raises InvalidHandshake.
 
-    `allowed` None is any. `secure` tells that this server itself speaks TLS.
+    Browsers send the Origin of the page, and other clients need none. Pages of this server are let
+    in, and those of `allowed`; None allows every page. `secure` says whether this server itself
+    speaks TLS.
     """
     if "Origin" not in headers:
         return
@@ -267,29 +311,29 @@ def check_origin(
         return
     try:
         origin = Origin.parse(text)
-    except ValueError:  # among them "null", which a sandboxed page says
-        raise InvalidHandshake(403, f"Origin {text[:100]!r} is not allowed") from None
-    if origin not in allowed and not _is_own(origin, headers, secure):
-        could_be = Refused("Origin", str(origin))
-        raise InvalidHandshake(403, f"Origin '{origin}' is not allowed", refused=could_be)
+    except ValueError:  # this includes "null", the origin of a sandboxed page
+        raise InvalidHandshake(403, f"Origin {_quote(text)} is not allowed") from None
+    if origin not in allowed and not _is_own_page(origin, headers, secure):
+        refused = Refused("Origin", str(origin))
+        raise InvalidHandshake(403, f"Origin '{origin}' is not allowed", refused=refused)
 
 
-def _is_own(origin: Origin, headers: Message, secure: bool) -> bool:
-    """Whether a page comes from the host and port that it now asks.
+def _is_own_page(origin: Origin, headers: Message, secure: bool) -> bool:
+    """Whether a page comes from the host and port to which it now sends a request.
 
-    The schemes need not be equal: behind a proxy that ends TLS the page's is https, while the
-    request reaches us by http. For the same reason a Host without a port is read by the page's
-    scheme: `Host: h` is port 443 to a page of https://h and port 80 to one of http://h. Where
-    this server speaks TLS itself there is nothing to guess, and it is port 443.
+    Looser than RFC 6454, the scheme may differ: behind a proxy that ends TLS, the page's scheme is
+    https, while the request reaches this server over http. For the same reason, a Host without a
+    port means the default port of the page's scheme: 443 for a page of https://h, 80 for one of
+    http://h. Where this server itself speaks TLS, it means 443.
     """
     try:
         host, port = Authority.parse(_single(headers, "Host"))
     except ValueError:
         return False
     if origin.scheme not in _DEFAULT_PORTS:
-        return False  # an app's own page, which may call itself localhost
+        return False  # an app's own page, such as capacitor://localhost
     if port is None:
-        port = 443 if secure else _DEFAULT_PORTS.get(origin.scheme)
+        port = 443 if secure else _DEFAULT_PORTS[origin.scheme]
     return (host, port) == (origin.host, origin.port)
 
 
@@ -297,22 +341,27 @@ def _is_own(origin: Origin, headers: Message, secure: bool) -> bool:
 
 
 def parse_url(url: str) -> Address:
-    """Read a ws: or wss: URI (3). Raises ValueError, in words, before anything is sent."""
+    """Read a ws: or wss: URI (3). Raises ValueError with a message for the user."""
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"a space or control character in {url!r}")  # urlsplit would drop it
+        # urlsplit would silently remove some of them.
+        raise ValueError(f"{url!r} contains a space or control character")
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss"):
-        raise ValueError(f"not a ws: or wss: URL: {url!r}")
-    if "#" in url:
-        raise ValueError(f"a WebSocket URL has no fragment: {url!r}")
-    if not parts.hostname or "@" in parts.netloc:
-        raise ValueError(f"no host, or a user name, in {url!r}")
+        raise ValueError(f"{url!r} is not a ws: or wss: URL")
+    if "#" in url:  # 3: "#" in a path has to be written as %23
+        raise ValueError(f"{url!r} has a fragment, which a WebSocket URL must not have")
+    if "@" in parts.netloc:  # 3: the grammar has no user name
+        raise ValueError(f"{url!r} has a user name, which a WebSocket URL must not have")
+    if not parts.hostname:
+        raise ValueError(f"{url!r} has no host")
     secure = parts.scheme == "wss"
-    port = parts.port if parts.port is not None else (443 if secure else 80)
+    port = parts.port
+    if port is None:
+        port = 443 if secure else 80
     host = parts.hostname
     if not host.isascii():
         host = host.encode("idna").decode()
-    # Percent signs stay: what is encoded already (3: "#" as %23) is not encoded twice.
+    # Percent signs are safe, so that what is encoded already is not encoded twice.
     target = quote(parts.path or "/", safe="%/:=&?~+!$,;'@()*[]")
     if parts.query:
         target += "?" + quote(parts.query, safe="%/:=&?~+!$,;'@()*[]")
@@ -320,7 +369,7 @@ def parse_url(url: str) -> Address:
 
 
 def new_key() -> str:
-    """A nonce for Sec-WebSocket-Key: 16 unpredictable bytes in base64 (4.1, 10.3)."""
+    """A Sec-WebSocket-Key: 16 unpredictable bytes in base64 (4.1, 10.3)."""
     return base64.b64encode(os.urandom(16)).decode()
 
 
@@ -332,11 +381,11 @@ def build_request(
     extension: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
 ) -> bytes:
-    """The client's request (4.1). Raises ValueError for what would not be one header line each."""
-    if len(set(subprotocols)) < len(subprotocols):
-        raise ValueError("a subprotocol is asked for twice")
-    if not all(_TOKEN.fullmatch(name) for name in subprotocols):
-        raise ValueError("a subprotocol is not a token")
+    """The client's request (4.1). `headers` are further ones, such as a cookie.
+
+    Raises ValueError for an argument that would not be one well-formed header line, or that would
+    repeat one.
+    """
     lines = [
         ("Host", address.authority),
         ("Upgrade", "websocket"),
@@ -346,69 +395,85 @@ def build_request(
     ]
     if origin is not None:
         if not origin.isascii():
-            raise ValueError("an origin is ASCII")
+            raise ValueError(f"the origin {origin!r} is not ASCII")
         lines.append(("Origin", origin))
     if subprotocols:
+        _check_subprotocols(subprotocols)
         lines.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
     if extension is not None:
         lines.append(("Sec-WebSocket-Extensions", extension))
     for name, value in headers:
-        if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
-            raise ValueError(f"the header {name} is the handshake's own")
+        if name.lower() in _RESERVED_HEADERS or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"the header {name!r} is written by the handshake itself")
         lines.append((name, value))
     request = f"GET {address.target} HTTP/1.1\r\n".encode("ascii")
-    for name, value in lines:
-        line = f"{name}: {value}\r\n".encode("latin-1")
-        if not _HEADER_LINE.fullmatch(line):
-            raise ValueError(f"not one header line: {name}")
-        request += line
-    return request + b"\r\n"
+    return request + b"".join(_header_line(name, value) for name, value in lines) + b"\r\n"
+
+
+def _check_subprotocols(names: Sequence[str]) -> None:
+    """4.1: subprotocols are distinct tokens. Raises ValueError."""
+    for name in names:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"the subprotocol {name!r} is not a token")
+    if len(set(names)) < len(names):
+        raise ValueError("a subprotocol is offered twice")
+
+
+def _header_line(name: str, value: str) -> bytes:
+    """One line of a head. Raises ValueError for what would be malformed, or more than one line."""
+    line = f"{name}: {value}\r\n".encode("latin-1")
+    if not _HEADER_LINE.fullmatch(line):
+        raise ValueError(f"the header {name!r} has characters that a header must not have")
+    return line
 
 
 class Response(NamedTuple):
-    """A response's head."""
+    """The head of a response."""
 
     status: int
-    phrase: str  # in the server's words, fit for a terminal
+    reason: str  # the server's reason phrase, fit for a terminal
     headers: Message
 
 
 def parse_response(head: bytes) -> Response:
-    """Read a response's head, its empty line included. Raises InvalidHandshake."""
+    """Read the head of a response, with the empty line that ends it. Raises InvalidHandshake."""
     first, *lines, _ = head.splitlines(keepends=True)
     found = _STATUS_LINE.fullmatch(first)
     if not found:
-        raise InvalidHandshake(400, f"not an HTTP/1.1 response: {first[:60]!r}")
-    minor, status, phrase = found.groups(default=b"")
-    if (minor, status) == (b"0", b"101"):  # 4.1: a refusal may be of any version, this may not
-        raise InvalidHandshake(101, "the server agreed in HTTP/1.0")
+        raise InvalidHandshake(400, f"not an HTTP/1.1 response: {_quote(first)}")
+    minor, status, reason = found.groups(default=b"")
     if status == b"101":
+        if minor == b"0":  # 4.2.2: only HTTP/1.1 can switch protocols; a refusal may be HTTP/1.0
+            raise InvalidHandshake(101, "the server agreed in HTTP/1.0")
         for line in lines:
             check_header_line(line)
-    else:  # A refusal is told even where a line of it is malformed: nothing hangs on the line.
+    else:  # A malformed line of a refusal is ignored: the caller still learns that it is one.
         lines = [line for line in lines if _HEADER_LINE.fullmatch(line)]
     try:
         headers = http.client.parse_headers(io.BytesIO(b"".join(lines)))
     except http.client.HTTPException as error:
         raise InvalidHandshake(400, f"the response is malformed: {error}") from None
-    return Response(int(status), _excerpt(phrase), headers)
+    return Response(int(status), _excerpt(reason), headers)
 
 
 def refusal(response: Response, body: bytes) -> InvalidHandshake:
-    """What to raise for a response other than 101 (4.1): what the server said, and how it ends."""
-    status, reason, headers = response
-    if not reason and status in list(HTTPStatus):
-        reason = HTTPStatus(status).phrase
-    location = headers.get("Location")
-    if 300 <= status < 400 and location is not None:
+    """The exception for a response other than 101 (4.1), with what the server said in it.
+
+    `body` is the beginning of the response's body; perhaps nothing.
+    """
+    reason = response.reason
+    if not reason and response.status in list(HTTPStatus):
+        reason = HTTPStatus(response.status).phrase
+    location = response.headers.get("Location")
+    if 300 <= response.status < 400 and location is not None:
         where = f"to {_excerpt(location.encode('latin-1', 'replace'))}"
         reason = f"{reason}, {where}" if reason else where
-    shown = _excerpt(body) if _is_text(headers) else ""
-    return InvalidHandshake(status, reason, headers.items(), body=shown)
+    shown = _excerpt(body) if _is_text(response.headers) else ""
+    return InvalidHandshake(response.status, reason, response.headers.items(), body=shown)
 
 
 def _is_text(headers: Message) -> bool:
-    """Whether a body is for people to read; what says nothing of itself usually is."""
+    """Whether a body is text for people. One without a Content-Type usually is."""
     if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         return False
     kind = headers.get("Content-Type", "text/plain")
@@ -416,34 +481,41 @@ def _is_text(headers: Message) -> bool:
 
 
 def _excerpt(data: bytes) -> str:
-    """The beginning of a server's words, as one line that does nothing to a terminal."""
-    words = printable(" ".join(data.decode(errors="replace").split()))
-    return words if len(words) <= _SHOWN else words[: _SHOWN - 1] + "…"
+    """The beginning of a server's text, as one line that is fit for a terminal."""
+    line = " ".join(data.decode(errors="replace").split())
+    text = printable(line)
+    return text if len(text) <= _MAX_EXCERPT else text[: _MAX_EXCERPT - 1] + "…"
 
 
 class Answer(NamedTuple):
-    """What a server's 101 chose; its extensions are not checked yet."""
+    """What the server chose in its 101 response. The extensions are not checked yet."""
 
     subprotocol: str | None
     extensions: list[Extension]
 
 
 def check_response(response: Response, key: str, subprotocols: Sequence[str]) -> Answer:
-    """Refuse an answer that does not agree to what was asked (4.1). Raises InvalidHandshake."""
-    status, _, headers = response
+    """Refuse a response that does not accept the handshake as it was offered (4.1).
+
+    `key` and `subprotocols` are those of the request. Raises InvalidHandshake.
+    """
+    status = response.status
+    headers = response.headers
     if status != 101:
         raise refusal(response, b"")
-    if _single(headers, "Upgrade", status).lower() != "websocket":
+    # The numbers are those of the list in 4.1 that begins with "If the status code received".
+    if _single(headers, "Upgrade", status).lower() != "websocket":  # 2.
         raise InvalidHandshake(status, "the Upgrade header is not websocket")
-    if not has_token(headers, "Connection", "upgrade"):
-        raise InvalidHandshake(status, "the Connection header does not say Upgrade")
-    if _single(headers, "Sec-WebSocket-Accept", status) != accept_value(key):
-        raise InvalidHandshake(status, "Sec-WebSocket-Accept does not belong to the key sent")
+    if not has_token(headers, "Connection", "upgrade"):  # 3.
+        raise InvalidHandshake(status, "the Connection header does not contain Upgrade")
+    if _single(headers, "Sec-WebSocket-Accept", status) != accept_value(key):  # 4.
+        raise InvalidHandshake(status, "Sec-WebSocket-Accept does not match the key that was sent")
     subprotocol = None
     if "Sec-WebSocket-Protocol" in headers:
         subprotocol = _single(headers, "Sec-WebSocket-Protocol", status)
-        if subprotocol not in subprotocols:
-            raise InvalidHandshake(status, f"subprotocol {subprotocol!r} was not asked for")
+        if subprotocol not in subprotocols:  # 6.
+            reason = f"the server chose the subprotocol {subprotocol!r}, which was not offered"
+            raise InvalidHandshake(status, reason)
     return Answer(subprotocol, parse_extensions(headers, status))
 
 
@@ -451,9 +523,9 @@ def check_response(response: Response, key: str, subprotocols: Sequence[str]) ->
 
 
 def parse_extensions(headers: Message, status: int = 400) -> list[Extension]:
-    """Sec-WebSocket-Extensions by the grammar of 9.1, in order; quoted values are unquoted.
+    """The elements of Sec-WebSocket-Extensions in order, with quoted values unquoted (9.1).
 
-    Raises InvalidHandshake with this status.
+    Raises InvalidHandshake with this status where the header breaks the grammar of 9.1.
     """
     values = headers.get_all("Sec-WebSocket-Extensions", [])
     elements = _split(values)
@@ -464,39 +536,49 @@ def parse_extensions(headers: Message, status: int = 400) -> list[Extension]:
 
 def _parse_extension(text: str, status: int) -> Extension:
     name = _TOKEN.match(text)
-    at = name.end() if name else 0
+    if name is None:
+        raise InvalidHandshake(status, "Sec-WebSocket-Extensions is malformed")
     parameters: list[tuple[str, str | None]] = []
-    while at < len(text):  # one regex for all of it could take exponential time
-        parameter = _PARAMETER.match(text, at) if name else None
+    end = name.end()
+    # Parameter by parameter: one regular expression for all could take exponential time.
+    while end < len(text):
+        parameter = _PARAMETER.match(text, end)
         if parameter is None:
             raise InvalidHandshake(status, "Sec-WebSocket-Extensions is malformed")
         attribute, token, quoted = parameter.groups()
         value = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        if value is not None and not _TOKEN.fullmatch(value):  # 9.1: a token, once unquoted
-            what = "Sec-WebSocket-Extensions has a value that is no token"
-            raise InvalidHandshake(status, what)
+        if value is not None and not _TOKEN.fullmatch(value):
+            # 9.1: a quoted value is a token once it is unquoted
+            reason = "Sec-WebSocket-Extensions has a value that is not a token"
+            raise InvalidHandshake(status, reason)
         parameters.append((attribute, value))
-        at = parameter.end()
-    assert name
-    return name[0], parameters
+        end = parameter.end()
+    return Extension(name[0], parameters)
 
 
 def _split(values: Iterable[str]) -> list[str]:
-    """The elements of comma lists, also over several headers; empty ones do not count (4.3)."""
+    """The elements of comma lists, which may be spread over several headers.
+
+    Empty elements are skipped, as the lists of HTTP have it (4.3; RFC 2616, 2.1).
+    """
     elements = (element.strip(" \t") for value in values for element in value.split(","))
     return [element for element in elements if element]
 
 
 def has_token(headers: Message, name: str, token: str) -> bool:
-    """Whether a comma list holds this token, in any case."""
+    """Whether the comma list in a header contains a token, which is given in lower case.
+
+    2.1: only A-Z match a-z. `lower` does no more than that here, because http.client decodes
+    headers as Latin-1, in which the lower case of no other letter is an ASCII letter.
+    """
     return token in (element.lower() for element in _split(headers.get_all(name, [])))
 
 
 def _single(headers: Message, name: str, status: int = 400) -> str:
-    """The value of a header that has to be there once (11.3). Raises InvalidHandshake."""
+    """The value of a header that has to appear exactly once (11.3). Raises InvalidHandshake."""
     values = headers.get_all(name, [])
     if not values:
         raise InvalidHandshake(status, f"the {name} header is missing")
     if len(values) > 1:
-        raise InvalidHandshake(status, f"the {name} header comes {len(values)} times")
+        raise InvalidHandshake(status, f"the {name} header appears {len(values)} times")
     return str(values[0]).strip(" \t")

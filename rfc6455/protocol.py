@@ -267,7 +267,7 @@ class Protocol:
             opcode = _BINARY
             # memoryview refuses what bytes() would take for a count: bytes(5) are five zeros.
             payload = message if isinstance(message, bytes) else bytes(memoryview(message))
-        if self._deflate and len(payload) >= self._deflate.least:
+        if self._deflate and len(payload) >= self._deflate.threshold:
             smaller = compress(payload, self._window_bits)
             if smaller is not None and len(smaller) < len(payload):
                 return build_frame(opcode, smaller, masked=self.is_client, rsv1=True)

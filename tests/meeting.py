@@ -175,13 +175,15 @@ def meeting(
     early: bytes = b"",
     window: int | None = None,
     certificate: Certificate | None = None,
+    extensions: str | None = None,
     timeouts: Timeouts = CALM,
     **options: Any,
 ) -> Iterator[Meeting]:
     """A meeting that ends with the `with` statement. `options` are those of server or client.
 
     `early` is what the peer sends in one piece with the handshake. `window` bounds what the kernel
-    buffers on the way to the peer, in bytes.
+    buffers on the way to the peer, in bytes. `extensions` is the peer's Sec-WebSocket-Extensions
+    header: its offer to a server, or its answer to a client.
     """
     met = Meeting(role, life)
     options["timeouts"] = timeouts
@@ -205,10 +207,11 @@ def meeting(
             met.tunnel.shake_hands()
             met.peer.sock = cast(socket.socket, met.tunnel)
         if role == "server":
-            met.peer.send(request(server) + early)
+            met.peer.send(request(server, Sec_WebSocket_Extensions=extensions) + early)
             assert met.peer.read_head().startswith("HTTP/1.1 101 ")
         else:
-            met.peer.send(response(met.peer.read_head()) + early)
+            lines = [f"Sec-WebSocket-Extensions: {extensions}"] if extensions else []
+            met.peer.send(response(met.peer.read_head(), *lines) + early)
         stack.callback(met.leave.set)
         assert met.opened.wait(PATIENCE)
         if window and role == "client":  # `connect` has no option for it

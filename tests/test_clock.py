@@ -1,4 +1,7 @@
-"""Deadlines: none is missed because of a race, or because another one's look failed."""
+"""The clock: no deadline is missed because of a race, or because another look failed.
+
+The last section is about the deadlines of a stream, which has its own look.
+"""
 
 import contextlib
 import heapq
@@ -22,7 +25,7 @@ from rfc6455.stream import Stream
 
 
 class Watched:
-    """Notes when it was looked at; `plan` says when it wants the next look."""
+    """Notes when it was looked at. Each look plans the next one `plan` seconds later."""
 
     def __init__(self, plan: float = math.inf) -> None:
         self.plan = plan
@@ -35,11 +38,11 @@ class Watched:
         return now + self.plan
 
     def await_look(self) -> None:
-        assert self.looked.acquire(timeout=PATIENCE), "nobody looked"
+        assert self.looked.acquire(timeout=PATIENCE), "the look did not come"
 
 
 class Slow(Watched):
-    """Its first look goes on until it is told to end."""
+    """Its first look goes on until `end` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +83,23 @@ def test_clock_looks_when_it_is_due_and_not_before(clock: Clock) -> None:
     assert watched.looks[0] >= began + 0.1
 
 
-def test_look_that_was_asked_for_earlier_comes_earlier(clock: Clock) -> None:
+def test_clock_sleeps_until_a_look_is_due(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched()
+    rounds = []
+    sleep = time.sleep
+
+    def count(seconds: float) -> None:
+        if threading.current_thread() is clock._thread:
+            rounds.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", count)
+    watch(clock, watched, 0.5)
+    watched.await_look()
+    assert len(rounds) <= 1
+
+
+def test_look_that_is_moved_to_an_earlier_time_comes_earlier(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 3600)
     clock.look_by(entry, time.monotonic() + 0.05)
@@ -88,7 +107,17 @@ def test_look_that_was_asked_for_earlier_comes_earlier(clock: Clock) -> None:
     assert entry.when == math.inf
 
 
-def test_look_that_was_asked_for_later_does_not_put_off_the_earlier_one(clock: Clock) -> None:
+def test_look_that_was_moved_does_not_come_again_at_its_old_time(clock: Clock) -> None:
+    watched = Watched()
+    other = Watched()
+    entry = watch(clock, watched, 0.1)
+    clock.look_by(entry, time.monotonic())
+    watch(clock, other, 0.2)
+    other.await_look()
+    assert len(watched.looks) == 1
+
+
+def test_request_for_a_later_look_does_not_delay_an_earlier_one(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 0.05)
     clock.look_by(entry, time.monotonic() + 3600)
@@ -104,8 +133,8 @@ def test_each_look_decides_when_the_next_one_comes(clock: Clock) -> None:
     assert min(pauses) >= 0.03
 
 
-def test_look_that_is_asked_for_while_another_look_goes_on_is_not_forgotten(clock: Clock) -> None:
-    slow = Slow()  # which says in the end that it wants no further look
+def test_look_that_is_asked_for_during_a_look_comes(clock: Clock) -> None:
+    slow = Slow()  # whose look returns that it wants no further one
     entry = watch(clock, slow, 0)
     slow.await_look()
     clock.look_by(entry, time.monotonic() + 0.05)
@@ -113,7 +142,9 @@ def test_look_that_is_asked_for_while_another_look_goes_on_is_not_forgotten(cloc
     slow.await_look()
 
 
-def test_look_that_was_asked_for_just_before_a_later_plan_wins(clock: Clock) -> None:
+def test_look_that_is_asked_for_during_a_look_comes_before_the_one_that_it_plans(
+    clock: Clock,
+) -> None:
     slow = Slow()
     slow.plan = 3600
     entry = watch(clock, slow, 0)
@@ -123,28 +154,31 @@ def test_look_that_was_asked_for_just_before_a_later_plan_wins(clock: Clock) -> 
     slow.await_look()
 
 
-def test_look_that_fails_is_logged_and_tried_again_and_the_others_go_on(
+def test_look_that_fails_is_logged_and_tried_again_a_second_later_while_others_go_on(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing, other = Failing(), Watched(plan=0.02)
+    failing = Failing()
+    other = Watched(plan=0.02)
     watch(clock, failing, 0)
     watch(clock, other, 0)
     for _ in range(3):
         other.await_look()
     for _ in range(2):
         failing.await_look()
+    assert failing.looks[1] >= failing.looks[0] + 1.0
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_forgotten_one_is_not_looked_at(clock: Clock) -> None:
-    forgotten, other = Watched(), Watched()
+def test_clock_does_not_look_at_what_was_forgotten(clock: Clock) -> None:
+    forgotten = Watched()
+    other = Watched()
     clock.forget(watch(clock, forgotten, 0.05))
     watch(clock, other, 0.1)
     other.await_look()
     assert not forgotten.looks
 
 
-def test_thread_ends_with_the_last_that_is_watched_and_a_new_one_starts(clock: Clock) -> None:
+def test_thread_ends_when_nothing_is_watched_and_a_new_one_starts_later(clock: Clock) -> None:
     for _ in range(3):
         watched = Watched()
         entry = watch(clock, watched, 0)
@@ -156,7 +190,7 @@ def test_thread_ends_with_the_last_that_is_watched_and_a_new_one_starts(clock: C
         assert not thread.is_alive()
 
 
-def test_thread_ends_with_the_last_that_is_watched_though_its_next_look_is_far_away(
+def test_thread_that_waits_for_a_later_look_ends_when_nothing_is_watched(
     clock: Clock,
 ) -> None:
     entry = watch(clock, Watched(), 3600)
@@ -189,7 +223,7 @@ def test_thread_that_could_not_start_is_tried_again(
     assert len(clock._entries) == 1
 
 
-def test_times_that_were_changed_often_do_not_pile_up(clock: Clock) -> None:
+def test_heap_stays_small_however_often_a_look_is_moved(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 7200)
     for i in range(10_000):
@@ -198,14 +232,60 @@ def test_times_that_were_changed_often_do_not_pile_up(clock: Clock) -> None:
     assert heapq.nsmallest(1, clock._heap)[0][0] == entry.when
 
 
-def test_those_that_left_do_not_pile_up(clock: Clock) -> None:
+def test_heap_holds_at_most_two_elements_for_each_that_is_watched_and_64_more(
+    clock: Clock,
+) -> None:
+    entries = [watch(clock, Watched(), 7200) for _ in range(50)]
+    for _ in range(50):
+        clock.watch(Watched())  # which plans no look, and has no element
+    sizes = []
+    for i in range(1000):
+        clock.look_by(entries[i % 50], time.monotonic() + 7000 - i)
+        sizes.append(len(clock._heap))
+    assert max(sizes) == 2 * 100 + 64
+    assert min(sizes[500:]) == 50
+
+
+def test_look_is_due_at_its_very_time_and_not_before(clock: Clock) -> None:
+    entry = watch(clock, Watched(), 7200)
+    with clock._changed:
+        when = entry.when
+        assert clock._take_due(math.nextafter(when, 0)) == []
+        assert clock._take_due(when) == [entry]
+        assert clock._heap == []
+
+
+def test_only_a_look_before_all_others_wakes_the_thread(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [clock.watch(Watched()) for _ in range(4)]
+    woken = []
+    monkeypatch.setattr(clock._changed, "notify", lambda: woken.append(clock._heap[0].entry))
+    when = time.monotonic() + 7200
+    for entry, seconds in zip(entries, (0, 0, 1, -1), strict=True):
+        clock.look_by(entry, when + seconds)
+    monkeypatch.undo()
+    assert woken == [entries[0], entries[3]]
+
+
+def test_request_that_changes_nothing_leaves_nothing_in_the_heap(clock: Clock) -> None:
+    entry = clock.watch(Watched())
+    clock.look_by(entry, math.inf)
+    assert clock._heap == []
+    when = time.monotonic() + 7200
+    for _ in range(3):
+        clock.look_by(entry, when)
+    assert len(clock._heap) == 1
+
+
+def test_heap_stays_small_however_much_is_forgotten(clock: Clock) -> None:
     watch(clock, Watched(), 7200)
     for _ in range(10_000):
         clock.forget(watch(clock, Watched(), 3600))
     assert len(clock._heap) < 200
 
 
-def test_everyone_is_looked_at_however_many_come_and_go_at_once(clock: Clock) -> None:
+def test_everything_is_looked_at_however_much_comes_and_goes_at_once(clock: Clock) -> None:
     everyone: list[Watched] = []
 
     def come_and_go() -> None:
@@ -218,7 +298,7 @@ def test_everyone_is_looked_at_however_many_come_and_go_at_once(clock: Clock) ->
                 clock.forget(watch(clock, Watched(), 0.001))
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # threads take turns where it hurts
+    sys.setswitchinterval(1e-5)  # seconds; threads then take turns in the middle of everything
     try:
         threads = [threading.Thread(target=come_and_go) for _ in range(4)]
         for thread in threads:
@@ -236,7 +316,7 @@ def test_everyone_is_looked_at_however_many_come_and_go_at_once(clock: Clock) ->
 
 @contextlib.contextmanager
 def stream(timeouts: Timeouts | None = None) -> Iterator[Stream]:
-    """One whose peer neither sends nor reads."""
+    """A stream whose peer neither sends nor reads."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         made = Stream(ours, timeouts or Timeouts())
@@ -247,7 +327,8 @@ def stream(timeouts: Timeouts | None = None) -> Iterator[Stream]:
 
 
 def test_deadline_set_while_the_stream_is_looked_at_is_kept() -> None:
-    looking, go_on = threading.Event(), threading.Event()
+    looking = threading.Event()
+    go_on = threading.Event()
 
     def on_look(now: float) -> float:
         looking.set()
@@ -279,7 +360,7 @@ def test_deadline_of_a_stream_whose_look_fails_is_kept(caplog: pytest.LogCapture
     assert caplog.records[0].levelno == logging.ERROR
 
 
-def test_stream_without_a_thread_for_its_deadlines_is_an_oserror_and_the_next_one_has_them(
+def test_stream_whose_clock_cannot_start_raises_oserror_and_the_next_one_has_deadlines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
@@ -308,17 +389,17 @@ def has_deadlines():
 
 ours, theirs = socket.socketpair()
 stream = Stream(ours, Timeouts())  # the clock runs
-stream.set_deadline(0.5, "this is the parent's affair")
+stream.set_deadline(0.5, "only the parent has this deadline")
 child = os.fork()
 if child == 0:
     fine = has_deadlines()
-    time.sleep(1)  # past the deadline that it may have inherited
+    time.sleep(1)  # until after the parent's deadline, which the child must not have
     os._exit(0 if fine else 1)
 stream.set_deadline(3600, "")
 _, status = os.waitpid(child, 0)
 assert has_deadlines()
 theirs.send(b"x")
-assert stream.read(1) == b"x"  # the child has not shut the parent's socket
+assert stream.read(1) == b"x"  # the child has not shut down the parent's socket
 stream.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """

@@ -488,7 +488,7 @@ def test_servers_say_in_one_line_that_an_origin_or_a_host_is_none(
     ended = run(script, *options)
     last = ended.stderr.decode().splitlines()[-1]
     assert (ended.returncode, ended.stdout) == (2, b"")
-    assert f"argument {options[0]}: '{options[1]}' is no " in last
+    assert f"argument {options[0]}: '{options[1]}' is not a" in last
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_compressed_message_counts_as_what_it_inflates_to(role: str) -> None:
     endpoint = Endpoint(role, max_message=1000, deflate=Deflate())
     assert endpoint.receive(sender.build_message("x" * 1000)) == ["x" * 1000]
     assert endpoint.receive(sender.build_message("x" * 1001)) == []
-    endpoint.assert_failed(1009, "the message inflates to too much")
+    endpoint.assert_failed(1009, "the inflated message is too big")
 
 
 @both_roles
@@ -213,4 +213,4 @@ def test_fragments_of_a_compressed_message_count_together(role: str, arriving: C
         assert endpoint.receive("81 05 48656c6c6f", arriving) == ["Hello"]
         endpoint = Endpoint(role, max_message=4, deflate=Deflate())
         assert endpoint.receive(frames, arriving) == []
-        assert endpoint.error == (1009, "the message inflates to too much")
+        assert endpoint.error == (1009, "the inflated message is too big")

@@ -106,8 +106,8 @@ def test_text_with_a_lone_surrogate_is_not_built(role: str, text: str) -> None:
         (None, "server", False),
         (Deflate(), "server", True),
         (Deflate(), "client", True),
-        (Deflate(least=1001), "server", False),
-        (Deflate(least=1000), "server", True),
+        (Deflate(threshold=1001), "server", False),
+        (Deflate(threshold=1000), "server", True),
         # zlib can't keep to a window of 2**8 bytes: then the message goes out as it is.
         (Deflate(server_max_window_bits=8), "server", False),
         (Deflate(server_max_window_bits=8), "client", True),
@@ -140,9 +140,9 @@ def test_message_is_sent_compressed_only_where_that_is_smaller(
     role: str, deflated: bytes | None, frame: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rfc6455.protocol.compress", lambda payload, bits: deflated)
-    endpoint = Endpoint(role, deflate=Deflate(least=5))
+    endpoint = Endpoint(role, deflate=Deflate(threshold=5))
     assert endpoint.readable(endpoint.protocol.build_message("Hello")) == bytes.fromhex(frame)
-    endpoint = Endpoint(role, deflate=Deflate(least=6))
+    endpoint = Endpoint(role, deflate=Deflate(threshold=6))
     plain = endpoint.readable(endpoint.protocol.build_message("Hello"))
     assert plain == bytes.fromhex("81 05 48656c6c6f")
 
@@ -152,6 +152,6 @@ def test_message_is_sent_compressed_only_where_that_is_smaller(
 def test_message_that_compression_does_not_make_smaller_goes_out_as_it_is(
     role: str, payload: bytes
 ) -> None:
-    endpoint = Endpoint(role, deflate=Deflate(least=0))
+    endpoint = Endpoint(role, deflate=Deflate(threshold=0))
     frame = endpoint.readable(endpoint.protocol.build_message(payload))
     assert frame == b"\x82" + length(len(payload)) + payload

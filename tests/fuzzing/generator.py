@@ -30,7 +30,7 @@ AGREEMENTS = (
     Deflate(True, True, 15, 15),
     Deflate(False, False, 15, 15),
     Deflate(False, True, 9, 10),
-    Deflate(True, False, 10, 9, least=1),
+    Deflate(True, False, 10, 9, threshold=1),
 )
 # Characters or bytes of a message, or threes of bytes. The large ones come near MAX_MESSAGE.
 SIZES = (0, 1, 2, 5, 9, 20, 40, 125, 126, 127, 300)

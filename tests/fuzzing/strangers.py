@@ -223,9 +223,7 @@ def is_too_big_for_us(ours: Reading, theirs: Outcome) -> bool:
     if not (starts_alike(ours, theirs) and len(theirs.events) > count):
         return False
     message = theirs.events[count].payload
-    return (
-        ours.reason == "the message inflates to too much" and len(as_bytes(message)) > MAX_MESSAGE
-    )
+    return ours.reason == "the inflated message is too big" and len(as_bytes(message)) > MAX_MESSAGE
 
 
 DIFFERENCES = (

@@ -1,0 +1,209 @@
+"""Connections with permessage-deflate over loopback, and a server's message to many clients.
+
+test_deflate_protocol.py has the rules. Here they are held where a whole connection has to play
+along.
+"""
+
+import contextlib
+import queue
+import threading
+import tracemalloc
+import zlib
+from typing import Any
+
+import pytest
+
+from deflate_cases import (
+    DEFAULT,
+    HELLO,
+    PMD,
+    TEXT,
+    bomb,
+    far_apart,
+    inflated,
+    server_bits,
+    whole,
+)
+from meeting import Meeting, both_roles, meeting
+from peers import (
+    PATIENCE,
+    Peer,
+    after_handshake,
+    masked,
+    serving,
+    shake_hands,
+    unmasked,
+)
+from rfc6455 import Deflate, WebSocket, broadcast, connect
+
+requirement = pytest.mark.requirement
+
+
+def echo(met: Meeting) -> None:
+    """A life: receive, and send back."""
+    while True:
+        message = met.websocket.receive()
+        assert message is not None
+        met.messages.put(message)
+        met.websocket.send(message)
+
+
+def exchange(met: Meeting, first: int, payload: bytes = b"") -> tuple[int, bytes]:
+    met.say(first, payload)
+    return met.read_frame()
+
+
+def assert_failed(met: Meeting, code: int) -> None:
+    """A Close with this code comes, then EOF, and nothing was delivered since."""
+    assert met.peer.read_close()[0] == code
+    assert met.messages.empty()
+
+
+@both_roles
+@requirement("D6-1", "D6.1-4", "D6.1-5", "D7.2.2-1")
+def test_endpoint_receives_compressed_and_plain_messages_in_turn(role: str) -> None:
+    with meeting(role, echo, extensions=PMD, deflate=DEFAULT) as met:
+        assert exchange(met, 0x81, b"Hello") == (0x81, b"Hello")
+        met.peer.send(frame_of_hello(role))
+        assert met.read_frame() == (0x81, b"Hello")
+        assert exchange(met, 0xC1, b"\x00") == (0x81, b"")
+        assert exchange(met, 0x82, HELLO) == (0x82, HELLO)
+        assert exchange(met, 0xC2, HELLO) == (0x82, b"Hello")
+        assert exchange(met, 0xC1, HELLO) == (0x81, b"Hello")
+        received = [met.take() for _ in range(6)]
+        assert received == ["Hello", "Hello", "", HELLO, b"Hello", "Hello"]
+
+
+def frame_of_hello(role: str) -> bytes:
+    if role == "client":
+        return bytes.fromhex("c1 07 f2 48 cd c9 c9 07 00")
+    return bytes.fromhex("c1 87 00 00 00 00 f2 48 cd c9 c9 07 00")
+
+
+@both_roles
+@requirement("D6.2-1")
+def test_endpoint_inflates_what_arrives_byte_by_byte(role: str) -> None:
+    with meeting(role, echo, extensions=PMD, deflate=DEFAULT) as met:
+        for byte in frame_of_hello(role) * 2:
+            met.peer.send(bytes([byte]))
+        assert [met.take(), met.take()] == ["Hello", "Hello"]
+
+
+@both_roles
+@requirement("D7.2.2-5")
+def test_endpoint_fails_the_connection_on_data_that_is_not_deflated(role: str) -> None:
+    with meeting(role, echo, extensions=PMD, deflate=DEFAULT) as met:
+        met.say(0xC1, b"\xff\xff\xff")
+        assert_failed(met, 1007)
+
+
+@both_roles
+@pytest.mark.parametrize("fragments", [1, 5])
+@requirement("10.4-4")
+def test_endpoint_refuses_a_bomb_before_it_takes_memory(role: str, fragments: int) -> None:
+    payload = bomb(100)
+    assert len(payload) < 150_000
+    build = masked if role == "server" else unmasked
+    size = len(payload) // fragments + 1
+    pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
+    firsts = [0x42, *[0x00] * (fragments - 2), 0x80] if fragments > 1 else [0xC2]
+    stream = b"".join(build(first, piece) for first, piece in zip(firsts, pieces, strict=True))
+    with meeting(role, echo, extensions=PMD, deflate=DEFAULT, max_message=1 << 20) as met:
+        tracemalloc.start()
+        try:
+            met.peer.send(stream)
+            assert_failed(met, 1009)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 6 << 20, "bytes; the message and what zlib puts it together from"
+
+
+@both_roles
+@requirement("D6.1-2")
+def test_endpoint_does_not_compress_control_frames(role: str) -> None:
+    with meeting(role, echo, extensions=PMD, deflate=Deflate(threshold=0)) as met:
+        assert exchange(met, 0x89, b"a" * 125) == (0x8A, b"a" * 125)
+        met.websocket.ping(b"b" * 125)
+        assert met.read_frame() == (0x89, b"b" * 125)
+        met.websocket.close(4000, "c" * 123, wait=False)
+        assert met.read_frame() == (0x88, b"\x0f\xa0" + b"c" * 123)
+
+
+@both_roles
+@requirement("D7.2.1-7")
+@pytest.mark.parametrize("bits", [9, 10, 12])
+def test_endpoint_compresses_within_the_window_that_was_agreed_for_it(role: str, bits: int) -> None:
+    message = far_apart((1 << bits) + 88)
+    agreed = f"{PMD}; {role}_max_window_bits={bits}"
+    with meeting(role, echo, extensions=agreed, deflate=DEFAULT) as met:
+        first, payload = exchange(met, 0x82, message)
+    assert first == 0xC2
+    assert inflated(payload, bits) == message
+
+
+@both_roles
+@requirement("D5-6", "9.1-6")
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [(None, Deflate()), (f"{PMD}; foo", Deflate()), (PMD, None)]
+)
+def test_endpoint_uses_no_compression_that_was_not_agreed(
+    role: str, theirs: str | None, ours: Deflate | None
+) -> None:
+    if role == "client":
+        theirs = None
+    with meeting(role, echo, extensions=theirs, deflate=ours) as met:
+        assert met.websocket.deflate is None
+        assert exchange(met, 0x81, TEXT.encode()) == (0x81, TEXT.encode())
+        met.take()
+        met.say(0xC1, HELLO)
+        assert_failed(met, 1002)
+
+
+@requirement("7.4.1-7", "D5.1-1")
+def test_client_that_needs_compression_closes_with_1010_and_its_name() -> None:
+    def script(peer: Peer) -> None:
+        frame = peer.read_frame_and_key()
+        peer.send(unmasked(0x88, b"\x03\xf2"))
+        assert frame[:2] == (0x88, bytes.fromhex("03 f2") + b"permessage-deflate")
+        assert frame[2] is not None
+
+    with after_handshake(script) as server:
+        websocket = connect(server.url, deflate=Deflate())
+        assert websocket.deflate is None
+        websocket.close(1010, "permessage-deflate")
+    assert websocket.close_code == 1010
+
+
+def test_server_compresses_a_message_to_many_clients_once_for_each_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows = []
+    make_compressor = zlib.compressobj
+
+    def count(*, wbits: int) -> Any:
+        windows.append(-wbits)
+        return make_compressor(wbits=wbits)
+
+    monkeypatch.setattr(zlib, "compressobj", count)
+    websockets: queue.SimpleQueue[WebSocket] = queue.SimpleQueue()
+    leave = threading.Event()
+
+    def stay(websocket: WebSocket) -> None:
+        websockets.put(websocket)
+        leave.wait(PATIENCE)
+
+    offers = [PMD] * 3 + [server_bits(10)] * 2 + [None]
+    with serving(stay, deflate=Deflate()) as server, contextlib.ExitStack() as stack:
+        stack.callback(leave.set)
+        peers = [
+            stack.enter_context(shake_hands(server, Sec_WebSocket_Extensions=offer))
+            for offer in offers
+        ]
+        broadcast([websockets.get(timeout=PATIENCE) for _ in peers], TEXT, "short")
+        for offer, peer in zip(offers, peers, strict=True):
+            first, payload = peer.read_frame()
+            text = whole(payload) if first == 0xC1 else payload
+            assert (first, text) == (0xC1 if offer else 0x81, TEXT.encode())
+            assert peer.read_frame() == (0x81, b"short")
+    assert windows == [15, 10]
