@@ -190,11 +190,12 @@ def test_what_the_peer_has_taken_does_not_count() -> None:
 
 def test_more_than_8192_pieces_never_wait_however_small_they_are() -> None:
     with pair(window=SMALL_WINDOW) as met:
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the first piece
-        for _ in range(8191):
+        # Two pieces that somebody waits for, which bounds them, and 8190 more.
+        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        met.put(b"y", awaited=True)
+        for _ in range(8190):
             met.put(b"x")
-        met.put(b"y", awaited=True)  # whoever waits for it bounds that
-        with pytest.raises(ConnectionError, match="read too slowly, 8191 bytes wait for it"):
+        with pytest.raises(ConnectionError, match="read too slowly, 8190 bytes wait for it"):
             met.put(b"z")
 
 
