@@ -307,7 +307,7 @@ class Protocol:
     @property
     def has_data_to_send(self) -> bool:
         """Whether there are Pongs or a Close to be sent."""
-        return len(self._to_send) > 0
+        return bool(self._to_send)
 
     def data_to_send(self) -> bytes:
         """Take the control frames that are to be written now; b"" if there are none."""

@@ -1,8 +1,10 @@
 """The bytes below the frames, over loopback without a WebSocket: positions, waits, and the end."""
 
 import contextlib
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -12,8 +14,10 @@ from meeting import CALM, MORE_THAN_KERNELS_BUFFER, SMALL_WINDOW, Task, reset
 from peers import Peer, eventually
 from protocols import some_bytes
 from rfc6455 import stream as stream_module
-from rfc6455.stream import MAX_BACKLOG, TLS, Stream, Timeouts
+from rfc6455.stream import TLS, Stream, Timeouts
 from tls import Certificate, Tunnel
+
+MIB = 1 << 20  # bytes that may wait for a peer
 
 
 class Pair:
@@ -157,7 +161,7 @@ def test_bytes_never_go_straight_to_the_socket_over_tls(certificate: Certificate
 def test_peer_for_whom_more_than_a_mebibyte_waits_is_dropped() -> None:
     with pair(window=SMALL_WINDOW) as met:
         met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # somebody waits: not counted
-        met.put(bytes(MAX_BACKLOG - 1))
+        met.put(bytes(MIB - 1))
         met.put(b"x")
         assert met.stream.lost is None
         with pytest.raises(ConnectionError, match="read too slowly, 1048576 bytes wait for it"):
@@ -169,28 +173,29 @@ def test_peer_for_whom_more_than_a_mebibyte_waits_is_dropped() -> None:
 def test_single_piece_may_be_longer_than_the_bound_where_nothing_else_waits() -> None:
     with pair(window=SMALL_WINDOW) as met:
         first = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        position = met.put(bytes(MAX_BACKLOG + 1))
+        position = met.put(bytes(MIB + 1))
         with pytest.raises(ConnectionError, match="read too slowly"):
             met.put(b"x")
-        assert position - first == MAX_BACKLOG + 1
+        assert position - first == MIB + 1
 
 
 def test_what_the_peer_has_taken_does_not_count() -> None:
     with pair(window=SMALL_WINDOW) as met:
         for _ in range(3):
             met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-            position = met.put(bytes(MAX_BACKLOG))
-            assert met.peer.read(MORE_THAN_KERNELS_BUFFER + MAX_BACKLOG)
+            position = met.put(bytes(MIB))
+            assert met.peer.read(MORE_THAN_KERNELS_BUFFER + MIB)
             met.stream.wait_sent(position)
 
 
 def test_more_than_8192_pieces_never_wait_however_small_they_are() -> None:
     with pair(window=SMALL_WINDOW) as met:
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the first piece
-        for _ in range(8191):
+        # Two pieces that somebody waits for, which bounds them, and 8190 more.
+        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        met.put(b"y", awaited=True)
+        for _ in range(8190):
             met.put(b"x")
-        met.put(b"y", awaited=True)  # whoever waits for it bounds that
-        with pytest.raises(ConnectionError, match="read too slowly, 8191 bytes wait for it"):
+        with pytest.raises(ConnectionError, match="read too slowly, 8190 bytes wait for it"):
             met.put(b"z")
 
 
@@ -376,3 +381,129 @@ def test_read_over_tls_returns_none_while_no_record_is_whole(certificate: Certif
         assert met.stream.read(100, 0.05) is None
         met.tunnel.sock.sendall(record[-1:])
         assert met.stream.read(100) == b"slow"
+
+
+def test_read_over_tls_waits_until_the_record_is_whole(certificate: Certificate) -> None:
+    with pair(certificate=certificate) as met:
+        assert met.tunnel
+        met.tunnel.tls.write(b"slow")
+        record = met.tunnel.take_held_back()
+        met.tunnel.sock.sendall(record[:-1])
+        assert eventually(met.stream.has_unread)
+        reading = met.spawn(met.stream.read, 100)
+        assert eventually(lambda: not met.stream.has_unread())
+        assert reading.running
+        met.tunnel.sock.sendall(record[-1:])
+        assert reading.result() == b"slow"
+
+
+# Deadlines: what the clock finds when it looks, at times that the test makes up
+
+
+class Looked:
+    """A stream that is looked at by the test, and the bytes that its peer has acknowledged.
+
+    The time stands still for the stream, and its deadlines are so far away that the clock itself
+    does not look at it.
+    """
+
+    def __init__(self, met: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stream = met.stream
+        self.start = float(int(time.monotonic()))
+        self.taken = 0
+        monkeypatch.setattr(stream_module, "_not_taken", lambda _: met.stream.handed - self.taken)
+        monkeypatch.setattr(stream_module, "time", self)
+
+    def monotonic(self) -> float:
+        """In place of `time.monotonic` for the stream."""
+        return self.start
+
+    def look(self, after: float) -> float:
+        """Look so many seconds after the start; after how many the next look is asked for."""
+        return self.stream.look(self.start + after) - self.start
+
+
+def test_stream_without_a_deadline_asks_for_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pair() as met:
+        looked = Looked(met, monkeypatch)
+        assert looked.look(5.0) == math.inf
+        met.stream.watch(lambda now: now + 7.0)
+        assert looked.look(5.0) == 12.0
+
+
+def test_deadline_passes_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pair() as met:
+        looked = Looked(met, monkeypatch)
+        met.stream.set_deadline(5000.0, "another takes its place")
+        met.stream.set_deadline(1000.0, "it took too long")
+        assert looked.look(1.0) == 1000.0
+        assert looked.look(999.0) == 1000.0
+        assert met.stream.lost is None
+        assert looked.look(1000.0) == math.inf
+        assert met.stream.lost == "it took too long"
+        assert looked.look(1001.0) == math.inf
+        assert met.peer.read_to_eof() == b""
+
+
+def test_patient_deadline_moves_while_the_peer_takes_what_was_put_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It moves by 100 s at most, in which the slowest peer takes the 1,638,400 bytes."""
+    with pair(window=SMALL_WINDOW) as met:
+        looked = Looked(met, monkeypatch)
+        met.put(bytes(100 * 16384), awaited=True)
+        met.stream.timeouts = CALM._replace(write_timeout=math.inf)
+        met.stream.set_deadline(1000.0, "it took too long", patient=True)
+        assert looked.look(400.0) == 650.0  # a quarter of the time later
+        looked.taken = 1
+        assert looked.look(500.0) == 750.0
+        assert looked.look(1000.0) == 1100.0
+        looked.taken = 2
+        assert looked.look(1099.0) == 1100.0
+        looked.taken = 3
+        assert looked.look(1100.0) == math.inf
+        assert met.stream.lost == "it took too long"
+
+
+def test_patient_deadline_passes_at_its_time_where_the_peer_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        looked = Looked(met, monkeypatch)
+        met.put(bytes(100 * 16384), awaited=True)
+        met.stream.timeouts = CALM._replace(write_timeout=math.inf)
+        looked.taken = 1  # before the deadline is set: it does not count
+        met.stream.set_deadline(1000.0, "it took too long", patient=True)
+        assert looked.look(999.0) == 1000.0
+        assert looked.look(1000.0) == math.inf
+        assert met.stream.lost == "it took too long"
+
+
+def test_peer_that_takes_nothing_for_the_write_timeout_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        looked = Looked(met, monkeypatch)
+        assert looked.look(0.0) == math.inf
+        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the write timeout is 60 s
+        assert looked.look(1.0) == 8.5  # an eighth of it later
+        assert looked.look(55.0) == 60.0
+        looked.taken = 1
+        assert looked.look(59.0) == 66.5
+        assert looked.look(118.0) == 119.0
+        assert met.stream.lost is None
+        assert looked.look(119.0) == math.inf
+        assert met.stream.lost == "took nothing for 60 s"
+
+
+def test_send_that_waits_does_not_count_as_what_waits_for_a_peer() -> None:
+    with pair(window=SMALL_WINDOW) as met:
+        sending = met.spawn(met.stream.send, bytes(MORE_THAN_KERNELS_BUFFER))
+        eventually(lambda: met.stream.is_draining)
+        met.put(bytes(MIB))
+        also_sending = met.spawn(met.stream.send, b"the last")
+        eventually(lambda: met.stream.position > MORE_THAN_KERNELS_BUFFER + MIB)
+        met.peer.read(MORE_THAN_KERNELS_BUFFER + MIB)
+        sending.result()
+        also_sending.result()
+        assert met.peer.read(8) == b"the last"
