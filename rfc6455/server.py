@@ -295,7 +295,9 @@ def _call(handler: Handler, websocket: WebSocket) -> tuple[int, str]:
         pass  # the peer has closed it, which is how most handlers end
     except Close as close:
         return close.code, close.reason
-    except Exception:
+    # SystemExit, too, which ends no more than this thread. Without a Close the clock would go on
+    # reading for the handler, beside the thread that reads to the end of TCP.
+    except BaseException:
         log.exception("%s: the handler failed", websocket.peer)
         return CloseCode.INTERNAL_ERROR, "internal error"
     return CloseCode.NORMAL, ""

@@ -1,8 +1,9 @@
 """Checks everything: `python3 tests`, on Linux and macOS.
 
 Makes .venv in the project's root, installs what requirements-dev.txt pins, and runs ruff, mypy
-and pytest; then, on each further supported Python that pyenv has, the tests that need no other
-program. At the end it says what was skipped, and why.
+and pytest; then, on each further supported Python that pyenv has, and on free-threaded ones that
+pyenv or PATH has, the tests that need no other program. At the end it says what was skipped, and
+why.
 
     python3 tests                      everything
     python3 tests -k handshake         only pytest, with these arguments (-n 0: in one process)
@@ -17,12 +18,15 @@ import collections
 import contextlib
 import hashlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
 # Python 3.6 to 3.10 must get as far as this line, so the file's syntax is that of 3.6.
@@ -32,20 +36,26 @@ if sys.version_info < (3, 11) or os.name != "posix":
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
+FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
 WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 # Markers of the tests that do not run on further Pythons.
 ONLY_HERE = ("browser", "redis", "nginx", "go", "autobahn", "slow")
-# What runs there: the tests of the layer and of the history, which need no other program. The tests
-# of a module stand in test_MODULE.py, or where they are many in several files, test_MODULE_*.py.
+# What runs there: the tests of the layer and of the history, which need no other program, and those
+# of the interpreter's lock. The tests of a module stand in test_MODULE.py, or where they are many
+# in several files, test_MODULE_*.py.
 LAYER = sorted(
     f"tests/{path.name}"
     for module in (
         "errors", "frames", "handshake", "deflate", "protocol", "keepalive", "clock", "stream",
         "connection", "server", "client", "vanishing", "chat_message", "chat_history",
+        "interpreter",
     )
     for pattern in (f"test_{module}.py", f"test_{module}_*.py")
     for path in (ROOT / "tests").glob(pattern)
 )  # fmt: skip
+# What these tests need of REQUIREMENTS. Some of the rest has compiled parts that do not install on
+# every interpreter: hypothesis does not on 3.13t.
+LAYER_NEEDS = ("pytest", "pytest-timeout", "pytest-xdist", "websockets")
 TEARDOWN_TIME = 30.0  # seconds; above the 15 that pytest-xdist takes to stop a busy worker
 
 
@@ -101,7 +111,9 @@ def main() -> int:
         check_with_pytest(report, pythons[0], *pytest_arguments)
         for python in pythons[1:]:
             markers = " and ".join(f"not {marker}" for marker in ONLY_HERE)
-            check_with_pytest(report, python, "-m", markers, *LAYER)
+            # Otherwise importing a module that was not made for it would turn the lock on again.
+            no_lock = {"PYTHON_GIL": "0"} if version_of(python).endswith("t") else {}
+            check_with_pytest(report, python, "-m", markers, *LAYER, **no_lock)
     except SetupError as error:
         print(f"python3 tests: {error}", file=sys.stderr)
         return 2
@@ -111,17 +123,18 @@ def main() -> int:
     return report.finish()
 
 
-def environment(name: str, base: str) -> str:
-    """The Python of a virtual environment with what REQUIREMENTS pins.
+def environment(name: str, base: str, packages: Sequence[str] = ()) -> str:
+    """The Python of a virtual environment with these packages, or all, as REQUIREMENTS pins them.
 
-    The environment is made anew where REQUIREMENTS has changed, and where its Python is gone or of
-    another version than `base`.
+    The environment is made anew where REQUIREMENTS or the packages have changed, and where its
+    Python is gone or of another version than `base`.
     """
     directory = ROOT / name
     python = str(directory / "bin" / "python")
     version = version_of(base)
     stamp = directory / "made-from"  # written last, so that an unfinished environment has none
-    made_from = f"{version} {hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()}\n"
+    pins = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    made_from = " ".join((version, pins, *packages)) + "\n"
     if stamp.is_file() and stamp.read_text() == made_from and version_of(python) == version:
         return python
 
@@ -131,7 +144,8 @@ def environment(name: str, base: str) -> str:
     if run(base, "-m", "venv", "--clear", directory) != 0:
         raise SetupError(f"could not make {directory}; the reason is above")
     # Most of it is never imported; compiling it all would take half as long again.
-    if run(python, "-m", "pip", "install", "-qq", "--no-compile", "-r", REQUIREMENTS) != 0:
+    wanted = ("--constraint", REQUIREMENTS, *packages) if packages else ("-r", REQUIREMENTS)
+    if run(python, "-m", "pip", "install", "-qq", "--no-compile", *wanted) != 0:
         raise SetupError(
             "pip could not install requirements-dev.txt; the reason is above. It needs PyPI, or"
             " an index or a folder of wheels named by PIP_INDEX_URL or PIP_FIND_LINKS"
@@ -141,25 +155,52 @@ def environment(name: str, base: str) -> str:
 
 
 def further_environments(report: Report) -> list[str]:
-    """One for the newest release that pyenv has of each other supported version."""
-    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    """One for each other supported version that pyenv has, and for each free-threaded one."""
     this = "{}.{}".format(*sys.version_info)
-    pythons = []
-    for minor in sorted({*SUPPORTED} - {this}):
-        releases = [path for path in root.glob(f"versions/{minor}.*") if path.suffix[1:].isdigit()]
-        newest = max(releases, key=lambda path: int(path.suffix[1:]), default=None)
-        if newest:
-            pythons.append(environment(f".venv-{minor}", str(newest / "bin" / "python")))
-            report.skips[f"on Python {minor}: all but the layer and the history"] += 1
-        else:
-            report.skips[f"on Python {minor}: everything; pyenv has no such Python"] += 1
-    return pythons
+    pythons = {}
+    for version in (*sorted({*SUPPORTED} - {this}), *FREE_THREADED):
+        base = find_python(version)
+        if base:
+            pythons[version] = environment(f".venv-{version}", base, LAYER_NEEDS)
+            report.skips[f"on Python {version}: all but the layer and the history"] += 1
+        elif version in SUPPORTED:
+            report.skips[f"on Python {version}: everything; pyenv has no such Python"] += 1
+    if not {*pythons} & {*FREE_THREADED}:
+        wanted = " or ".join(FREE_THREADED)
+        report.skips[f"on free-threaded Python: everything; pyenv and PATH have no {wanted}"] += 1
+    return list(pythons.values())
 
 
-def version_of(python: str, *modules: str) -> str:
-    """That Python's version, or "" where it does not run or lacks one of the modules."""
-    imports = "".join(f"import {module}; " for module in ("platform", *modules))
-    command = [python, "-c", imports + "print(platform.python_version())"]
+def find_python(version: str) -> str | None:
+    """The newest release that pyenv has of a version, such as 3.12.1 of 3.12 and 3.13.1t of 3.13t.
+
+    A free-threaded one may also be there under its version alone, or be on PATH.
+    """
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    minor = version.rstrip("t")
+    command = f"python{version}"
+    releases = {}
+    for path in versions.glob(f"{minor}.*"):
+        release = re.fullmatch(version.replace(minor, r"(\d+)"), path.suffix[1:])
+        if release:
+            releases[int(release[1])] = path / "bin" / command
+    if releases:
+        return str(releases[max(releases)])
+    if version in FREE_THREADED:
+        for python in (versions / version / "bin" / command, shutil.which(command)):
+            # A command on PATH may be pyenv's, which only complains where that version is gone.
+            if python and version_of(python):
+                return str(python)
+    return None
+
+
+def version_of(python: str | Path, *modules: str) -> str:
+    """That Python's version, as 3.13.1, or 3.13.1t of a free-threaded one.
+
+    "" where it does not run, or lacks one of the modules.
+    """
+    imports = "".join(f"import {module}; " for module in ("platform", "sys", *modules))
+    command = [python, "-c", imports + "print(platform.python_version() + sys.abiflags)"]
     try:
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -177,12 +218,13 @@ def check_statically(report: Report, python: str) -> None:
             report.check(f"mypy of {folder}", python, "-m", "mypy", folder, MYPYPATH=folder)
 
 
-def check_with_pytest(report: Report, python: str, *arguments: str) -> None:
+def check_with_pytest(report: Report, python: str, *arguments: str, **variables: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         junit = Path(directory, "junit.xml")
         options = ["-n", WORKERS, "--dist", "worksteal", f"--junit-xml={junit}"]
         where = f"on Python {version_of(python)}"
-        report.check(f"pytest {where}", python, "-m", "pytest", *options, *arguments)
+        command = [python, "-m", "pytest", *options, *arguments]
+        report.check(f"pytest {where}", *command, **variables)
         if not junit.is_file():  # pytest did not start
             return
         for skipped in xml.etree.ElementTree.parse(junit).iter("skipped"):

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import hypothesis
 import pytest
 
 from peers import PATIENCE, eventually
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
     from proxy import Proxy
     from redis_server import Redis
     from tls import Certificate
-
-# No test measures speed: a busy machine is not a fault of the code.
-hypothesis.settings.register_profile("unhurried", deadline=None)
-hypothesis.settings.load_profile("unhurried")
 
 T = TypeVar("T")
 

@@ -288,12 +288,15 @@ def test_handler_can_refuse_a_type_of_data_with_1003(role: str) -> None:
         met.read_eof()
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 @pytest.mark.requirement("7.4.1-4")
-def test_server_closes_with_1011_when_its_handler_raises(caplog: pytest.LogCaptureFixture) -> None:
+def test_server_closes_with_1011_when_its_handler_raises(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     def fragile(websocket: WebSocket) -> None:
         for message in websocket:
             if message == "break":
-                raise RuntimeError("a fault of the handler")
+                raise error("a fault of the handler")
             websocket.send(message)
 
     with (
