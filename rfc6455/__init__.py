@@ -1,9 +1,9 @@
 """WebSockets as RFC 6455 defines them, both sides, on Python's standard library.
 
-Read it in this order. Without sockets and threads: `errors`, `frames` (5.1-5.3), `handshake` (3, 4),
-`deflate` (RFC 7692), `protocol`, which is one connection as a state machine (5.4-8), and `keepalive`
-(5.5.2). With them: `clock`, which has all deadlines, `stream`, which is TCP or TLS, `connection`,
-which is the WebSocket itself, `server` and `client`.
+Read it in this order. Without sockets and threads: `errors`, `frames` (5.1-5.3), `handshake` (3,
+4), `deflate` (RFC 7692), `protocol`, which is one connection as a state machine (5.4-8), and
+`keepalive` (5.5.2). With them: `clock`, which has all deadlines, `stream`, which is TCP or TLS,
+`connection`, which is the WebSocket itself, `server` and `client`.
 """
 
 from .client import connect
