@@ -111,7 +111,9 @@ class LineWriter:
         except (OSError, ValueError):  # it is closed, or no file: nobody reads the lines
             with self._changed:
                 self._closed = True
-                self._waiting = self._lost = 0
+                self._waiting = 0
+                self._lost = 0
+                self._changed.notify_all()
             return
         while text := self._take():
             self._write_whole(file, text)

@@ -189,7 +189,8 @@ class WebSocket:
         else:
             reason = self._stream.lost or "the peer ended TCP without a Close"
             self._protocol.receive_eof(reason)
-            self._set_closing_deadline()
+            with self._lock:
+                self._set_closing_deadline()
         return True
 
     # Sending (6.1)
@@ -226,7 +227,10 @@ class WebSocket:
             if wait and self._stream.handed < position:
                 self._stream.wait_sent(position)
         except ConnectionError as error:
-            raise ConnectionClosed(self.close_code, self.close_reason or str(error)) from None
+            with self._lock:  # the code and the reason of one Close
+                code = self.close_code
+                reason = self.close_reason
+            raise ConnectionClosed(code, reason or str(error)) from None
 
     # Closing (7)
 
@@ -244,8 +248,8 @@ class WebSocket:
             starts = self._protocol.state is State.OPEN
             self._protocol.close(code, reason)
             self._put_control_frames()
-        if starts:
-            self._set_closing_deadline()
+            if starts:
+                self._set_closing_deadline()
         if wait:
             with self._reading:
                 self._finish()
@@ -300,7 +304,8 @@ class WebSocket:
         if error:
             log.info("%s: failed with %d %s", self.peer, error.code, ascii(error.reason))
         discards = error is not None and self._peer_still_sends()
-        self._set_closing_deadline(_DISCARD_TIME if discards else 0.0)
+        with self._lock:
+            self._set_closing_deadline(_DISCARD_TIME if discards else 0.0)
         # 7.1.1: the server ends TCP first, and at once; a client waits for that.
         waits_for_peer = self._protocol.is_client and state is State.CLOSE_EXCHANGED
         self._tcp_end = _TcpEnd(self._stream, discards=discards, waits_for_peer=waits_for_peer)
@@ -309,9 +314,13 @@ class WebSocket:
         return self._protocol.is_within_frame or self._stream.has_unread()
 
     def _set_closing_deadline(self, more: float = 0.0) -> None:
-        # Patient: a slow peer first has to read what was sent before the Close.
+        """Give the closing handshake its time, and some more. Call it with the lock held.
+
+        So the deadline is always that of the last change of the state. It is patient, because a
+        slow peer first has to read what was sent before the Close.
+        """
         seconds = self.timeouts.close_timeout + more
-        self._stream.set_deadline(seconds, _TOO_LONG, patient=True)
+        self._stream.set_deadline_under_lock(seconds, _TOO_LONG, patient=True)
 
     # What the clock does
 

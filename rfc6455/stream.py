@@ -426,17 +426,21 @@ class Stream:
         With `patient` the deadline moves on while the peer takes what was put before this call, as
         long as it takes no less than SLOWEST_PEER bytes a second.
         """
-        deadline = time.monotonic() + seconds
         with self.lock:
-            self._deadline = deadline
-            self._latest_deadline = deadline
-            self._deadline_reason = reason
-            self._patience = 0.0
-            if patient and self.lost is None:
-                self._patience = seconds
-                self._note_progress()  # what the peer took before this does not count
-                unread = self.handed + self._waiting - self._acknowledged
-                self._latest_deadline += unread / SLOWEST_PEER
+            self.set_deadline_under_lock(seconds, reason, patient=patient)
+
+    def set_deadline_under_lock(self, seconds: float, reason: str, *, patient: bool) -> None:
+        """Do what `set_deadline` does, for a caller that holds `lock`."""
+        deadline = time.monotonic() + seconds
+        self._deadline = deadline
+        self._latest_deadline = deadline
+        self._deadline_reason = reason
+        self._patience = 0.0
+        if patient and self.lost is None:
+            self._patience = seconds
+            self._note_progress()  # what the peer took before this does not count
+            unread = self.handed + self._waiting - self._acknowledged
+            self._latest_deadline += unread / SLOWEST_PEER
         clock.look_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
 
     def watch(self, on_look: Callable[[float], float]) -> None:

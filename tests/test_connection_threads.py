@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from meeting import BRISK, Meeting, Task, both_roles, meeting, send_until_closed, stand_by
+from meeting import BRISK, CALM, Meeting, Task, both_roles, meeting, send_until_closed, stand_by
 from peers import PATIENCE, close_payload, eventually
 from rfc6455 import ConnectionClosed, State, broadcast
 from tls import Certificate
@@ -386,3 +386,35 @@ def test_pong_that_its_reader_has_not_put_yet_goes_out_before_another_threads_me
         met.say(0x81, b"b")
         assert met.take() == "b"
         met.say_goodbye()  # there is no second Pong
+
+
+@both_roles
+def test_peer_of_a_failed_connection_keeps_its_time_though_another_thread_began_to_close(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That thread is held up before it sets the deadline of its Close, which is sooner."""
+    held = threading.Event()
+    failed = threading.Event()
+
+    with meeting(role, timeouts=CALM._replace(close_timeout=0.3)) as met:
+        websocket = met.websocket
+        set_deadline = websocket._set_closing_deadline
+
+        def be_held_up_first(*more: float) -> None:
+            if not held.is_set():
+                held.set()
+                failed.wait(0.5)  # with the lock held, nothing can fail meanwhile
+            set_deadline(*more)
+
+        monkeypatch.setattr(websocket, "_set_closing_deadline", be_held_up_first)
+        closing = close_at_once(met)
+        assert held.wait(PATIENCE)
+        met.peer.send(met.frame(0x83, bytes(100))[:20])
+        assert met.read_frame() == (0x88, b"\x03\xe8")
+        assert eventually(lambda: websocket._protocol.state is State.FAILED)
+        failed.set()
+        closing.result()
+        for _ in range(8):
+            met.peer.send(bytes(10))
+            assert met.peer.is_silent(0.1)
+        met.read_eof()
