@@ -243,6 +243,7 @@ class Pipe(Stream):
         self.failure = None
         self.heard_at = time.monotonic()
         self.sent = b""
+        self.handed = 0
         self.ended = False
         self.closed = False
         self.on_look: Callable[[float], float] | None = None
@@ -258,6 +259,7 @@ class Pipe(Stream):
         if self.ended:
             raise ConnectionError("the connection is closing")
         self.sent += data
+        self.handed = len(self.sent)
         return len(self.sent)
 
     def wait_sent(self, position: int) -> None:
@@ -277,6 +279,9 @@ class Pipe(Stream):
 
     def set_deadline(self, seconds: float, reason: str, *, patient: bool = False) -> None:
         pass
+
+    def set_deadline_under_lock(self, seconds: float, reason: str, *, patient: bool) -> None:
+        assert self.lock.locked()
 
     def look_within(self, seconds: float) -> None:
         pass
