@@ -102,6 +102,7 @@ def main() -> None:
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
     finish(broadcast, messages_thread)  # differs from Go: what was said is sent before the end
     server.close_connections()
+    history.close()
 
 
 def handle_connections(ws: WebSocket) -> None:

@@ -92,6 +92,9 @@ class History(Protocol):
     def newest(self) -> str:
         """The id of the newest message, `0-0` in an empty history."""
 
+    def close(self) -> None:
+        """Release what it holds. Nothing may be asked of it afterwards."""
+
     def for_joiner(self) -> "History":
         """The same history for a client that joins: reading gives up after a while."""
 

@@ -120,10 +120,11 @@ class SqliteHistory:
         (self._page_size,) = self._database.execute("PRAGMA page_size").fetchone()
 
     def close(self) -> None:
-        """Close the file, and release its lock."""
-        self._database.close()
-        if self._file_lock:  # last, so that the next server finds everything done
-            self._file_lock.close()
+        """Close the file, and release its lock. What is asked afterwards raises HistoryError."""
+        with self._lock:
+            self._database.close()
+            if self._file_lock:  # last, so that the next server finds everything done
+                self._file_lock.close()
 
     # Writing
 

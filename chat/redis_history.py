@@ -219,6 +219,9 @@ class RedisHistory:
             raise HistoryError(f"{_public(url)}: {error}") from None
         self.start = _first_id(newest)
 
+    def close(self) -> None:
+        """Do nothing. A thread may be waiting for Redis; the connections end with the process."""
+
     def for_joiner(self) -> "RedisHistory":
         """The same history, but it raises HistoryError if Redis is away for JOINER_PATIENCE."""
         hurried = copy.copy(self)
