@@ -59,6 +59,25 @@ class Handshake(NamedTuple):
 class WebSocket:
     """An open WebSocket. One thread at a time receives; any thread may call everything else."""
 
+    # As in `Stream`, for the sake of a broadcast.
+    __slots__ = (
+        "__weakref__",
+        "_busy_look",
+        "_keepalive",
+        "_lock",
+        "_protocol",
+        "_read_size",
+        "_reading",
+        "_stream",
+        "_tcp_end",
+        "deflate",
+        "headers",
+        "path",
+        "peer",
+        "query",
+        "subprotocol",
+    )
+
     def __init__(
         self,
         stream: Stream,

@@ -95,6 +95,24 @@ class Protocol:
     So no thread can send a data frame behind our Close.
     """
 
+    # As in `Stream`, for the sake of a broadcast.
+    __slots__ = (
+        "_assembler",
+        "_deflate",
+        "_eof_reason",
+        "_frames",
+        "_lock",
+        "_to_send",
+        "_window_bits",
+        "close_code",
+        "close_reason",
+        "error",
+        "is_client",
+        "pongs",
+        "sent_reason",
+        "state",
+    )
+
     def __init__(
         self,
         *,

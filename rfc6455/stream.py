@@ -142,6 +142,34 @@ class Stream:
     for the network while holding it.
     """
 
+    # Little memory for each, so that a broadcast to a thousand clients finds more in the cache.
+    __slots__ = (
+        "_acknowledged",
+        "_backlog",
+        "_deadline",
+        "_deadline_reason",
+        "_drained",
+        "_draining",
+        "_early",
+        "_ended",
+        "_entry",
+        "_latest_deadline",
+        "_on_look",
+        "_patience",
+        "_progress_at",
+        "_sock",
+        "_tls",
+        "_unawaited",
+        "_waiting",
+        "direct",
+        "failure",
+        "handed",
+        "heard_at",
+        "lock",
+        "lost",
+        "timeouts",
+    )
+
     def __init__(self, sock: socket.socket, timeouts: Timeouts, tls: TLS | None = None) -> None:
         """Raises OSError where no thread can be started to watch over its deadlines."""
         # The clock ends every wait. A socket's own timeout would hold for both directions at once.

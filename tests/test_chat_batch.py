@@ -21,6 +21,7 @@ from chat.resume import Joining
 from chat_server import Message, handle_messages
 from guests import chat_in_this_process, guests
 from histories import Said, texts
+from patching import patch_method
 from peers import eventually, masked, serving, shake_hands
 from rfc6455 import State, WebSocket
 from rfc6455.stream import MAX_BACKLOG
@@ -187,7 +188,7 @@ def test_client_that_cannot_even_be_sent_away_does_not_end_handle_messages(
 
     with guests(1) as (ada,):
         with monkeypatch.context() as broken:
-            broken.setattr(ada.websocket, "close", fail)
+            patch_method(broken, ada.websocket, "close", fail)
             refuse(ada.websocket, "internal error")
         (record,) = caplog.records
         assert record.exc_info

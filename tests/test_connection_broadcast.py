@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from meeting import CALM, SMALL_WINDOW, Task, meeting, stand_by
+from patching import patch_method
 from peers import PATIENCE, Peer, eventually, serving, shake_hands
 from protocols import some_bytes
 from rfc6455 import ConnectionClosed, State, WebSocket, broadcast
@@ -122,7 +123,7 @@ def test_client_that_fails_unforeseen_is_dropped_with_a_trace_and_the_others_get
     with clients(3) as (websockets, peers):
         stream = websockets[1]._stream
         with monkeypatch.context() as patched:
-            patched.setattr(stream, "put", fail)
+            patch_method(patched, stream, "put", fail)
             stream.direct = None  # so that `put` is used
             broadcast(websockets, "a")
         assert peers[0].read_frame() == peers[2].read_frame() == (0x81, b"a")

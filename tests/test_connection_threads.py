@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from meeting import BRISK, CALM, Meeting, Task, both_roles, meeting, send_until_closed, stand_by
+from patching import patch_method
 from peers import PATIENCE, close_payload, eventually
 from rfc6455 import ConnectionClosed, State, broadcast
 from tls import Certificate
@@ -130,7 +131,7 @@ class Hold:
                 assert self._go_on.wait(PATIENCE)
             return result
 
-        monkeypatch.setattr(owner, method, call_and_be_held_up)
+        patch_method(monkeypatch, owner, method, call_and_be_held_up)
 
     def wait(self) -> None:
         """Wait until a thread is held up."""
@@ -352,7 +353,7 @@ def test_tcp_is_ended_once_though_reader_and_closer_both_find_that_it_is_time(
             begun.append(threading.get_ident())
             begin(state)
 
-        monkeypatch.setattr(websocket, "_begin_tcp_end", begin_and_count)
+        patch_method(monkeypatch, websocket, "_begin_tcp_end", begin_and_count)
         hold = Hold(monkeypatch, protocol, "next_message", lambda: protocol.state is state)
         met.say(first, payload)
         hold.wait()
@@ -406,7 +407,7 @@ def test_peer_of_a_failed_connection_keeps_its_time_though_another_thread_began_
                 failed.wait(0.5)  # with the lock held, nothing can fail meanwhile
             set_deadline(*more)
 
-        monkeypatch.setattr(websocket, "_set_closing_deadline", be_held_up_first)
+        patch_method(monkeypatch, websocket, "_set_closing_deadline", be_held_up_first)
         closing = close_at_once(met)
         assert held.wait(PATIENCE)
         met.peer.send(met.frame(0x83, bytes(100))[:20])
