@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 log = logging.getLogger("rfc6455")
 
 _ROUND = 0.02  # seconds between two rounds of looks, so that many looks share one wake-up
+_LONGEST_WAIT = 3600.0  # seconds until the thread looks at its heap again, whatever is due
 _RETRY_DELAY = 1.0  # seconds until a look that failed is tried again
 
 
@@ -125,7 +126,8 @@ class Clock:
                     return
                 wait = self._heap[0].when - time.monotonic() if self._heap else math.inf
                 if wait > 0:
-                    self._changed.wait(None if wait == math.inf else wait)
+                    # The system takes no timeout of months, let alone math.inf.
+                    self._changed.wait(min(wait, _LONGEST_WAIT))
                     continue
                 due = self._take_due(time.monotonic())
             for entry in due:

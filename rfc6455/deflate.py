@@ -110,7 +110,10 @@ def check_answer(answer: Sequence[Extension], ours: Deflate | None) -> Deflate |
     except ValueError as error:
         raise InvalidHandshake(101, f"{NAME}: {error}") from None
     server_bits = agreed.get("server_max_window_bits", 15)
+    # 7.1.2.2: the value in our offer binds us, even if the answer allows more or says nothing.
     client_bits = agreed.get("client_max_window_bits", 15)
+    if ours.client_max_window_bits:
+        client_bits = min(client_bits, ours.client_max_window_bits)
     server_forgets = "server_no_context_takeover" in agreed
     client_forgets = "client_no_context_takeover" in agreed
     if server_bits > ours.server_max_window_bits:  # 7.1.2.1: the answer may lower it, not raise it

@@ -253,7 +253,8 @@ class Protocol:
         with self._lock:
             if self.state is State.OPEN:
                 self._add_close_frame(build_close(error.code, error.reason))
-            self.error = error.with_traceback(None)  # whose frames would keep all this alive
+            # Anew: the traceback of the one that was raised would keep the payload in memory.
+            self.error = ProtocolError(error.code, error.reason)
             self.close_reason = error.reason
             self.state = State.FAILED
 

@@ -10,6 +10,7 @@ Left out is what a reverse proxy does better: compression of files, caching, sev
 
 import contextlib
 import errno
+import http.client
 import http.server
 import io
 import logging
@@ -344,6 +345,11 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
                 self.handle_one_request()
             except InvalidHandshake as error:
                 self._refuse(error.status, self._reason_of(error), error.headers)
+            except OSError:
+                raise
+            except Exception:  # `check` or `advise` of the program
+                log.exception("%s: the request could not be handled", self.peer)
+                self._refuse(500, "internal error")
         except OSError as error:
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
@@ -461,7 +467,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer with an error, its reason in words as the body."""
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
         self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 would have no status line
-        body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
+        phrase = http.client.responses.get(status, "Refused")  # a program may invent a status
+        body = f"{status} {phrase}: {reason}\n".encode()
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)

@@ -12,6 +12,7 @@ This holds no section of the RFC, but three promises that everything above relie
 import collections
 import contextlib
 import errno
+import logging
 import math
 import select
 import socket
@@ -30,10 +31,14 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly
+log = logging.getLogger("rfc6455")
+
+MAX_BACKLOG = 1 << 20  # bytes that may wait for a peer that reads too slowly,
+_CONTROL_ROOM = 65536  # and bytes of control frames besides: a Close has to fit behind messages
 # Pieces that may wait. Each takes hundreds of bytes besides its own, and a Pong has only two.
 _MAX_PIECES = 8192
 _PIECE = 65536  # bytes that the drainer hands to the kernel at once
+_LONGEST_POLL = 3600.0  # seconds; the system takes no timeout of months, let alone math.inf
 # The flag of `send` for "never wait". Windows has none; there everything goes to the backlog.
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -222,10 +227,8 @@ class Stream:
             return data
         give_up = None if timeout is None else time.monotonic() + timeout
         while self.lost is None and not (self._tls and self._tls.ended):
-            if give_up is not None:
-                left = max(0.0, give_up - time.monotonic())
-                if not self._readable(left):
-                    return None
+            if give_up is not None and not self._readable_before(give_up):
+                return None
             try:
                 data = self._sock.recv(size)
                 if data:
@@ -253,6 +256,14 @@ class Stream:
         with self.lock:
             return self.lost is None and self._readable(0)
 
+    def _readable_before(self, give_up: float) -> bool:
+        left = max(0.0, give_up - time.monotonic())
+        while left > _LONGEST_POLL:
+            if self._readable(_LONGEST_POLL):
+                return True
+            left = give_up - time.monotonic()
+        return self._readable(left)
+
     def _readable(self, timeout: float) -> bool:
         if not hasattr(select, "poll"):
             return bool(select.select([self._sock], [], [], timeout)[0])
@@ -263,19 +274,20 @@ class Stream:
     def _decrypt(self, tls: TLS, data: bytes) -> bytes:
         clear = tls.decrypt(data)
         with self.lock, contextlib.suppress(ConnectionError):
-            self.put(b"")  # TLS itself may have something to answer
+            self.put(b"", control=True)  # TLS itself may have something to answer
         return clear
 
     # Writing
 
-    def put(self, data: bytes, *, awaited: bool = False) -> int:
+    def put(self, data: bytes, *, awaited: bool = False, control: bool = False) -> int:
         """Send `data` behind everything that was put before. Never waits; hold `lock`.
 
         Returns the position of its end, which `wait_sent` can wait for: bytes since the beginning.
         What the kernel does not take now goes to the backlog. A peer whose backlog would get larger
         than MAX_BACKLOG bytes is dropped; one piece alone may be larger. A thread that will wait
         until the data is sent says so with `awaited`: its waiting bounds what it puts, so that this
-        is not counted.
+        is not counted. With `control` the data are control frames, for which there is some room
+        left when messages have filled the backlog.
 
         Raises ConnectionError where nothing can be written any more.
         """
@@ -294,7 +306,7 @@ class Stream:
                 raise ConnectionError(self.failure) from error
             self.handed += sent
         if sent < len(data):
-            self._queue(memoryview(data)[sent:] if sent else data, awaited)
+            self._queue(memoryview(data)[sent:] if sent else data, awaited, control)
         return self.handed + self._waiting
 
     def wait_sent(self, position: int) -> None:
@@ -338,10 +350,11 @@ class Stream:
             self._fail_writing(error)
             raise ConnectionError(self.failure) from error
 
-    def _queue(self, data: memoryview | bytes, awaited: bool) -> None:
+    def _queue(self, data: memoryview | bytes, awaited: bool, control: bool) -> None:
         """Add to the backlog what the kernel did not take, and see that a thread sends it."""
         if not awaited:
-            too_much = self._unawaited + len(data) > MAX_BACKLOG
+            limit = MAX_BACKLOG + (_CONTROL_ROOM if control else 0)
+            too_much = self._counted() + len(data) > limit
             if self._unawaited and (too_much or len(self._backlog) >= _MAX_PIECES):
                 self._lose(f"read too slowly, {self._unawaited} bytes wait for it")
                 raise ConnectionError(self.failure)
@@ -350,6 +363,16 @@ class Stream:
         self._waiting += len(data)
         if not self._draining:
             self._start_drainer()
+
+    def _counted(self) -> int:
+        """Bytes of the backlog that count towards its limit: a single larger piece counts as that.
+
+        So control frames find room behind it, but no message does.
+        """
+        first = self._backlog[0] if self._backlog else None
+        if first is None or first.awaited or len(first.data) <= MAX_BACKLOG:
+            return self._unawaited
+        return self._unawaited - len(first.data) + MAX_BACKLOG
 
     def _set_direct(self) -> None:
         """Note whether bytes may go straight to the socket. Called after each change of that."""
@@ -370,15 +393,28 @@ class Stream:
         self.look_within(self.timeouts.write_timeout / 8)
 
     def _drain(self) -> None:
-        """Send the backlog at the peer's pace. This is the thread that lives as long as it."""
+        """The thread that lives as long as the backlog."""
+        try:
+            self._send_backlog()
+        except Exception:
+            log.exception("a connection is dropped, as what waits for its peer cannot be sent")
+            with self.lock:
+                self._lose("internal error")
+                self._stop_draining()
+
+    def _stop_draining(self) -> None:
+        self._draining = False
+        self._set_direct()
+        self._drained.notify_all()
+
+    def _send_backlog(self) -> None:
+        """Send it at the peer's pace."""
         while True:
             with self.lock:
                 if not self._backlog:
-                    self._draining = False
-                    self._set_direct()
+                    self._stop_draining()
                     if self._ended:
                         self._shut(socket.SHUT_WR)
-                    self._drained.notify_all()
                     return
                 first = self._backlog[0].data[:_PIECE]
             try:
@@ -427,7 +463,7 @@ class Stream:
             if self._tls:
                 self._tls.say_farewell()
                 with contextlib.suppress(ConnectionError):
-                    self.put(b"")
+                    self.put(b"", control=True)
             self._ended = True
             self._set_direct()
             if not self._draining:
@@ -511,11 +547,11 @@ class Stream:
         if self._patience:
             due = min(due, now + self._patience / 4)
         if self._draining:
-            patience = self.timeouts.write_timeout
-            if now - self._progress_at >= patience:
-                self._lose(f"took nothing for {patience:g} s")
+            write_timeout = self.timeouts.write_timeout
+            if now - self._progress_at >= write_timeout:
+                self._lose(f"took nothing for {write_timeout:g} s")
                 return math.inf
-            due = min(due, self._progress_at + patience, now + patience / 8)
+            due = min(due, self._progress_at + write_timeout, now + write_timeout / 8)
         return due
 
     def _note_progress(self) -> bool:

@@ -107,8 +107,8 @@ AGREED = [
     (SERVER_FORGETS, "; server_no_context_takeover", (True, False, 15, 15)),
     (CLIENT_FORGETS, "", (False, False, 15, 15)),
     (CLIENT_FORGETS, "; client_no_context_takeover", (False, True, 15, 15)),
-    (CLIENT_10, "", (False, False, 15, 15)),
-    (CLIENT_10, "; client_max_window_bits=12", (False, False, 15, 12)),
+    (CLIENT_10, "", (False, False, 15, 10)),
+    (CLIENT_10, "; client_max_window_bits=12", (False, False, 15, 10)),
     (CLIENT_10, "; client_max_window_bits=9", (False, False, 15, 9)),
     (Deflate(client_max_window_bits=0), "; server_max_window_bits=11", (False, False, 11, 15)),
 ]

@@ -246,6 +246,17 @@ def test_heap_holds_at_most_two_elements_for_each_that_is_watched_and_64_more(
     assert min(sizes[500:]) == 50
 
 
+@pytest.mark.parametrize("seconds", [1e11, math.inf])
+def test_look_that_is_years_away_keeps_no_other_waiting(clock: Clock, seconds: float) -> None:
+    """The system takes no timeout of years: it would end the thread."""
+    watch(clock, Watched(), seconds)
+    soon = Watched()
+    watch(clock, soon, 0.05)
+    eventually(lambda: soon.looks)
+    assert clock._thread
+    assert clock._thread.is_alive()
+
+
 def test_look_is_due_at_its_very_time_and_not_before(clock: Clock) -> None:
     entry = watch(clock, Watched(), 7200)
     with clock._changed:

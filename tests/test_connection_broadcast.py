@@ -12,7 +12,7 @@ from meeting import CALM, SMALL_WINDOW, Task, meeting, stand_by
 from patching import patch_method
 from peers import PATIENCE, Peer, eventually, serving, shake_hands
 from protocols import some_bytes
-from rfc6455 import ConnectionClosed, State, WebSocket, broadcast
+from rfc6455 import ConnectionClosed, Deflate, State, WebSocket, broadcast
 from tls import Certificate
 
 MIB = 1 << 20
@@ -217,3 +217,18 @@ def test_stuck_client_costs_the_others_nothing() -> None:
         states = [websocket.state for websocket in websockets]
         assert sorted(state.name for state in states) == ["CLOSED", "OPEN", "OPEN", "OPEN"]
         assert stuck.sock.recv(2) == b"\x82\x7f"
+
+
+def test_broadcast_that_cannot_be_compressed_reaches_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("a fault of ours")
+
+    with clients(2) as (websockets, peers):
+        patch_method(monkeypatch, websockets[1]._protocol, "build_message", fail)
+        websockets[1].deflate = Deflate()
+        with pytest.raises(RuntimeError):
+            broadcast(websockets, "a")
+        broadcast(websockets[:1], "b")
+        assert peers[0].read_frame() == (0x81, b"b")

@@ -24,6 +24,7 @@ from meeting import (
     send_until_closed,
     stand_by,
 )
+from patching import patch_method
 from peers import PATIENCE, Peer, close_payload, eventually
 from rfc6455 import ConnectionClosed, State, WebSocket
 from rfc6455.stream import MAX_BACKLOG
@@ -327,3 +328,57 @@ def test_peer_that_ends_its_side_of_tcp_after_its_close_still_gets_what_waits(ro
         assert met.read_frame() == (0x82, bytes(size))
         assert met.read_frame() == (0x88, b"\x0f\xa0")
         assert met.peer.read_to_eof() == b""
+
+
+# What is behind much that waits
+
+
+@both_roles
+@pytest.mark.parametrize("size", [MAX_BACKLOG - 100, 2 * MAX_BACKLOG])
+@pytest.mark.requirement("5.5.1-1")
+def test_control_frames_find_room_behind_as_much_as_may_wait(role: str, size: int) -> None:
+    with meeting(role, stand_by, window=SMALL_WINDOW) as met:
+        met.websocket.post(bytes(size))
+        met.websocket.close(4000, wait=False)
+        assert met.state() is State.CLOSE_SENT
+        assert met.read_frame() == (0x82, bytes(size))
+        assert met.read_frame() == (0x88, b"\x0f\xa0")
+        met.say(0x88, b"\x0f\xa0")
+        met.spawn(met.websocket.close)
+        met.read_eof()
+
+
+@both_roles
+def test_no_message_finds_room_behind_one_that_is_larger_than_may_wait(role: str) -> None:
+    with meeting(role, stand_by, window=SMALL_WINDOW) as met:
+        met.websocket.post(bytes(2 * MAX_BACKLOG))
+        with pytest.raises(ConnectionClosed, match="read too slowly"):
+            met.websocket.post("more")
+
+
+@both_roles
+def test_connection_whose_backlog_cannot_be_sent_for_an_unforeseen_reason_ends(
+    role: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(sent: int) -> None:
+        raise ZeroDivisionError
+
+    with meeting(role, window=SMALL_WINDOW) as met:
+        patch_method(monkeypatch, met.websocket._stream, "_note_drained", fail)
+        sending = met.spawn(met.websocket.send, bytes(MORE_THAN_KERNELS_BUFFER))
+        with contextlib.suppress(ConnectionError):  # our side may end with a reset
+            met.peer.read_to_eof()
+        with pytest.raises(ConnectionClosed, match="internal error"):
+            sending.result()
+        assert met.outcome().code == 1006
+        assert eventually(lambda: met.state() is State.CLOSED)
+    assert any(record.exc_info for record in caplog.records)
+
+
+@both_roles
+@pytest.mark.parametrize("timeout", [1e11, float("inf")])
+def test_receive_takes_a_timeout_of_any_length(role: str, timeout: float) -> None:
+    with meeting(role, stand_by) as met:
+        receiving = met.spawn(met.websocket.receive, timeout)
+        met.say(0x81, b"here")
+        assert receiving.result() == "here"

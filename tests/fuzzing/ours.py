@@ -253,7 +253,7 @@ class Pipe(Stream):
         assert not self.closed
         return self._pieces.pop() if self._pieces else b""
 
-    def put(self, data: bytes, *, awaited: bool = False) -> int:
+    def put(self, data: bytes, *, awaited: bool = False, control: bool = False) -> int:
         assert self.lock.locked()
         assert not self.closed
         if self.ended:
