@@ -155,6 +155,22 @@ def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
     assert closed.value.reason.startswith(expected[1])
 
 
+@both_roles
+def test_busy_handler_can_still_answer_a_peer_that_has_ended_its_direction_of_tcp(
+    role: str,
+) -> None:
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        websocket = met.websocket
+        met.say(0x81, b"question")
+        met.peer.sock.shutdown(socket.SHUT_WR)
+        eventually(lambda: websocket._protocol.has_eof)
+        with websocket._reading:  # the clock has ended its look
+            pass
+        assert websocket.receive(PATIENCE) == "question"
+        websocket.send("answer")
+        assert met.read_frame() == (0x81, b"answer")
+
+
 def test_echo_of_what_was_read_ahead_is_in_order() -> None:
     def begin_late(websocket: WebSocket) -> None:
         time.sleep(0.3)  # meanwhile the clock reads ahead
