@@ -7,6 +7,7 @@ kept. When which peer is pinged is in `test_keepalive`, without a socket.
 
 import contextlib
 import math
+import re
 import socket
 import threading
 import time
@@ -276,6 +277,35 @@ def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines
         met.websocket.drop("enough")
 
 
+@both_roles
+def test_clock_is_never_asked_to_look_again_at_once(role: str) -> None:
+    """The looks are at 20 ms; while what a peer still sends is thrown away, at 150 ms."""
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        assert_looks_again_within(met, 0.02)
+        met.websocket.close(wait=False)
+        assert met.read_frame()[0] == 0x88
+        assert_looks_again_within(met, 0.02)
+        met.peer.send(met.frame(0x8B) + met.frame(0x82, bytes(100))[:50])
+        eventually(lambda: met.state() is State.FAILED)
+        assert_looks_again_within(met, 0.15)
+        met.peer.close()
+    with meeting("client", stand_by, timeouts=BRISK) as met:
+        met.say(0x88, b"\x03\xe8")
+        assert met.read_frame()[0] == 0x88
+        assert_looks_again_within(met, 0.02)  # the server has to end TCP
+        met.read_eof()
+
+
+def assert_looks_again_within(met: Meeting, seconds: float) -> None:
+    def look() -> tuple[float, float] | None:
+        now = time.monotonic()
+        due = met.websocket._look(now)
+        return (now, due) if due < math.inf else None  # the clock itself was just looking
+
+    now, due = eventually(look)
+    assert now < due <= now + seconds
+
+
 # A peer that is silent
 
 
@@ -293,7 +323,7 @@ def test_silent_peer_is_pinged_and_then_dropped(role: str, life: Callable[[Meeti
         with pytest.raises(ConnectionClosed) as closed:
             met.websocket.receive()
         assert closed.value.code == 1006
-        assert "silent" in closed.value.reason
+        assert re.fullmatch(r"silent for \d s", closed.value.reason)
 
 
 def test_dead_peer_of_a_handler_that_never_receives_is_found() -> None:
