@@ -104,6 +104,26 @@ def test_close_behind_messages_that_wait_is_answered_once_they_were_received(rol
 
 
 @both_roles
+@pytest.mark.requirement("5.5.1-6")
+def test_handler_can_answer_the_last_message_before_the_clock_answers_the_close_behind_it(
+    role: str,
+) -> None:
+    """The clock, in whose place the test looks, does so between the two, and once more later."""
+    with meeting(role, stand_by) as met:
+        websocket = met.websocket
+        websocket._stream.watch(lambda now: math.inf)
+        met.peer.send(met.frame(0x81, b"question") + met.frame(0x88, b"\x0f\xa0"))
+        assert websocket.receive(PATIENCE) == "question"
+        websocket._look(time.monotonic())
+        websocket.send("answer")
+        assert met.read_frame() == (0x81, b"answer")
+        websocket._look(time.monotonic())
+        assert met.read_frame() == (0x88, b"\x0f\xa0")
+        met.spawn(websocket.close)
+        met.read_eof()
+
+
+@both_roles
 @pytest.mark.requirement("5.5.2-1")
 def test_ping_behind_a_close_is_not_answered_though_the_handler_is_busy(role: str) -> None:
     with meeting(role, stand_by, timeouts=BRISK) as met:
