@@ -63,6 +63,7 @@ class WebSocket:
     __slots__ = (
         "__weakref__",
         "_busy_look",
+        "_has_received",
         "_keepalive",
         "_lock",
         "_protocol",
@@ -104,8 +105,9 @@ class WebSocket:
             lock=stream.lock,
         )
         self._protocol.receive_data(received)
-        self._reading = threading.Lock()  # held by the thread that reads; these two are its own
+        self._reading = threading.Lock()  # held by the thread that reads; these three are its own
         self._read_size = _READ_AT_LEAST
+        self._has_received = False  # whether `receive` was called since the clock's last look
         self._tcp_end: _TcpEnd | None = None  # set when there is nothing more to receive
         self._keepalive = Keepalive(
             self.timeouts.ping_interval, self.timeouts.ping_timeout, time.monotonic()
@@ -156,6 +158,7 @@ class WebSocket:
         """
         try:
             with self._reading:
+                self._has_received = True
                 message = self._parse()
                 return self._wait_for_message(timeout) if message is None else message
         finally:
@@ -365,8 +368,12 @@ class WebSocket:
         protocol = self._protocol
         if protocol.state is State.CLOSED:
             return math.inf
+        # A handler that has received a message since the last look may be about to answer it, which
+        # it can't once a Close was answered: it has until the next look.
+        is_busy = not self._has_received
+        self._has_received = False
         for _ in range(_READS_IN_A_ROW):
-            protocol.handle_control_frames()
+            protocol.handle_control_frames(close=is_busy)
             self._follow()
             if self._tcp_end:
                 return self._read_to_the_end(self._tcp_end, now)

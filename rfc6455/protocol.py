@@ -202,18 +202,21 @@ class Protocol:
             self._fail_at_eof(self._eof_reason)
         return None
 
-    def handle_control_frames(self) -> None:
+    def handle_control_frames(self, *, close: bool = True) -> None:
         """Handle control frames without taking a message, for a receiver that is busy.
 
         The Pings that have arrived whole are answered, up to the first Close or bad frame. A Close
-        is handled if no data frame stands before it. After the call there may be `data_to_send`.
+        is handled if no data frame stands before it, and if `close` is true: a receiver that has
+        just taken the last message may still answer it. After the call there may be `data_to_send`.
         """
         try:
             while self.state in _RECEIVING:
                 for opcode, payload in self._frames.take_pings_and_pongs():
                     self._handle_control_frame(opcode, payload)
                 # Now a control frame that comes next is a Close, has not arrived whole, or is bad.
-                chunk = self._frames.parse() if self._frames.is_control_next() else None
+                if not close or not self._frames.is_control_next():
+                    break
+                chunk = self._frames.parse()
                 if chunk is None:
                     break
                 self._handle_control_frame(chunk.opcode, chunk.payload)

@@ -7,6 +7,7 @@ kept. When which peer is pinged is in `test_keepalive`, without a socket.
 
 import contextlib
 import math
+import re
 import socket
 import threading
 import time
@@ -103,6 +104,26 @@ def test_close_behind_messages_that_wait_is_answered_once_they_were_received(rol
 
 
 @both_roles
+@pytest.mark.requirement("5.5.1-6")
+def test_handler_can_answer_the_last_message_before_the_clock_answers_the_close_behind_it(
+    role: str,
+) -> None:
+    """The clock, in whose place the test looks, does so between the two, and once more later."""
+    with meeting(role, stand_by) as met:
+        websocket = met.websocket
+        websocket._stream.watch(lambda now: math.inf)
+        met.peer.send(met.frame(0x81, b"question") + met.frame(0x88, b"\x0f\xa0"))
+        assert websocket.receive(PATIENCE) == "question"
+        websocket._look(time.monotonic())
+        websocket.send("answer")
+        assert met.read_frame() == (0x81, b"answer")
+        websocket._look(time.monotonic())
+        assert met.read_frame() == (0x88, b"\x0f\xa0")
+        met.spawn(websocket.close)
+        met.read_eof()
+
+
+@both_roles
 @pytest.mark.requirement("5.5.2-1")
 def test_ping_behind_a_close_is_not_answered_though_the_handler_is_busy(role: str) -> None:
     with meeting(role, stand_by, timeouts=BRISK) as met:
@@ -153,6 +174,22 @@ def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
     expected = (4000, "bye") if ending == "FIN after a Close" else (1006, "the peer ended TCP")
     assert closed.value.code == expected[0]
     assert closed.value.reason.startswith(expected[1])
+
+
+@both_roles
+def test_busy_handler_can_still_answer_a_peer_that_has_ended_its_direction_of_tcp(
+    role: str,
+) -> None:
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        websocket = met.websocket
+        met.say(0x81, b"question")
+        met.peer.sock.shutdown(socket.SHUT_WR)
+        eventually(lambda: websocket._protocol.has_eof)
+        with websocket._reading:  # the clock has ended its look
+            pass
+        assert websocket.receive(PATIENCE) == "question"
+        websocket.send("answer")
+        assert met.read_frame() == (0x81, b"answer")
 
 
 def test_echo_of_what_was_read_ahead_is_in_order() -> None:
@@ -260,6 +297,35 @@ def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines
         met.websocket.drop("enough")
 
 
+@both_roles
+def test_clock_is_never_asked_to_look_again_at_once(role: str) -> None:
+    """The looks are at 20 ms; while what a peer still sends is thrown away, at 150 ms."""
+    with meeting(role, stand_by, timeouts=BRISK) as met:
+        assert_looks_again_within(met, 0.02)
+        met.websocket.close(wait=False)
+        assert met.read_frame()[0] == 0x88
+        assert_looks_again_within(met, 0.02)
+        met.peer.send(met.frame(0x8B) + met.frame(0x82, bytes(100))[:50])
+        eventually(lambda: met.state() is State.FAILED)
+        assert_looks_again_within(met, 0.15)
+        met.peer.close()
+    with meeting("client", stand_by, timeouts=BRISK) as met:
+        met.say(0x88, b"\x03\xe8")
+        assert met.read_frame()[0] == 0x88
+        assert_looks_again_within(met, 0.02)  # the server has to end TCP
+        met.read_eof()
+
+
+def assert_looks_again_within(met: Meeting, seconds: float) -> None:
+    def look() -> tuple[float, float] | None:
+        now = time.monotonic()
+        due = met.websocket._look(now)
+        return (now, due) if due < math.inf else None  # the clock itself was just looking
+
+    now, due = eventually(look)
+    assert now < due <= now + seconds
+
+
 # A peer that is silent
 
 
@@ -277,7 +343,7 @@ def test_silent_peer_is_pinged_and_then_dropped(role: str, life: Callable[[Meeti
         with pytest.raises(ConnectionClosed) as closed:
             met.websocket.receive()
         assert closed.value.code == 1006
-        assert "silent" in closed.value.reason
+        assert re.fullmatch(r"silent for \d s", closed.value.reason)
 
 
 def test_dead_peer_of_a_handler_that_never_receives_is_found() -> None:

@@ -15,7 +15,7 @@ import pytest
 from peers import MASK, masked, unmasked, xor
 from protocols import LENGTHS, Cut, halves, however_it_arrives, single_bytes, some_bytes
 from rfc6455 import ProtocolError
-from rfc6455.frames import FrameParser, build_close, build_frame, mask, parse_close
+from rfc6455.frames import CloseCode, FrameParser, build_close, build_frame, mask, parse_close
 
 KEY = "37 fa 21 3d"  # in front of a masked payload
 ZERO = "00 00 00 00"  # a key that changes nothing, so that a payload can be read as it stands
@@ -322,6 +322,23 @@ def test_parser_counts_the_fragments_of_a_message_together() -> None:
 
 
 # 5.5.1, 7.4: the payload of a Close frame
+
+
+@pytest.mark.requirement("7.4.1-1", "7.4.1-2", "7.4.1-3", "7.4.1-4")
+def test_close_codes_are_those_of_the_rfc() -> None:
+    assert {code.name: int(code) for code in CloseCode} == {
+        "NORMAL": 1000,
+        "GOING_AWAY": 1001,
+        "PROTOCOL_ERROR": 1002,
+        "UNSUPPORTED_DATA": 1003,
+        "NO_STATUS": 1005,
+        "ABNORMAL": 1006,
+        "INVALID_DATA": 1007,
+        "POLICY_VIOLATION": 1008,
+        "TOO_BIG": 1009,
+        "MISSING_EXTENSION": 1010,
+        "INTERNAL_ERROR": 1011,
+    }
 
 
 @pytest.mark.requirement("5.5.1-3", "7.1.5-2", "7.1.6-1")

@@ -201,6 +201,26 @@ def test_control_frames_are_handled_for_a_busy_receiver_as_far_as_order_allows(
 
 
 @both_roles
+@pytest.mark.parametrize("behind", ["88 02 03e8", "8b 00", "88 01 03"])
+@pytest.mark.requirement("5.5.1-6", "5.5.2-3")
+def test_close_waits_for_a_receiver_that_has_just_taken_the_last_message(
+    role: str, behind: str
+) -> None:
+    endpoint = Endpoint(role)
+    protocol = endpoint.protocol
+    endpoint.feed(f"81 01 61  89 01 70  {behind}")
+    assert protocol.next_message() == "a"
+    protocol.handle_control_frames(close=False)
+    assert endpoint.sent() == bytes.fromhex("8a 01 70")
+    assert protocol.state is State.OPEN
+    answer = protocol.build_message("b")
+    assert protocol.send_frames(answer) == answer
+    protocol.handle_control_frames()
+    assert protocol.state is not State.OPEN
+    assert endpoint.sent()[0] == 0x88
+
+
+@both_roles
 @pytest.mark.requirement("5.5.2-3")
 @pytest.mark.parametrize("waiting", [1, 2, 500])
 def test_ping_behind_messages_that_wait_is_answered_and_they_are_received(
