@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import GO_SOURCES, find_go, require
+from finding import GO_SOURCES, find_go, require
 from peers import PATIENCE, eventually
 
 SOURCES = Path(__file__).parent / "go"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conftest import find_chromium, require
+from finding import find_chromium, require
 from peers import PATIENCE, Peer, answer_to, eventually, masked, shake_hands, unmasked
 
 if TYPE_CHECKING:

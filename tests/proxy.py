@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import find_nginx, require
+from finding import find_nginx, require
 from peers import PATIENCE, Peer, eventually
 
 CONFIGURATION = """

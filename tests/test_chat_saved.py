@@ -23,7 +23,7 @@ from chatting import (
     resume,
     tell,
 )
-from conftest import require
+from finding import require
 from histories import Said, assert_rising, since
 from peers import PATIENCE, eventually, masked
 from programs import Program, answer_close, chat, hear, hear_said, name_of, run, say

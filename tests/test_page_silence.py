@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import find_redis_server, require
+from finding import find_redis_server, require
 from pages import (
     FAKE_SOCKETS,
     RECORD_SOCKETS,
