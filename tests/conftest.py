@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finding import find_redis_server, require
-from pages import GRAVATAR, Visit, Visitor
+from pages import GRAVATAR, Visit, Visitor, chromium
 from peers import PATIENCE, eventually
-from programs import Program, chromium
+from programs import Program
 from proxy import Proxy
 from redis_server import Redis
 from tls import Certificate, make_certificate

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from chatting import hear, say
 from meeting import CALM
 from peers import MASK, Peer, echo, eventually, masked, serving, shake_hands, unmasked
-from programs import Program, chat, hear, say
+from programs import Program, chat
 from proxy import Proxy, nginx
 from rfc6455 import ConnectionClosed, WebSocket
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from chatting import resume
+from chatting import hear, hear_said, resume, say
 from peers import Peer, eventually, masked
-from programs import ROOT, Program, answer_close, hear, hear_said, name_of, say
+from programs import ROOT, Program, answer_close, name_of
 
 START = f"""
 import sys

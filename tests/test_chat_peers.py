@@ -13,22 +13,11 @@ from typing import Any
 
 import pytest
 
-from chatting import request_ws, text_frame, upgrade
+from chatting import hear, hear_texts, request_ws, say, text_frame, upgrade
 from histories import pair
 from meeting import reset
 from peers import PATIENCE, Peer, eventually, masked
-from programs import (
-    EXIT_TIME,
-    NOISE,
-    ROOT,
-    Program,
-    answer_close,
-    chat,
-    hear,
-    hear_texts,
-    name_of,
-    say,
-)
+from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, name_of
 
 
 @pytest.fixture(scope="module")

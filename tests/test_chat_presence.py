@@ -12,16 +12,20 @@ from chat.presence import Presence
 from chat.resume import Joining, admit
 from chatting import (
     assert_here,
+    hear,
     hear_online,
+    hear_said,
+    leave,
     leave_reading,
     resume,
+    say,
     tell,
     tell_name,
 )
 from guests import broken_sending, guests
 from histories import opened
 from peers import masked
-from programs import Program, chat, hear, hear_said, leave, say
+from programs import Program, chat
 from rfc6455 import State, WebSocket
 
 

@@ -16,10 +16,20 @@ from typing import Any
 import pytest
 
 import kills
-from chatting import assert_here, hear_until, ids, restless_environment, resume, tell_texts
+from chatting import (
+    assert_here,
+    hear,
+    hear_said,
+    hear_until,
+    ids,
+    restless_environment,
+    resume,
+    say,
+    tell_texts,
+)
 from histories import assert_rising
 from peers import Peer, RawServer, eventually, masked
-from programs import Program, answer_close, chat, hear, hear_said, lines_with, name_of, run, say
+from programs import Program, answer_close, chat, lines_with, name_of, run
 from redis_server import AWAY, BACK, Redis, free_port
 
 pytestmark = pytest.mark.redis

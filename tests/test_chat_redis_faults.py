@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from chat.entry import order
-from chatting import resume
+from chatting import hear, hear_said, resume, say
 from peers import PATIENCE, Peer, RawServer, eventually, request
-from programs import ROOT, Program, answer_close, chat, hear, hear_said, lines_with, run, say
+from programs import ROOT, Program, answer_close, chat, lines_with, run
 from redis_server import AWAY, Redis, came_back_as_often_as_it_went, connected, put
 
 pytestmark = pytest.mark.redis

@@ -17,19 +17,22 @@ from chat.history import SqliteHistory
 from chatting import (
     RESUMED,
     assert_here,
+    hear,
     hear_all_said,
     hear_online,
+    hear_said,
     hear_until,
     ids,
     leave_reading,
     restless_environment,
     resume,
+    say,
     tell,
     tell_name,
 )
 from histories import Said, assert_rising
 from peers import Peer, eventually, masked, request
-from programs import Program, chat, hear, hear_said, name_of, say
+from programs import Program, chat, name_of
 
 
 @pytest.fixture(scope="module")

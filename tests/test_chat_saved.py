@@ -18,15 +18,18 @@ from chat.entry import order
 from chat.history import SqliteHistory
 from chatting import (
     assert_here,
+    hear,
     hear_all_said,
+    hear_said,
     ids,
     resume,
+    say,
     tell,
 )
 from finding import require
 from histories import Said, assert_rising, since
 from peers import PATIENCE, eventually, masked
-from programs import Program, answer_close, chat, hear, hear_said, name_of, run, say
+from programs import Program, answer_close, chat, name_of, run
 
 # The history in a file
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from chatting import leave
 from peers import (
     PATIENCE,
     Peer,
@@ -27,7 +28,7 @@ from peers import (
     request,
     unmasked,
 )
-from programs import ROOT, Program, answer_close, echo, leave, name_of, run, running
+from programs import ROOT, Program, answer_close, echo, name_of, run, running
 
 PRINTED = "Send: hello, world!你好\nReceive: [hello, world!你好]\n"
 SIZES = [0, 1, 125, 126, 511, 512, 513, 65535, 65536, 300_000]

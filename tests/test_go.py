@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from chatting import hear, say
 from originals import BUILD_TIME, Original, build, running_original
 from peers import PATIENCE
-from programs import Program, chat, echo, hear, run, say
+from programs import Program, chat, echo, run
 from rfc6455 import InvalidHandshake, connect
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(4 * BUILD_TIME)]

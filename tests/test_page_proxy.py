@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from chatting import hear_texts
 from pages import Visit, expect
 from peers import eventually
-from programs import Program, chat, echo, hear_texts
+from programs import Program, chat, echo
 from proxy import Proxy, nginx
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx]

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chat.history import SqliteHistory
+from chatting import hear, say
 from histories import Said
 from kills import Place
 from pages import FAKE_SOCKETS, expect, join, pass_time, pending, receive, sees, send, stop_clock
 from peers import eventually
-from programs import Program, chat, hear, say
+from programs import Program, chat
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, WebSocketRoute

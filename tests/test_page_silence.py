@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chatting import hear_texts, say
 from finding import find_redis_server, require
 from pages import (
     FAKE_SOCKETS,
@@ -28,7 +29,7 @@ from pages import (
     stop_clock,
 )
 from peers import PATIENCE, Peer, eventually
-from programs import Program, chat, echo, hear_texts, say
+from programs import Program, chat, echo
 from proxy import Forwarder
 from redis_server import Redis
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chatting import hear_texts, say
 from pages import (
     FAKE_SOCKETS,
     Visit,
@@ -21,7 +22,7 @@ from pages import (
     stored_messages,
 )
 from peers import eventually
-from programs import Program, chat, hear_texts, say
+from programs import Program, chat
 from proxy import Forwarder
 
 if TYPE_CHECKING:
