@@ -123,15 +123,15 @@ def ids(messages: list[dict[str, Any]]) -> list[str]:
 def assert_here(peer: Peer) -> None:
     """The server still answers this client, and has nothing else for it but who is here."""
     peer.send(masked(0x89, b"here?"))
-    while (frame := peer.read_frame())[0] == 0x81:
-        assert json.loads(frame[1]).get("event") == "online"
+    while (frame := peer.read_frame()).first == 0x81:
+        assert json.loads(frame.payload).get("event") == "online"
     assert frame == (0x8A, b"here?")
 
 
 def leave_reading(peer: Peer) -> None:
     """The closing handshake, with messages still on their way."""
     peer.send(masked(0x88, b"\x03\xe8"))
-    while peer.read_frame()[0] != 0x88:
+    while peer.read_frame().first != 0x88:
         pass
     peer.read_to_eof()
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from peers import MASK, PATIENCE, Peer, masked, request, response, serving, unmasked
+from peers import MASK, PATIENCE, Frame, Peer, masked, request, response, serving, unmasked
 from protocols import both_roles as both_roles  # for the tests that import it from here
 from rfc6455 import ConnectionClosed, State, Timeouts, WebSocket, WebSocketServer, connect
 from tls import Certificate, Tunnel
@@ -103,11 +103,11 @@ class Meeting:
     def say(self, first: int, payload: bytes = b"") -> None:
         self.peer.send(self.frame(first, payload))
 
-    def read_frame(self) -> tuple[int, bytes]:
-        """The endpoint's next frame: first byte and payload."""
+    def read_frame(self) -> Frame:
+        """The endpoint's next frame."""
         first, payload, key = self.peer.read_frame_and_key()
         assert (key is None) == (self.role == "server")
-        return first, payload
+        return Frame(first, payload)
 
     def read_close(self) -> tuple[int | None, str]:
         """Code and reason of the endpoint's Close, which EOF follows.

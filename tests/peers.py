@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rfc6455 import Timeouts, WebSocket, WebSocketServer
 
@@ -75,6 +75,13 @@ def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
     return answer
 
 
+class Frame(NamedTuple):
+    """A frame that came. `first` is its first byte: FIN, the reserved bits, the opcode."""
+
+    first: int
+    payload: bytes
+
+
 class Peer:
     """One end of a TCP connection."""
 
@@ -111,10 +118,10 @@ class Peer:
         head, end, self.buffer = self.buffer.partition(b"\r\n\r\n")
         return (head + end).decode("latin-1")
 
-    def read_frame(self) -> tuple[int, bytes]:
-        """A frame's first byte and its payload, unmasked."""
+    def read_frame(self) -> Frame:
+        """The next frame, unmasked."""
         first, payload, _ = self.read_frame_and_key()
-        return first, payload
+        return Frame(first, payload)
 
     def read_frame_and_key(self) -> tuple[int, bytes, bytes | None]:
         """A frame's first byte, its payload, unmasked, and its masking key if it has one."""

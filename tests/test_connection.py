@@ -263,7 +263,7 @@ def test_iteration_ends_however_the_connection_ends(
         met.say(0x82, b"b")
         if last:
             met.say(*last)
-            assert met.read_frame()[0] == 0x88
+            assert met.read_frame().first == 0x88
         met.peer.sock.shutdown(socket.SHUT_WR)
         assert met.rest() == ["a", b"b"]
         assert met.closed is None

@@ -10,7 +10,7 @@ import pytest
 
 from meeting import CALM, SMALL_WINDOW, Task, meeting, stand_by
 from patching import patch_method
-from peers import PATIENCE, Peer, eventually, serving, shake_hands
+from peers import PATIENCE, Frame, Peer, eventually, serving, shake_hands
 from protocols import some_bytes
 from rfc6455 import ConnectionClosed, State, WebSocket, broadcast
 from tls import Certificate
@@ -192,7 +192,7 @@ def test_stuck_client_costs_the_others_nothing() -> None:
         websockets.append(websocket)
         over.wait(60)
 
-    def read(peer: Peer, heard: threading.Semaphore) -> list[tuple[int, bytes]]:
+    def read(peer: Peer, heard: threading.Semaphore) -> list[Frame]:
         frames = []
         for _ in range(250):
             frames.append(peer.read_frame())

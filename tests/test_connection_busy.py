@@ -19,6 +19,7 @@ from meeting import BRISK, CALM, Meeting, both_roles, listen, meeting, stand_by
 from peers import (
     PATIENCE,
     QUICK,
+    Frame,
     Peer,
     RawServer,
     echo,
@@ -120,7 +121,7 @@ def test_pings_and_close_are_answered_while_the_handler_only_sends(role: str) ->
         while not met.leave.wait(0.01):
             met.websocket.send("tick")
 
-    def next_control() -> tuple[int, bytes]:
+    def next_control() -> Frame:
         while (frame := met.read_frame()) == (0x81, b"tick"):
             pass
         return frame

@@ -257,7 +257,7 @@ def test_client_may_end_tcp_itself_once_both_close_frames_have_passed(
 def test_client_that_forgets_to_close_lets_go_of_tcp_all_the_same(ending: int) -> None:
     def script(peer: Peer) -> None:
         peer.send(unmasked(ending, b"\x03\xe8"))
-        assert peer.read_frame()[0] == 0x88
+        assert peer.read_frame().first == 0x88
         peer.sock.shutdown(socket.SHUT_WR)
         assert peer.read_to_eof() == b""
 
@@ -390,7 +390,7 @@ def test_failed_connection_keeps_its_end_until_the_peer_has_stopped_sending(
         if life is stand_by:
             with pytest.raises(ConnectionClosed):
                 met.websocket.receive()
-        assert met.read_frame()[1][:2] == b"\x03\xef"
+        assert met.read_frame().payload[:2] == b"\x03\xef"
         for _ in range(6):
             met.peer.send(bytes(1000))
             assert met.peer.is_silent(0.1)

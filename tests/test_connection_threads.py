@@ -95,9 +95,9 @@ def test_no_data_frame_follows_the_close_while_other_threads_keep_sending(
         ]
         poster = met.spawn(post_on)
         for _ in range(50):
-            assert met.read_frame()[0] in (0x81, 0x82)
+            assert met.read_frame().first in (0x81, 0x82)
         met.websocket.close(4000, "enough", wait=False)
-        while (frame := met.read_frame())[0] != 0x88:
+        while (frame := met.read_frame()).first != 0x88:
             assert frame in [(0x81, b"x"), *((0x82, bytes([i]) * size) for i in range(3))]
         assert frame == (0x88, close_payload(4000, "enough"))
         for sender in senders:
@@ -358,7 +358,7 @@ def test_tcp_is_ended_once_though_reader_and_closer_both_find_that_it_is_time(
         met.say(first, payload)
         hold.wait()
         closers = [met.spawn(websocket.close) for _ in range(2)]
-        assert met.read_frame()[0] == 0x88  # a closer has put it
+        assert met.read_frame().first == 0x88  # a closer has put it
         hold.let_go()
         met.read_eof()
         met.peer.close()

@@ -106,7 +106,7 @@ def test_close_ends_in_bounded_time_though_the_peer_pings_on_and_reads_the_pongs
 
     with meeting(role, stand_by, timeouts=CALM._replace(close_timeout=0.5)) as met:
         closing = met.spawn(met.websocket.close, 1008, "enough")
-        assert met.read_frame()[0] == 0x88
+        assert met.read_frame().first == 0x88
         pinging = met.spawn(ping_on)
         closing.result()
         pinging.result()
@@ -124,7 +124,7 @@ def test_failed_connection_ends_in_bounded_time_while_the_peer_floods_it(role: s
     with meeting(role, timeouts=CALM._replace(close_timeout=0.4)) as met:
         met.say(0x83)
         flooding = met.spawn(flood)
-        assert met.read_frame()[1][:2] == b"\x03\xea"
+        assert met.read_frame().payload[:2] == b"\x03\xea"
         assert eventually(lambda: met.state() is State.CLOSED)
         met.leave.set()
         flooding.result()

@@ -27,6 +27,7 @@ from deflate_cases import (
 from meeting import Meeting, both_roles, meeting
 from peers import (
     PATIENCE,
+    Frame,
     Peer,
     after_handshake,
     masked,
@@ -48,7 +49,7 @@ def echo(met: Meeting) -> None:
         met.websocket.send(message)
 
 
-def exchange(met: Meeting, first: int, payload: bytes = b"") -> tuple[int, bytes]:
+def exchange(met: Meeting, first: int, payload: bytes = b"") -> Frame:
     met.say(first, payload)
     return met.read_frame()
 
@@ -163,10 +164,10 @@ def test_endpoint_uses_no_compression_that_was_not_agreed(
 @requirement("7.4.1-7", "D5.1-1")
 def test_client_that_needs_compression_closes_with_1010_and_its_name() -> None:
     def script(peer: Peer) -> None:
-        frame = peer.read_frame_and_key()
+        first, payload, key = peer.read_frame_and_key()
         peer.send(unmasked(0x88, b"\x03\xf2"))
-        assert frame[:2] == (0x88, bytes.fromhex("03 f2") + b"permessage-deflate")
-        assert frame[2] is not None
+        assert (first, payload) == (0x88, bytes.fromhex("03 f2") + b"permessage-deflate")
+        assert key is not None
 
     with after_handshake(script) as server:
         websocket = connect(server.url, deflate=Deflate())

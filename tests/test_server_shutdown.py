@@ -60,7 +60,7 @@ def test_server_closes_a_client_that_comes_during_its_shutdown() -> None:
     with serving(opened.append) as server:
         server.close_connections()
         with shake_hands(server) as peer:
-            assert peer.read_frame()[1][:2] == b"\x03\xe9"
+            assert peer.read_frame().payload[:2] == b"\x03\xe9"
             peer.send(masked(0x88, close_payload(1001)))
             assert peer.read_to_eof() == b""
     assert not opened
