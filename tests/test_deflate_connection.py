@@ -20,6 +20,7 @@ from deflate_cases import (
     TEXT,
     bomb,
     far_apart,
+    frame_of_hello,
     inflated,
     server_bits,
     whole,
@@ -73,12 +74,6 @@ def test_endpoint_receives_compressed_and_plain_messages_in_turn(role: str) -> N
         assert exchange(met, 0xC1, HELLO) == (0x81, b"Hello")
         received = [met.take() for _ in range(6)]
         assert received == ["Hello", "Hello", "", HELLO, b"Hello", "Hello"]
-
-
-def frame_of_hello(role: str) -> bytes:
-    if role == "client":
-        return bytes.fromhex("c1 07 f2 48 cd c9 c9 07 00")
-    return bytes.fromhex("c1 87 00 00 00 00 f2 48 cd c9 c9 07 00")
 
 
 @both_roles
