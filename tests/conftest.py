@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finding import find_redis_server, require
-from pages import GRAVATAR, Visit, Visitor, chromium
+from pages import FAKE_SOCKETS, GRAVATAR, Visit, Visitor, chromium, join, stop_clock
 from peers import PATIENCE, eventually
-from programs import Program
-from proxy import Proxy
+from programs import Program, chat
+from proxy import Forwarder, Proxy
 from redis_server import Redis
 from tls import Certificate, make_certificate
 
@@ -158,3 +158,37 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 @pytest.fixture
 def page(context: "BrowserContext") -> "Page":
     return context.new_page()
+
+
+# A chat and its page, for the files of tests that share one server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Program]:
+    with chat() as program:
+        yield program
+
+
+@pytest.fixture
+def forwarder(server: Program) -> Iterator[Forwarder]:
+    """Stands between the server and the clients that connect to its `url`."""
+    with Forwarder(server.server_port) as forwarder:
+        yield forwarder
+
+
+@pytest.fixture
+def fake_page(page: "Page", server: Program) -> "Page":
+    """A page on which Ada has joined, with fake sockets: nothing comes unless the test sends it."""
+    page.add_init_script(FAKE_SOCKETS)
+    join(page, server.url)
+    return page
+
+
+@pytest.fixture
+def still_page(page: "Page", server: Program) -> "Page":
+    """A page that is connected by a fake socket, and whose time stands still."""
+    page.add_init_script(FAKE_SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join(page, server.url)
+    stop_clock(page)
+    return page

@@ -7,16 +7,10 @@ import pytest
 from chatting import hear_texts
 from pages import Visit, expect
 from peers import eventually
-from programs import Program, chat, echo
+from programs import Program, echo
 from proxy import Proxy, nginx
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    with chat() as program:
-        yield program
 
 
 @pytest.fixture(scope="module")
