@@ -56,7 +56,7 @@ def since(history: History, message_id: str) -> tuple[list[Entry], bool]:
     return [entry for page in read for entry in page.entries], read[0].gap
 
 
-def ids(entries: Sequence[Entry]) -> list[str]:
+def entry_ids(entries: Sequence[Entry]) -> list[str]:
     return [each.message_id for each in entries]
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from peers import MASK, PATIENCE, Frame, Peer, masked, request, response, serving, unmasked
-from protocols import both_roles as both_roles  # for the tests that import it from here
 from rfc6455 import ConnectionClosed, State, Timeouts, WebSocket, WebSocketServer, connect
 from tls import Certificate, Tunnel
 
@@ -266,5 +265,7 @@ def send_until_closed(send: Callable[[bytes], None], message: bytes) -> tuple[in
 
 
 def reset(peer: Peer) -> None:
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """End TCP with a reset, under TLS if the peer speaks it."""
+    bare = peer.sock.sock if isinstance(peer.sock, Tunnel) else peer.sock
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from peers import PATIENCE, Peer, answer_to, eventually, masked, shake_hands, unmasked
 
@@ -59,12 +59,12 @@ class Program:
     @property
     def output(self) -> str:
         """What it has printed so far."""
-        return _text(self._out.fileno())
+        return read_output(self._out)
 
     @property
     def log(self) -> str:
         """What it has written to stderr so far."""
-        return _text(self._err.fileno())
+        return read_output(self._err)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -124,15 +124,22 @@ class Program:
 
     def discard(self) -> None:
         """End it, whatever it does."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        kill(self.process)
         self._out.close()
         self._err.close()
 
 
-def _text(file: int) -> str:
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+def read_output(file: IO[bytes]) -> str:
+    """What a process has written so far to this file, which it goes on to write to."""
+    number = file.fileno()
+    return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End it, whatever it does, unless it has ended."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from histories import (
     append,
     assert_rising,
     content,
-    ids,
+    entry_ids,
     numbered,
     opened,
     pair,
@@ -68,20 +68,20 @@ def databases(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
 
 def test_id_is_the_time_in_milliseconds_and_a_sequence(clock: Clock) -> None:
     with opened() as history:
-        assert ids(append(history, numbered(3))) == [f"{NOW}-0", f"{NOW}-1", f"{NOW}-2"]
+        assert entry_ids(append(history, numbered(3))) == [f"{NOW}-0", f"{NOW}-1", f"{NOW}-2"]
         clock.milliseconds += 1
-        assert ids(append(history, numbered(2))) == [f"{NOW + 1}-0", f"{NOW + 1}-1"]
+        assert entry_ids(append(history, numbered(2))) == [f"{NOW + 1}-0", f"{NOW + 1}-1"]
 
 
 def test_ids_rise_however_many_come_in_one_millisecond(clock: Clock) -> None:
     with opened() as history:
         given: list[str] = []
         for size in (1, 1, 1000, 2, 1000, 1):
-            given += ids(append(history, numbered(size)))
+            given += entry_ids(append(history, numbered(size)))
         assert len(given) == 2005
         assert_rising(given)
         assert {pair(each)[0] for each in given} == {NOW}
-        assert ids(since(history, "0")[0]) == given
+        assert entry_ids(since(history, "0")[0]) == given
 
 
 def test_ids_rise_when_a_millisecond_has_more_messages_than_its_sequence_can_count(
@@ -89,41 +89,41 @@ def test_ids_rise_when_a_millisecond_has_more_messages_than_its_sequence_can_cou
 ) -> None:
     monkeypatch.setattr(history_module, "SEQUENCE_BITS", 2)
     with opened() as history:
-        given = ids(append(history, numbered(6)))
+        given = entry_ids(append(history, numbered(6)))
         assert given == [f"{NOW}-{i}" for i in range(4)] + [f"{NOW + 1}-0", f"{NOW + 1}-1"]
         clock.milliseconds += 1
-        given += ids(append(history, numbered(6)))
+        given += entry_ids(append(history, numbered(6)))
         assert_rising(given)
 
 
 def test_ids_rise_where_the_clock_is_set_back(clock: Clock) -> None:
     with opened() as history:
-        given = ids(append(history, numbered(2)))
+        given = entry_ids(append(history, numbered(2)))
         for milliseconds in (NOW - 1, NOW - 3_600_000, 0, NOW - 5, NOW, NOW + 1):
             clock.milliseconds = milliseconds
-            given += ids(append(history, numbered(2)))
+            given += entry_ids(append(history, numbered(2)))
         assert_rising(given)
         assert given[-2] == f"{NOW + 1}-0"
-        assert ids(since(history, "0")[0]) == given
+        assert entry_ids(since(history, "0")[0]) == given
 
 
 @pytest.mark.parametrize("change", [-3_600_000, -1, 0, 1])
 def test_ids_rise_across_a_restart(clock: Clock, tmp_path: Path, change: int) -> None:
     with opened(tmp_path / "history") as history:
-        before = ids(append(history, numbered(5)))
+        before = entry_ids(append(history, numbered(5)))
     clock.milliseconds += change
     with opened(tmp_path / "history") as history:
         assert history.newest() == before[-1]
-        after = ids(append(history, numbered(5)))
+        after = entry_ids(append(history, numbered(5)))
         assert_rising(before + after)
-        assert ids(since(history, "0")[0]) == before + after
+        assert entry_ids(since(history, "0")[0]) == before + after
 
 
 def test_ids_rise_where_all_but_one_message_was_trimmed(clock: Clock, tmp_path: Path) -> None:
     with opened(tmp_path / "history", keep=1) as history:
-        before = ids(append(history, numbered(5)))
+        before = entry_ids(append(history, numbered(5)))
     with opened(tmp_path / "history", keep=1) as history:
-        assert_rising(before + ids(append(history, numbered(1))))
+        assert_rising(before + entry_ids(append(history, numbered(1))))
 
 
 def test_newest_is_the_id_of_the_last_message() -> None:
@@ -132,7 +132,7 @@ def test_newest_is_the_id_of_the_last_message() -> None:
         assert append(history, []) == []
         assert history.newest() == "0-0"
         for size in (1, 3):
-            assert history.newest() != (last := ids(append(history, numbered(size)))[-1])
+            assert history.newest() != (last := entry_ids(append(history, numbered(size)))[-1])
             assert history.newest() == last
 
 
@@ -298,7 +298,7 @@ def test_fields_that_other_programs_have_written_are_cut_or_left_out(tmp_path: P
 def test_since_gives_what_came_after_an_id() -> None:
     with opened() as history:
         entries = append(history, numbered(4)) + append(history, numbered(4, 4))
-        for place, message_id in enumerate(ids(entries)):
+        for place, message_id in enumerate(entry_ids(entries)):
             assert since(history, message_id) == (entries[place + 1 :], False)
         assert since(history, "0") == (entries, False)
         assert since(history, "0-0") == (entries, False)
@@ -329,7 +329,7 @@ def test_id_from_the_far_future_has_nothing_after_it(future: str) -> None:
 @pytest.mark.parametrize("count", [1, 4, 9, 10, 11, 1000])
 def test_before_newest_returns_the_id_that_so_many_messages_follow(count: int) -> None:
     with opened() as history:
-        given = ids(append(history, numbered(10)))
+        given = entry_ids(append(history, numbered(10)))
         before = history.before_newest("0", count)
         assert texts(since(history, before)[0]) == [str(number) for number in range(10)][-count:]
         assert (before == "0") == (count >= 10)
@@ -437,7 +437,7 @@ def test_reader_that_missed_trimmed_messages_gets_a_gap(tmp_path: Path) -> None:
         given = [each.message_id for each in appended]
         for place, message_id in enumerate(given):
             entries, more = since(history, message_id)
-            assert ids(entries) == given[max(place + 1, 10) :]
+            assert entry_ids(entries) == given[max(place + 1, 10) :]
             assert more == (place < 9)
         assert since(history, "0")[1]
     with opened(tmp_path / "history", keep=10) as history:
@@ -600,7 +600,7 @@ def test_full_disk_is_told_in_words_and_leaves_nothing_of_the_batch(
         database.execute("PRAGMA max_page_count=1000000")
         appended = append(history, batch)
         assert content(appended) == batch
-        assert_rising(ids(held[0] + appended))
+        assert_rising(entry_ids(held[0] + appended))
         assert since(history, "0")[0] == held[0] + appended
     with opened(tmp_path / "history") as history:
         assert since(history, "0")[0] == held[0] + appended

@@ -20,16 +20,7 @@ from chat.entry import (
     HistoryError,
 )
 from chat.history import SqliteHistory
-from histories import (
-    append,
-    assert_rising,
-    ids,
-    numbered,
-    opened,
-    said,
-    since,
-    texts,
-)
+from histories import append, assert_rising, entry_ids, numbered, opened, said, since, texts
 from peers import PATIENCE
 from programs import ROOT
 
@@ -310,7 +301,9 @@ def test_any_thread_may_append_and_read() -> None:
         threads = [threading.Thread(target=talk, args=(name,)) for name in "abcd"]
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads) or ids(seen)[-1:] != [history.newest()]:
+        while any(thread.is_alive() for thread in threads) or entry_ids(seen)[-1:] != [
+            history.newest()
+        ]:
             found, more = since(history, seen[-1].message_id if seen else "0")
             assert not more
             seen += found
@@ -318,7 +311,7 @@ def test_any_thread_may_append_and_read() -> None:
             thread.join(PATIENCE)
         assert seen == since(history, "0")[0]
         assert len(seen) == 4 * 60 * 3
-        assert_rising(ids(seen))
+        assert_rising(entry_ids(seen))
 
 
 # kill -9
@@ -382,4 +375,4 @@ def test_history_whose_process_was_killed_has_all_that_was_appended_and_whole_ba
         first = 0 if kept > numbers[-1] else numbers[-1] + 1 - kept
         assert numbers == list(range(first, numbers[-1] + 1))
         assert [each.key for each in entries] == [f"key {number}" for number in numbers]
-        assert_rising(ids(entries))
+        assert_rising(entry_ids(entries))

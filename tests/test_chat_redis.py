@@ -28,9 +28,9 @@ from chatting import (
     tell_texts,
 )
 from histories import assert_rising
-from peers import Peer, RawServer, eventually, masked
+from peers import Peer, RawServer, eventually, free_port, masked
 from programs import Program, answer_close, chat, lines_with, name_of, run
-from redis_server import AWAY, BACK, Redis, free_port
+from redis_server import AWAY, BACK, Redis
 
 pytestmark = pytest.mark.redis
 

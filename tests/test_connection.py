@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, Task, both_roles, listen, meeting, stand_by
+from meeting import BRISK, CALM, Meeting, Task, listen, meeting, stand_by
 from peers import (
     PATIENCE,
     Peer,
     after_handshake,
-    echo,
+    echo_messages,
     masked,
     serving,
     shake_hands,
     unmasked,
     xor,
 )
-from protocols import some_bytes
+from protocols import both_roles, some_bytes
 from rfc6455 import ConnectionClosed, State, WebSocket, connect
 from tls import Certificate
 
@@ -318,7 +318,7 @@ def test_server_closes_with_1011_when_its_handler_raises(
 @pytest.mark.requirement("7.4.1-1")
 def test_server_that_shuts_down_closes_with_1001() -> None:
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(echo, timeouts=CALM))
+        server = stack.enter_context(serving(echo_messages, timeouts=CALM))
         peers = [stack.enter_context(shake_hands(server)) for _ in range(3)]
         for peer in peers:  # the server knows a client that has got an answer
             peer.send(masked(0x81, b"a"))
@@ -444,7 +444,7 @@ def assert_frames_and_at_most_a_close(data: bytes) -> None:
 def test_server_survives_any_bytes_and_keeps_serving(
     seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(echo, timeouts=CALM) as server, shake_hands(server) as witness:
+    with serving(echo_messages, timeouts=CALM) as server, shake_hands(server) as witness:
         for data in odd_inputs(seed, masked):
             with shake_hands(server) as peer:
                 peer.send(data)

@@ -15,14 +15,14 @@ from collections.abc import Callable
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, both_roles, listen, meeting, stand_by
+from meeting import BRISK, CALM, Meeting, listen, meeting, stand_by
 from peers import (
     PATIENCE,
     QUICK,
     Frame,
     Peer,
     RawServer,
-    echo,
+    echo_messages,
     eventually,
     response,
     serving,
@@ -30,6 +30,7 @@ from peers import (
     unmasked,
 )
 from programs import chat
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, WebSocket, connect
 from rfc6455.connection import READ_AHEAD
 
@@ -159,7 +160,7 @@ def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
 def test_echo_of_what_was_read_ahead_is_in_order() -> None:
     def begin_late(websocket: WebSocket) -> None:
         time.sleep(0.3)  # meanwhile the clock reads ahead
-        echo(websocket)
+        echo_messages(websocket)
 
     with serving(begin_late, timeouts=QUICK) as server:
         with connect(f"ws://127.0.0.1:{server.server_port}/") as websocket:

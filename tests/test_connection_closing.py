@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, both_roles, listen, meeting, reset, stand_by
+from meeting import BRISK, CALM, Meeting, listen, meeting, reset, stand_by
 from peers import (
     PATIENCE,
     Peer,
@@ -17,7 +17,7 @@ from peers import (
     after_handshake,
     answer_to,
     close_payload,
-    echo,
+    echo_messages,
     eventually,
     masked,
     request,
@@ -27,7 +27,7 @@ from peers import (
     unmasked,
     xor,
 )
-from protocols import some_bytes
+from protocols import both_roles, some_bytes
 from rfc6455 import ConnectionClosed, InvalidHandshake, State, connect
 from tls import Certificate
 
@@ -511,7 +511,7 @@ def test_client_that_refuses_the_handshake_ends_tcp_without_a_frame(old: bytes, 
 def test_server_that_refuses_the_handshake_answers_in_http_without_a_frame(
     target: str, changes: dict[str, str]
 ) -> None:
-    with serving(echo, timeouts=CALM) as server:
+    with serving(echo_messages, timeouts=CALM) as server:
         status, text = answer_to(server, request(server, target, **changes) + masked(0x81, b"a"))
         assert status == 400
         head, _, body = text.partition("\r\n\r\n")
@@ -522,7 +522,10 @@ def test_server_that_refuses_the_handshake_answers_in_http_without_a_frame(
 @pytest.mark.requirement("7.2.2-1")
 @pytest.mark.parametrize("size", [0, 1, 60])
 def test_server_ends_a_handshake_that_stalls_without_a_frame(size: int) -> None:
-    with serving(echo, timeouts=CALM._replace(open_timeout=0.4)) as server, tcp(server) as peer:
+    with (
+        serving(echo_messages, timeouts=CALM._replace(open_timeout=0.4)) as server,
+        tcp(server) as peer,
+    ):
         peer.send(request(server)[:size])
         answer = peer.read_to_eof()
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")

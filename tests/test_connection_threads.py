@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, Task, both_roles, meeting, send_until_closed, stand_by
+from meeting import BRISK, CALM, Meeting, Task, meeting, send_until_closed, stand_by
 from patching import patch_method
 from peers import PATIENCE, close_payload, eventually
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, broadcast
 from tls import Certificate
 

@@ -13,12 +13,12 @@ from meeting import (
     MORE_THAN_KERNELS_BUFFER,
     SMALL_WINDOW,
     Meeting,
-    both_roles,
     listen,
     meeting,
     stand_by,
 )
 from peers import PATIENCE, eventually
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State
 from tls import Certificate
 

@@ -25,7 +25,7 @@ from deflate_cases import (
     server_bits,
     whole,
 )
-from meeting import Meeting, both_roles, meeting
+from meeting import Meeting, meeting
 from peers import (
     PATIENCE,
     Frame,
@@ -36,6 +36,7 @@ from peers import (
     shake_hands,
     unmasked,
 )
+from protocols import both_roles
 from rfc6455 import Deflate, WebSocket, broadcast, connect
 
 requirement = pytest.mark.requirement

@@ -18,13 +18,13 @@ from meeting import (
     MORE_THAN_KERNELS_BUFFER,
     SMALL_WINDOW,
     Meeting,
-    both_roles,
     meeting,
     reset,
     send_until_closed,
     stand_by,
 )
 from peers import PATIENCE, Peer, close_payload, eventually
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, WebSocket
 from rfc6455.stream import MAX_BACKLOG
 from tls import Certificate
