@@ -237,7 +237,7 @@ def test_all_that_was_acknowledged_before_the_end_is_in_the_file(tmp_path: Path)
         assert server.wait() == 0
         assert "Traceback" not in server.log
     with contextlib.closing(SqliteHistory(str(path))) as history:
-        entries = since(history, "0")[0]
+        entries = since(history, "0").entries
     acknowledged = [(message["id"], message["key"]) for message in heard]
     saved = [(entry.message_id, entry.key) for entry in entries]
     assert acknowledged == saved[: len(acknowledged)]
