@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from chatting import hear, say
-from meeting import CALM
+from pairs import CALM
 from peers import MASK, Peer, echo_messages, eventually, masked, serving, shake_hands, unmasked
 from programs import Program, chat
 from proxy import Proxy, nginx

@@ -15,7 +15,7 @@ import pytest
 
 from chatting import hear, hear_texts, request_ws, say, text_frame, upgrade
 from histories import pair
-from meeting import reset
+from pairs import reset
 from peers import PATIENCE, Peer, eventually, masked
 from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, name_of
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from meeting import reset
+from pairs import reset
 from peers import PATIENCE, QUICK, Peer, echo_messages, eventually, masked, serving, tcp
 from rfc6455 import WebSocket, WebSocketServer
 from rfc6455.stream import Stream
