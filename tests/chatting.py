@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peers import Peer, Reachable, masked, request
+from peers import Frame, Peer, Reachable, masked, request
 from programs import Program, await_handler
 
 RESUMED = 500  # messages that a client gets at most of those it missed
@@ -126,6 +126,15 @@ def assert_here(peer: Peer) -> None:
     while (frame := peer.read_frame()).first == 0x81:
         assert json.loads(frame.payload).get("event") == "online"
     assert frame == (0x8A, b"here?")
+
+
+def read_close_past_messages(peer: Peer) -> tuple[list[dict[str, Any]], Frame]:
+    """The messages and events that still come, and the Close that must follow them."""
+    messages = []
+    while (frame := peer.read_frame()).first == 0x81:
+        messages.append(json.loads(frame.payload))
+    assert frame.first == 0x88, f"not a Close, but 0x{frame.first:x} {frame.payload!r}"
+    return messages, frame
 
 
 def leave_reading(peer: Peer) -> None:

@@ -65,7 +65,7 @@ def test_clients_of_two_servers_hear_each_other_in_the_same_bytes(
             say(speaker, text, key=f"key of {text}")
             frame = ada.read_frame()
             assert frame == bob.read_frame()
-            heard = json.loads(frame[1])
+            heard = json.loads(frame.payload)
             assert list(heard) == ["email", "username", "message", "id", "avatar", "key"]
             assert (heard["message"], heard["key"]) == (text, f"key of {text}")
 

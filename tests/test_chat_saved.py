@@ -230,8 +230,8 @@ def test_all_that_was_acknowledged_before_the_end_is_in_the_file(tmp_path: Path)
         talker.start()
         heard = [hear(ada) for _ in range(10)]
         server.signal()
-        while (frame := ada.read_frame())[0] == 0x81:
-            heard.append(json.loads(frame[1]))
+        while (frame := ada.read_frame()).first == 0x81:
+            heard.append(json.loads(frame.payload))
         ada.sock.shutdown(socket.SHUT_RDWR)
         talker.join(PATIENCE)
         assert server.wait() == 0
