@@ -206,8 +206,9 @@ class Protocol:
         """Handle control frames without taking a message, for a receiver that is busy.
 
         The Pings that have arrived whole are answered, up to the first Close or bad frame. A Close
-        is handled if no data frame stands before it, and if `close` is true: a receiver that has
-        just taken the last message may still answer it. After the call there may be `data_to_send`.
+        or EOF is handled if no data frame stands before it, and if `close` is true: a receiver that
+        has just taken the last message may still answer it. After the call there may be
+        `data_to_send`.
         """
         try:
             while self.state in _RECEIVING:
@@ -223,7 +224,7 @@ class Protocol:
         except ProtocolError as error:
             self._fail(error)
         # Where bytes are left there may be messages to take first.
-        if self._eof_reason is not None and not self._frames.unread:
+        if close and self._eof_reason is not None and not self._frames.unread:
             self._fail_at_eof(self._eof_reason)
 
     def _handle_control_frame(self, opcode: int, payload: bytes) -> None:

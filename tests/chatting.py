@@ -1,4 +1,4 @@
-"""What tests of the chat do as its clients, beside what `programs` has for every client."""
+"""What tests of the chat do as its clients, on bare sockets."""
 
 import json
 import os
@@ -6,10 +6,44 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peers import Peer, Reachable, masked, request
-from programs import Program, await_handler, hear, hear_said, leave, say
+from peers import Frame, Peer, Reachable, masked, request
+from programs import Program, await_handler
 
 RESUMED = 500  # messages that a client gets at most of those it missed
+
+
+def say(peer: Peer, message: str, **fields: Any) -> None:
+    """Send one chat message in a frame of its own."""
+    text = json.dumps({"email": "ada@example.org", "username": "Ada", "message": message} | fields)
+    peer.send(masked(0x81, text.encode()))
+
+
+def hear(peer: Peer) -> dict[str, str]:
+    """The chat message that must come next."""
+    first, payload = peer.read_frame()
+    assert first == 0x81, f"not text, but 0x{first:x} {payload!r}"
+    message = json.loads(payload)
+    assert isinstance(message, dict)
+    return message
+
+
+def hear_said(peer: Peer) -> dict[str, Any]:
+    """The message or the event that must come next; events of who is here are skipped."""
+    while (heard := hear(peer)).get("event") == "online":
+        pass
+    return heard
+
+
+def hear_texts(peer: Peer, count: int) -> list[str]:
+    """The texts of the chat messages that must come next."""
+    return [hear(peer)["message"] for _ in range(count)]
+
+
+def leave(peer: Peer) -> None:
+    """Close with 1000, and wait for the answer and EOF."""
+    peer.send(masked(0x88, b"\x03\xe8"))
+    assert peer.read_close() == (1000, "")
+    peer.close()
 
 
 def resume(server: Program, since: str = "0") -> Peer:
@@ -89,15 +123,24 @@ def ids(messages: list[dict[str, Any]]) -> list[str]:
 def assert_here(peer: Peer) -> None:
     """The server still answers this client, and has nothing else for it but who is here."""
     peer.send(masked(0x89, b"here?"))
-    while (frame := peer.read_frame())[0] == 0x81:
-        assert json.loads(frame[1]).get("event") == "online"
+    while (frame := peer.read_frame()).first == 0x81:
+        assert json.loads(frame.payload).get("event") == "online"
     assert frame == (0x8A, b"here?")
+
+
+def read_close_past_messages(peer: Peer) -> tuple[list[dict[str, Any]], Frame]:
+    """The messages and events that still come, and the Close that must follow them."""
+    messages = []
+    while (frame := peer.read_frame()).first == 0x81:
+        messages.append(json.loads(frame.payload))
+    assert frame.first == 0x88, f"not a Close, but 0x{frame.first:x} {frame.payload!r}"
+    return messages, frame
 
 
 def leave_reading(peer: Peer) -> None:
     """The closing handshake, with messages still on their way."""
     peer.send(masked(0x88, b"\x03\xe8"))
-    while peer.read_frame()[0] != 0x88:
+    while peer.read_frame().first != 0x88:
         pass
     peer.read_to_eof()
 

@@ -1,101 +1,36 @@
-"""What every test uses: how it finds other programs, or is skipped where one is missing; the
-rule that no test leaves a thread behind; and the fixtures of several files.
-
-A test file imports the helpers: `from conftest import require, find_chromium`.
+"""What pytest gives to every test: the rule that no test leaves a thread behind, and the fixtures
+that several files use.
 """
 
 import importlib.util
 import logging
-import os
-import shutil
-import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
+from finding import find_redis_server, require
+from pages import FAKE_SOCKETS, GRAVATAR, Visit, Visitor, chromium, join, stop_clock
 from peers import PATIENCE, eventually
+from programs import Program, chat
+from proxy import Forwarder, Proxy
+from redis_server import Redis
+from tls import Certificate, make_certificate
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from pages import Visit, Visitor
-    from programs import Program
-    from proxy import Proxy
-    from redis_server import Redis
-    from tls import Certificate
-
-T = TypeVar("T")
 
 THREADS_END_WITHIN = PATIENCE  # seconds; no closing handshake in the tests takes longer
 
 # What the names of threads begin with that may outlive a test: the layer's clock serves all
 # connections, and ends soon after the last of them.
 LASTING_THREADS = ("rfc6455-clock",)
-
-
-def require(found: T | None, what: str, how_to_install: str) -> T:
-    """Return what was found. Where nothing was (None, False), skip the test and say why; or fail
-    it where the environment variable CI is set, because there everything has to be installed.
-
-    Call it in a test or a fixture: pytest takes no skip while a module is imported.
-    """
-    if found:
-        return found
-    reason = f"{what} not found; to install it: {how_to_install}"
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason} (CI is set, so this is no skip)", pytrace=False)
-    pytest.skip(reason)
-
-
-def find_chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    on_path = next((path for name in names if (path := shutil.which(name))), None)
-    elsewhere = (
-        Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
-        Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
-    )
-    return on_path or next((str(path) for path in elsewhere if path.is_file()), None)
-
-
-def find_redis_server() -> str | None:
-    return shutil.which("redis-server")
-
-
-def find_openssl() -> str | None:
-    return shutil.which("openssl")
-
-
-def find_nginx() -> str | None:
-    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-
-
-GO_SOURCES = Path("/usr/share/gocode")  # where Debian keeps the sources of Go packages
-
-
-def find_go() -> str | None:
-    """A Go compiler, if the WebSocket packages that the originals import are installed, too."""
-    packages = ("golang.org/x/net/websocket", "github.com/gorilla/websocket")
-    if all((GO_SOURCES / "src" / package).is_dir() for package in packages):
-        return shutil.which("go")
-    return None
-
-
-def find_python27() -> str | None:
-    """A Python 2.7 that runs: the `python2.7` that pyenv puts on PATH may only print an error."""
-    pyenv_root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    candidates = [shutil.which("python2.7")]
-    candidates += map(str, sorted(pyenv_root.glob("versions/2.7*/bin/python")))
-    for python in filter(None, candidates):
-        command = [python, "-c", "import sys; sys.exit(sys.version_info[:2] != (2, 7))"]
-        if subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 0:
-            return python
-    return None
 
 
 @pytest.fixture(autouse=True)
@@ -129,10 +64,8 @@ def describe(thread: threading.Thread) -> str:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> "Certificate":
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for localhost that only the tests trust."""
-    from tls import make_certificate  # here, because it imports this module
-
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
@@ -164,7 +97,7 @@ def public(tmp_path: Path) -> Path:
     return directory
 
 
-# Redis. The module that is imported within these functions imports this one.
+# Redis
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -176,40 +109,34 @@ def has_redis(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator["Redis"]:
+def redis(tmp_path: Path) -> Iterator[Redis]:
     """A redis-server for one test, which may kill it and start it again."""
-    from redis_server import Redis
-
     process = Redis(tmp_path / "redis")
     yield process
     process.kill()
 
 
-# Chromium. The modules that are imported within these functions import this one.
+# Chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    from programs import chromium
-
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture
-def visit(browser: "Browser") -> Iterator["Visit"]:
+def visit(browser: "Browser") -> Iterator[Visit]:
     """Makes visitors. Fails the test if one of them saw an error that it did not expect."""
-    from pages import Visitor
-
     visitors: list[Visitor] = []
 
     def make(
-        program: "Program | Proxy",
+        program: Program | Proxy,
         *,
         path: str = "",
         width: int = 1280,
         picture: bytes | None = None,
-    ) -> "Visitor":
+    ) -> Visitor:
         visitors.append(Visitor(browser, program.url, path, width, picture))
         return visitors[-1]
 
@@ -221,8 +148,6 @@ def visit(browser: "Browser") -> Iterator["Visit"]:
 @pytest.fixture
 def context(browser: "Browser") -> Iterator["BrowserContext"]:
     """A browser's profile of its own, for a test that needs no visitor's checks."""
-    from pages import GRAVATAR
-
     context = browser.new_context()
     context.set_default_timeout(2 * PATIENCE * 1000)  # ms
     context.route(f"{GRAVATAR}**", lambda route: route.abort())
@@ -233,3 +158,37 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 @pytest.fixture
 def page(context: "BrowserContext") -> "Page":
     return context.new_page()
+
+
+# A chat and its page, for the files of tests that share one server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Program]:
+    with chat() as program:
+        yield program
+
+
+@pytest.fixture
+def forwarder(server: Program) -> Iterator[Forwarder]:
+    """Stands between the server and the clients that connect to its `url`."""
+    with Forwarder(server.server_port) as forwarder:
+        yield forwarder
+
+
+@pytest.fixture
+def fake_page(page: "Page", server: Program) -> "Page":
+    """A page on which Ada has joined, with fake sockets: nothing comes unless the test sends it."""
+    page.add_init_script(FAKE_SOCKETS)
+    join(page, server.url)
+    return page
+
+
+@pytest.fixture
+def still_page(page: "Page", server: Program) -> "Page":
+    """A page that is connected by a fake socket, and whose time stands still."""
+    page.add_init_script(FAKE_SOCKETS)
+    page.clock.install(time=1_700_000_000)
+    join(page, server.url)
+    stop_clock(page)
+    return page

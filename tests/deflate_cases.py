@@ -184,3 +184,10 @@ def bomb(mebibytes: int) -> bytes:
     compressor = zlib.compressobj(9, wbits=-15)
     pieces = [compressor.compress(bytes(1 << 20)) for _ in range(mebibytes)]
     return (b"".join(pieces) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def frame_of_hello(role: str) -> bytes:
+    """The compressed message "Hello" as the peer of an endpoint in this role sends it."""
+    if role == "client":
+        return bytes.fromhex("c1 07 f2 48 cd c9 c9 07 00")
+    return bytes.fromhex("c1 87 00 00 00 00 f2 48 cd c9 c9 07 00")

@@ -9,14 +9,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peers import (
-    Peer,
-    answer_to,
-    echo,
-    request,
-    serving,
-    tcp,
-)
+from peers import Peer, answer_to, echo_messages, request, serving, tcp
 from rfc6455 import (
     WebSocket,
     WebSocketServer,
@@ -98,5 +91,5 @@ def deadlines_end() -> bool:
 @contextlib.contextmanager
 def serving_files(directory: Path, **options: Any) -> Iterator[WebSocketServer]:
     """Our server with these files, and an echo at /ws."""
-    with serving(echo, path="/ws", directory=directory, **options) as server:
+    with serving(echo_messages, path="/ws", directory=directory, **options) as server:
         yield server

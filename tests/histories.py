@@ -46,17 +46,24 @@ def append(history: History, messages: Sequence[Said]) -> list[Entry]:
     """Append them; those that were not known before, as they can be read then."""
     newest = history.newest()
     history.append(messages)
-    return since(history, newest)[0]
+    return since(history, newest).entries
 
 
-def since(history: History, message_id: str) -> tuple[list[Entry], bool]:
+class Missed(NamedTuple):
     """Everything that follows an id, and whether some of it was deleted."""
+
+    entries: list[Entry]
+    gap: bool
+
+
+def since(history: History, message_id: str) -> Missed:
+    """What one who has everything up to this id has missed."""
     read = list(pages(history, message_id))
     assert not any(page.gap for page in read[1:])
-    return [entry for page in read for entry in page.entries], read[0].gap
+    return Missed([entry for page in read for entry in page.entries], read[0].gap)
 
 
-def ids(entries: Sequence[Entry]) -> list[str]:
+def entry_ids(entries: Sequence[Entry]) -> list[str]:
     return [each.message_id for each in entries]
 
 

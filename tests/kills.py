@@ -33,13 +33,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from chat.entry import order, pages  # noqa: E402  # not installed
 from chat.history import SqliteHistory  # noqa: E402
+from peers import free_port  # noqa: E402
+from programs import Program  # noqa: E402
+from redis_server import Redis  # noqa: E402
 from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect  # noqa: E402
-
-try:
-    from programs import Program
-    from redis_server import Redis, free_port
-except ModuleNotFoundError as missing:
-    sys.exit(f"{missing}; `python3 tests` makes .venv, which has it: .venv/bin/python {__file__}")
 
 SENDERS = 4
 UNDER_WAY = 25  # messages of one sender that may be without their copy

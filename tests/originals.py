@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import GO_SOURCES, find_go, require
+from finding import GO_SOURCES, find_go, require
 from peers import PATIENCE, eventually
+from programs import kill, read_output
 
 SOURCES = Path(__file__).parent / "go"
 BUILD_TIME = 150.0  # seconds for one program; the first build compiles the packages, too
@@ -43,8 +44,7 @@ class Original:
 
     @property
     def output(self) -> str:
-        file = self._out.fileno()
-        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+        return read_output(self._out)
 
     def wait_for(self, pattern: str) -> str:
         """Wait until a pattern is found in the output; the text of the pattern's group."""
@@ -67,11 +67,9 @@ class Original:
         self.process.stdin.close()
         return self.process.wait(PATIENCE)
 
-    def stop(self) -> None:
+    def discard(self) -> None:
         """End it, whatever it does."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        kill(self.process)
         with contextlib.suppress(BrokenPipeError):
             assert self.process.stdin
             self.process.stdin.close()
@@ -84,4 +82,4 @@ def running_original(program: Path, *arguments: str) -> Iterator[Original]:
     try:
         yield original
     finally:
-        original.stop()
+        original.discard()

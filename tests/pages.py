@@ -1,12 +1,14 @@
-"""Both pages in Chromium, for tests: visitors, what they do and see, and fake sockets.
+"""Both pages in Chromium, for tests: the browser, visitors, what they do and see, fake sockets.
 
 Gravatar is never asked: the browser answers in its place, as each test says.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from finding import find_chromium, require
 from peers import PATIENCE
 
 if TYPE_CHECKING:
@@ -71,6 +73,34 @@ RECORD_SOCKETS = """
         }
     };
 """
+
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",  # it may have no network
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator["Browser"]:
+    """The system's Chromium, driven by Playwright. Skips the test where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    path = require(find_chromium(), "Chromium", "apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            headless=True,
+            args=list(CHROMIUM_OPTIONS),
+            timeout=3 * PATIENCE * 1000,  # ms
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 class Visitor:

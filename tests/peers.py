@@ -7,11 +7,12 @@ wait is bounded by PATIENCE.
 import base64
 import contextlib
 import hashlib
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rfc6455 import Timeouts, WebSocket, WebSocketServer
 
@@ -28,15 +29,15 @@ QUICK = Timeouts(
 
 def masked(first: int, payload: bytes = b"", key: bytes = MASK) -> bytes:
     """A frame of a client. `first` is its first byte: FIN, the reserved bits, the opcode."""
-    return bytes([first]) + length(payload, 0x80) + key + xor(payload, key)
+    return bytes([first]) + payload_length(payload, 0x80) + key + xor(payload, key)
 
 
 def unmasked(first: int, payload: bytes = b"") -> bytes:
     """A frame of a server. `first` is its first byte: FIN, the reserved bits, the opcode."""
-    return bytes([first]) + length(payload) + payload
+    return bytes([first]) + payload_length(payload) + payload
 
 
-def length(payload: bytes, mask_bit: int = 0) -> bytes:
+def payload_length(payload: bytes, mask_bit: int = 0) -> bytes:
     """The payload length as a frame's header has it (5.2), with the mask bit, 0x80 or 0."""
     size = len(payload)
     if size < 126:
@@ -65,6 +66,18 @@ def has_ipv6() -> bool:
     return False
 
 
+def free_port() -> int:
+    """A free port of 127.0.0.1, for programs that cannot choose one and say which.
+
+    It is below those that outgoing connections get, or one of them might take it while its server
+    is away, or even connect to itself.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """Call `check` until it returns something true, and return that."""
     deadline = time.monotonic() + patience
@@ -73,6 +86,13 @@ def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
             raise AssertionError("it did not happen in time")
         time.sleep(0.005)
     return answer
+
+
+class Frame(NamedTuple):
+    """A frame that came. `first` is its first byte: FIN, the reserved bits, the opcode."""
+
+    first: int
+    payload: bytes
 
 
 class Peer:
@@ -111,10 +131,10 @@ class Peer:
         head, end, self.buffer = self.buffer.partition(b"\r\n\r\n")
         return (head + end).decode("latin-1")
 
-    def read_frame(self) -> tuple[int, bytes]:
-        """A frame's first byte and its payload, unmasked."""
+    def read_frame(self) -> Frame:
+        """The next frame, unmasked."""
         first, payload, _ = self.read_frame_and_key()
-        return first, payload
+        return Frame(first, payload)
 
     def read_frame_and_key(self) -> tuple[int, bytes, bytes | None]:
         """A frame's first byte, its payload, unmasked, and its masking key if it has one."""
@@ -191,7 +211,7 @@ def serving(
         thread.join()
 
 
-def echo(websocket: WebSocket) -> None:
+def echo_messages(websocket: WebSocket) -> None:
     for message in websocket:
         websocket.send(message)
 

@@ -1,7 +1,6 @@
 """The programs as a user runs them, each in a process of its own and on a free port."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -11,13 +10,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
-from conftest import find_chromium, require
 from peers import PATIENCE, Peer, answer_to, eventually, masked, shake_hands, unmasked
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 EXIT_TIME = 5.0  # seconds from the signal to the end of the process; what the programs promise
@@ -64,12 +59,12 @@ class Program:
     @property
     def output(self) -> str:
         """What it has printed so far."""
-        return _text(self._out.fileno())
+        return read_output(self._out)
 
     @property
     def log(self) -> str:
         """What it has written to stderr so far."""
-        return _text(self._err.fileno())
+        return read_output(self._err)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -113,7 +108,7 @@ class Program:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for its end, which must come within the promised time; the exit status."""
+        """Wait for its end, at most `NOISE` beyond the promised `EXIT_TIME`; the exit status."""
         return self.process.wait(EXIT_TIME + NOISE)
 
     def stop(self) -> None:
@@ -129,15 +124,22 @@ class Program:
 
     def discard(self) -> None:
         """End it, whatever it does."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        kill(self.process)
         self._out.close()
         self._err.close()
 
 
-def _text(file: int) -> str:
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+def read_output(file: IO[bytes]) -> str:
+    """What a process has written so far to this file, which it goes on to write to."""
+    number = file.fileno()
+    return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End it, whatever it does, unless it has ended."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
 
 
 @contextlib.contextmanager
@@ -188,7 +190,7 @@ def lines_with(server: Program, text: str) -> list[str]:
     return [line for line in server.log.splitlines() if text in line]
 
 
-# What a client of the chat does, on a bare socket
+# What a client does, on a bare socket
 
 
 def await_handler(peer: Peer) -> None:
@@ -203,33 +205,6 @@ def await_handler(peer: Peer) -> None:
     peer.buffer = frames + peer.buffer
 
 
-def say(peer: Peer, message: str, **fields: Any) -> None:
-    """Send one chat message in a frame of its own."""
-    text = json.dumps({"email": "ada@example.org", "username": "Ada", "message": message} | fields)
-    peer.send(masked(0x81, text.encode()))
-
-
-def hear(peer: Peer) -> dict[str, str]:
-    """The chat message that must come next."""
-    first, payload = peer.read_frame()
-    assert first == 0x81, f"not text, but 0x{first:x} {payload!r}"
-    message = json.loads(payload)
-    assert isinstance(message, dict)
-    return message
-
-
-def hear_said(peer: Peer) -> dict[str, Any]:
-    """The message or the event that must come next; events of who is here are skipped."""
-    while (heard := hear(peer)).get("event") == "online":
-        pass
-    return heard
-
-
-def hear_texts(peer: Peer, count: int) -> list[str]:
-    """The texts of the chat messages that must come next."""
-    return [hear(peer)["message"] for _ in range(count)]
-
-
 def answer_close(peer: Peer) -> tuple[int, str]:
     """Answer the Close that must come next, and wait for EOF; the code and reason of the Close."""
     first, payload = peer.read_frame()
@@ -240,45 +215,7 @@ def answer_close(peer: Peer) -> tuple[int, str]:
     return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
-def leave(peer: Peer) -> None:
-    """Close with 1000, and wait for the answer and EOF."""
-    peer.send(masked(0x88, b"\x03\xe8"))
-    assert peer.read_close() == (1000, "")
-    peer.close()
-
-
 def name_of(peer: Peer) -> str:
     """The name of this client in the server's log: its IP address and port."""
     host, port = peer.sock.getsockname()[:2]
     return f"{host}:{port}"
-
-
-# A browser
-
-CHROMIUM_OPTIONS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",  # it may have no network
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator["Browser"]:
-    """The system's Chromium, driven by Playwright. Skips the test where there is none."""
-    from playwright.sync_api import sync_playwright
-
-    path = require(find_chromium(), "Chromium", "apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            headless=True,
-            args=list(CHROMIUM_OPTIONS),
-            timeout=3 * PATIENCE * 1000,  # ms
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()

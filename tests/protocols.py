@@ -52,11 +52,6 @@ LENGTHS = [
 ]
 
 
-def length(size: int) -> bytes:
-    """The length field of a server's frame with a payload of less than 64 KiB."""
-    return bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
-
-
 def hex_or_bytes(frames: str | bytes) -> bytes:
     return bytes.fromhex(frames) if isinstance(frames, str) else frames
 

@@ -8,11 +8,11 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from conftest import find_nginx, require
-from peers import PATIENCE, Peer, eventually
+from finding import find_nginx, require
+from peers import PATIENCE, Peer, eventually, free_port
 
 CONFIGURATION = """
 daemon off;
@@ -64,7 +64,7 @@ def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Pro
     """
     program = require(find_nginx(), "nginx", "apt install nginx-light")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
-        port = _free_port()
+        port = free_port()
         configuration = Path(folder, "nginx.conf")
         configuration.write_text(
             CONFIGURATION.format(
@@ -91,17 +91,20 @@ def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Pro
                 process.wait()
 
 
-def _free_port() -> int:
-    """A free port, since nginx can't choose one itself and say which."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def _answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
+
+
+def pump(
+    source: socket.socket, target: socket.socket, is_deaf: Callable[[], bool] = lambda: False
+) -> None:
+    """Pass on what the source sends until either ends, except for what comes while it `is_deaf`."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            if not is_deaf():
+                target.sendall(data)
 
 
 class Forwarder:
@@ -145,11 +148,9 @@ class Forwarder:
                     thread.start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if source not in self._swallowed:
-                    target.sendall(data)
-            if source not in self._swallowed:
+        pump(source, target, lambda: source in self._swallowed)
+        if source not in self._swallowed:
+            with contextlib.suppress(OSError):  # the target has ended already
                 target.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> "Forwarder":

@@ -13,7 +13,7 @@ from rfc6455 import InvalidHandshake, connect
 ANSWERED_CLOSE = unmasked(0x88, close_payload(1000))
 
 
-def answer_close(peer: Peer) -> None:
+def answer_normal_close(peer: Peer) -> None:
     """The server's side of a closing handshake that the client starts with 1000."""
     assert peer.read_frame() == (0x88, b"\x03\xe8")
     peer.send(ANSWERED_CLOSE)
@@ -44,7 +44,7 @@ def agreeing(heads: list[str], *more: str) -> RawServer:
     def script(peer: Peer) -> None:
         heads.append(peer.read_head())
         peer.send(response(heads[-1], *more))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     return RawServer(script)
 

@@ -1,27 +1,16 @@
 """A redis-server as a process, and what tests ask it beside the chat."""
 
 import contextlib
-import secrets
 import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from peers import PATIENCE, eventually
+from peers import PATIENCE, eventually, free_port
 from programs import Program, lines_with
 
 AWAY = "Redis is away"
 BACK = "Redis is back"
-
-
-def free_port() -> int:
-    """One below those that outgoing connections get, or one of them might take it while its
-    server is away, or even connect to itself.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 class Redis:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import find_python27, require
+from finding import find_python27, require
 
 SUITE = Path(__file__).with_name("autobahn")
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from meeting import CALM
-from peers import MASK, Peer, echo, eventually, masked, serving, shake_hands, unmasked
-from programs import Program, chat, hear, say
+from chatting import hear, say
+from pairs import CALM
+from peers import MASK, Peer, echo_messages, eventually, masked, serving, shake_hands, unmasked
+from programs import Program, chat
 from proxy import Proxy, nginx
 from rfc6455 import ConnectionClosed, WebSocket
 
@@ -130,7 +131,7 @@ def test_idle_connection_through_nginx_outlives_its_timeout() -> None:
     """nginx ends a connection that is silent for proxy_read_timeout; our pings come before."""
     timeouts = CALM._replace(ping_interval=0.5, ping_timeout=0.5)
     with (
-        serving(echo, timeouts=timeouts) as server,
+        serving(echo_messages, timeouts=timeouts) as server,
         nginx(f"http://127.0.0.1:{server.server_port}", more="proxy_read_timeout 2s;") as proxy,
         shake_hands(proxy) as peer,
     ):

@@ -10,18 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from chatting import text_frame
+from chatting import hear, hear_texts, leave, say, text_frame
 from peers import Peer, eventually, masked
-from programs import (
-    Program,
-    answer_close,
-    chat,
-    hear,
-    hear_texts,
-    leave,
-    name_of,
-    say,
-)
+from programs import Program, answer_close, chat, name_of
 
 ID = re.compile(r"[0-9]{13}-[0-9]+")
 AVATAR_OF_ADA = "cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d"

@@ -103,7 +103,7 @@ def test_messages_from_other_servers_are_shown_when_nobody_here_says_anything(
         history.append([Said("said elsewhere")])
         chat_server.clients.add(ada.websocket)
         handle("news")
-        assert json.loads(ada.peer.read_frame()[1])["message"] == "said elsewhere"
+        assert json.loads(ada.peer.read_frame().payload)["message"] == "said elsewhere"
 
 
 # Failures
@@ -149,7 +149,7 @@ def test_failure_for_one_client_does_not_send_away_those_whose_wish_was_fulfille
                 chat_server.presence.leave(each.websocket)
         for each in (ada, late):
             assert each.peer.read_frame() == (0x88, b"\x03\xf3internal error")
-        heard = [json.loads(eve.peer.read_frame()[1])["message"] for _ in range(2)]
+        heard = [json.loads(eve.peer.read_frame().payload)["message"] for _ in range(2)]
         assert heard == ["known", "new"]
         assert bob.websocket.state is eve.websocket.state is State.OPEN
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from chatting import resume
+from chatting import hear, hear_said, read_close_past_messages, resume, say
 from peers import Peer, eventually, masked
-from programs import ROOT, Program, answer_close, hear, hear_said, name_of, say
+from programs import ROOT, Program, answer_close, name_of
 
 START = f"""
 import sys
@@ -66,11 +66,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def sent_away(peer: Peer) -> tuple[int, str]:
     """How the server closes this connection; who is here is left out."""
-    while (frame := peer.read_frame())[0] == 0x81:
-        assert json.loads(frame[1]).get("event") == "online"
-    peer.send(masked(*frame))
+    messages, close = read_close_past_messages(peer)
+    assert all(message.get("event") == "online" for message in messages)
+    peer.send(masked(*close))
     assert peer.read_to_eof() == b""
-    return int.from_bytes(frame[1][:2], "big"), frame[1][2:].decode()
+    return int.from_bytes(close.payload[:2], "big"), close.payload[2:].decode()
 
 
 def assert_goes_on(server: Program, *peers: Peer) -> None:

@@ -24,7 +24,7 @@ from histories import (
     append,
     assert_rising,
     content,
-    ids,
+    entry_ids,
     numbered,
     opened,
     pair,
@@ -68,20 +68,20 @@ def databases(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
 
 def test_id_is_the_time_in_milliseconds_and_a_sequence(clock: Clock) -> None:
     with opened() as history:
-        assert ids(append(history, numbered(3))) == [f"{NOW}-0", f"{NOW}-1", f"{NOW}-2"]
+        assert entry_ids(append(history, numbered(3))) == [f"{NOW}-0", f"{NOW}-1", f"{NOW}-2"]
         clock.milliseconds += 1
-        assert ids(append(history, numbered(2))) == [f"{NOW + 1}-0", f"{NOW + 1}-1"]
+        assert entry_ids(append(history, numbered(2))) == [f"{NOW + 1}-0", f"{NOW + 1}-1"]
 
 
 def test_ids_rise_however_many_come_in_one_millisecond(clock: Clock) -> None:
     with opened() as history:
         given: list[str] = []
         for size in (1, 1, 1000, 2, 1000, 1):
-            given += ids(append(history, numbered(size)))
+            given += entry_ids(append(history, numbered(size)))
         assert len(given) == 2005
         assert_rising(given)
         assert {pair(each)[0] for each in given} == {NOW}
-        assert ids(since(history, "0")[0]) == given
+        assert entry_ids(since(history, "0").entries) == given
 
 
 def test_ids_rise_when_a_millisecond_has_more_messages_than_its_sequence_can_count(
@@ -89,41 +89,41 @@ def test_ids_rise_when_a_millisecond_has_more_messages_than_its_sequence_can_cou
 ) -> None:
     monkeypatch.setattr(history_module, "SEQUENCE_BITS", 2)
     with opened() as history:
-        given = ids(append(history, numbered(6)))
+        given = entry_ids(append(history, numbered(6)))
         assert given == [f"{NOW}-{i}" for i in range(4)] + [f"{NOW + 1}-0", f"{NOW + 1}-1"]
         clock.milliseconds += 1
-        given += ids(append(history, numbered(6)))
+        given += entry_ids(append(history, numbered(6)))
         assert_rising(given)
 
 
 def test_ids_rise_where_the_clock_is_set_back(clock: Clock) -> None:
     with opened() as history:
-        given = ids(append(history, numbered(2)))
+        given = entry_ids(append(history, numbered(2)))
         for milliseconds in (NOW - 1, NOW - 3_600_000, 0, NOW - 5, NOW, NOW + 1):
             clock.milliseconds = milliseconds
-            given += ids(append(history, numbered(2)))
+            given += entry_ids(append(history, numbered(2)))
         assert_rising(given)
         assert given[-2] == f"{NOW + 1}-0"
-        assert ids(since(history, "0")[0]) == given
+        assert entry_ids(since(history, "0").entries) == given
 
 
 @pytest.mark.parametrize("change", [-3_600_000, -1, 0, 1])
 def test_ids_rise_across_a_restart(clock: Clock, tmp_path: Path, change: int) -> None:
     with opened(tmp_path / "history") as history:
-        before = ids(append(history, numbered(5)))
+        before = entry_ids(append(history, numbered(5)))
     clock.milliseconds += change
     with opened(tmp_path / "history") as history:
         assert history.newest() == before[-1]
-        after = ids(append(history, numbered(5)))
+        after = entry_ids(append(history, numbered(5)))
         assert_rising(before + after)
-        assert ids(since(history, "0")[0]) == before + after
+        assert entry_ids(since(history, "0").entries) == before + after
 
 
 def test_ids_rise_where_all_but_one_message_was_trimmed(clock: Clock, tmp_path: Path) -> None:
     with opened(tmp_path / "history", keep=1) as history:
-        before = ids(append(history, numbered(5)))
+        before = entry_ids(append(history, numbered(5)))
     with opened(tmp_path / "history", keep=1) as history:
-        assert_rising(before + ids(append(history, numbered(1))))
+        assert_rising(before + entry_ids(append(history, numbered(1))))
 
 
 def test_newest_is_the_id_of_the_last_message() -> None:
@@ -132,7 +132,7 @@ def test_newest_is_the_id_of_the_last_message() -> None:
         assert append(history, []) == []
         assert history.newest() == "0-0"
         for size in (1, 3):
-            assert history.newest() != (last := ids(append(history, numbered(size)))[-1])
+            assert history.newest() != (last := entry_ids(append(history, numbered(size)))[-1])
             assert history.newest() == last
 
 
@@ -192,7 +192,7 @@ def test_message_with_a_known_key_is_not_appended_again_and_its_id_is_returned()
         assert history.append([said("again", "k3")]) == [
             Appended(appended[1].message_id, is_known=True)
         ]
-        assert texts(since(history, "0")[0]) == ["one", "two", "three"]
+        assert texts(since(history, "0").entries) == ["one", "two", "three"]
 
 
 def test_key_that_comes_twice_in_a_batch_is_appended_once() -> None:
@@ -201,7 +201,7 @@ def test_key_that_comes_twice_in_a_batch_is_appended_once() -> None:
         appended = history.append(batch)
         assert [each.is_known for each in appended] == [False, False, True, True]
         assert appended[2].message_id == appended[3].message_id == appended[0].message_id
-        assert texts(since(history, "0")[0]) == ["first", "other"]
+        assert texts(since(history, "0").entries) == ["first", "other"]
 
 
 def test_key_is_known_after_a_restart(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_key_is_known_after_a_restart(tmp_path: Path) -> None:
         append(history, [said("one", "k")])
     with opened(tmp_path / "history") as history:
         assert append(history, [said("again", "k")]) == []
-        assert texts(since(history, "0")[0]) == ["one"]
+        assert texts(since(history, "0").entries) == ["one"]
 
 
 def test_messages_without_a_key_are_all_appended_however_alike() -> None:
@@ -261,7 +261,7 @@ def test_text_comes_back_unchanged_in_every_field(tmp_path: Path, text: str) -> 
         appended = append(history, [message])
         assert content(appended) == [message]
     with opened(tmp_path / "history") as history:
-        assert since(history, "0")[0] == appended
+        assert since(history, "0").entries == appended
 
 
 def test_fields_that_other_programs_have_written_are_cut_or_left_out(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_fields_that_other_programs_have_written_are_cut_or_left_out(tmp_path: P
             " FROM messages"
         )
     with opened(path) as history:
-        entries = since(history, "0")[0]
+        entries = since(history, "0").entries
     assert content(entries) == [
         said("0"),
         Said("m" * 16_777_216, None, email="e" * 254, username="u" * 64),
@@ -298,7 +298,7 @@ def test_fields_that_other_programs_have_written_are_cut_or_left_out(tmp_path: P
 def test_since_gives_what_came_after_an_id() -> None:
     with opened() as history:
         entries = append(history, numbered(4)) + append(history, numbered(4, 4))
-        for place, message_id in enumerate(ids(entries)):
+        for place, message_id in enumerate(entry_ids(entries)):
             assert since(history, message_id) == (entries[place + 1 :], False)
         assert since(history, "0") == (entries, False)
         assert since(history, "0-0") == (entries, False)
@@ -311,7 +311,7 @@ def test_since_takes_an_id_that_no_message_has(clock: Clock) -> None:
         late = append(history, numbered(2))
         for between in (f"{NOW}-7", f"{NOW + 1}", f"{NOW + 9}-5", f"{NOW}-9999999999999999999"):
             assert since(history, between) == (late, False)
-        assert since(history, f"{NOW - 1}-99")[0] == early + late
+        assert since(history, f"{NOW - 1}-99").entries == early + late
 
 
 def test_since_in_an_empty_history_is_nothing() -> None:
@@ -329,9 +329,11 @@ def test_id_from_the_far_future_has_nothing_after_it(future: str) -> None:
 @pytest.mark.parametrize("count", [1, 4, 9, 10, 11, 1000])
 def test_before_newest_returns_the_id_that_so_many_messages_follow(count: int) -> None:
     with opened() as history:
-        given = ids(append(history, numbered(10)))
+        given = entry_ids(append(history, numbered(10)))
         before = history.before_newest("0", count)
-        assert texts(since(history, before)[0]) == [str(number) for number in range(10)][-count:]
+        assert (
+            texts(since(history, before).entries) == [str(number) for number in range(10)][-count:]
+        )
         assert (before == "0") == (count >= 10)
         assert history.before_newest(given[7], count) == (given[8] if count == 1 else given[7])
 
@@ -386,7 +388,7 @@ def test_small_history_keeps_exactly_the_newest(tmp_path: Path, kept: int) -> No
         for number in range(120):
             append(history, numbered(1, number))
             expected = [str(each) for each in range(max(0, number + 1 - kept), number + 1)]
-            assert texts(since(history, "0")[0]) == expected
+            assert texts(since(history, "0").entries) == expected
 
 
 def test_large_history_keeps_the_newest_and_at_most_a_hundredth_more() -> None:
@@ -394,7 +396,7 @@ def test_large_history_keeps_the_newest_and_at_most_a_hundredth_more() -> None:
         append(history, numbered(994))
         for start in range(994, 1500, 7):
             append(history, numbered(7, start))
-            held = texts(since(history, "0")[0])
+            held = texts(since(history, "0").entries)
             assert min(start + 7, 1000) <= len(held) <= 1010
             assert held == [str(each) for each in range(start + 7 - len(held), start + 7)]
 
@@ -405,7 +407,7 @@ def test_batch_larger_than_what_is_kept_gets_all_its_ids_and_is_kept_in_part() -
         appended = history.append(numbered(30, 5))
         assert [each.is_known for each in appended] == [False] * 30
         assert_rising([each.message_id for each in appended])
-        assert texts(since(history, "0")[0]) == [str(number) for number in range(25, 35)]
+        assert texts(since(history, "0").entries) == [str(number) for number in range(25, 35)]
 
 
 def test_reader_that_has_everything_before_a_batch_gets_it_whole_even_if_only_a_part_is_kept() -> (
@@ -428,7 +430,7 @@ def test_history_opened_with_a_smaller_number_is_trimmed_to_it(tmp_path: Path) -
         append(history, numbered(100))
     with opened(tmp_path / "history", keep=20) as history:
         append(history, numbered(1, 100))
-        assert texts(since(history, "0")[0]) == [str(number) for number in range(81, 101)]
+        assert texts(since(history, "0").entries) == [str(number) for number in range(81, 101)]
 
 
 def test_reader_that_missed_trimmed_messages_gets_a_gap(tmp_path: Path) -> None:
@@ -436,16 +438,16 @@ def test_reader_that_missed_trimmed_messages_gets_a_gap(tmp_path: Path) -> None:
         appended = history.append(numbered(15)) + history.append(numbered(5, 15))
         given = [each.message_id for each in appended]
         for place, message_id in enumerate(given):
-            entries, more = since(history, message_id)
-            assert ids(entries) == given[max(place + 1, 10) :]
-            assert more == (place < 9)
-        assert since(history, "0")[1]
+            entries, gap = since(history, message_id)
+            assert entry_ids(entries) == given[max(place + 1, 10) :]
+            assert gap == (place < 9)
+        assert since(history, "0").gap
     with opened(tmp_path / "history", keep=10) as history:
-        assert since(history, given[2]) == (since(history, "0")[0], True)
-        assert since(history, given[10])[1] is False
+        assert since(history, given[2]) == (since(history, "0").entries, True)
+        assert since(history, given[10]).gap is False
         append(history, numbered(3, 20))
-        assert since(history, given[11]) == (since(history, "0")[0], True)
-        assert since(history, given[13])[1] is False
+        assert since(history, given[11]) == (since(history, "0").entries, True)
+        assert since(history, given[13]).gap is False
 
 
 def test_reader_that_missed_trimmed_messages_gets_a_gap_even_if_more_is_kept_now(
@@ -454,10 +456,10 @@ def test_reader_that_missed_trimmed_messages_gets_a_gap_even_if_more_is_kept_now
     with opened(tmp_path / "history", keep=10) as history:
         given = [each.message_id for each in history.append(numbered(30))]
     with opened(tmp_path / "history", keep=1000) as history:
-        assert since(history, given[3])[1]
-        assert not since(history, given[19])[1]
+        assert since(history, given[3]).gap
+        assert not since(history, given[19]).gap
         history.append(numbered(5))
-        assert since(history, given[3])[1]
+        assert since(history, given[3]).gap
 
 
 @pytest.mark.parametrize("kept", [3, 4])
@@ -475,8 +477,8 @@ def test_file_from_before_the_trimmed_table_existed_can_be_opened(
         database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
     for _ in range(2):
         with opened(path, kept) as history:
-            assert texts(since(history, "0")[0]) == ["0", "1", "2"]
-            assert since(history, "0")[1] == (kept == 3)  # as full as it may be: it was trimmed
+            assert texts(since(history, "0").entries) == ["0", "1", "2"]
+            assert since(history, "0").gap == (kept == 3)  # as full as it may be: it was trimmed
             assert history.append([said("again", "k1")]) == [Appended(f"{NOW}-1", is_known=True)]
 
 
@@ -505,8 +507,8 @@ def test_messages_stay_within_the_bytes_that_they_may_fill(
             )
         (page_count,) = databases[0].execute("PRAGMA page_count").fetchone()
         assert page_count * 4096 < limit + 2 * batch * size + 100_000
-        held = [int(text) for text in texts(since(history, "0")[0])]
-        assert since(history, "0")[1]
+        held = [int(text) for text in texts(since(history, "0").entries)]
+        assert since(history, "0").gap
     assert held == list(range(held[0], start + batch))
     assert sum(max(size, len(str(number))) for number in held) > limit / 10
     if in_file:
@@ -517,7 +519,7 @@ def test_message_larger_than_all_that_may_be_filled_is_kept_alone() -> None:
     with opened(keep_bytes=1) as history:
         history.append(numbered(5))
         history.append([said("x" * 100_000)])
-        assert texts(since(history, "0")[0]) == ["x" * 100_000]
+        assert texts(since(history, "0").entries) == ["x" * 100_000]
 
 
 def test_history_that_others_have_deleted_from_is_trimmed_all_the_same(tmp_path: Path) -> None:
@@ -528,7 +530,7 @@ def test_history_that_others_have_deleted_from_is_trimmed_all_the_same(tmp_path:
             database.execute("DELETE FROM messages WHERE number % 2")
         for start in range(200, 500, 10):
             history.append(numbered(10, start))
-        held = texts(since(history, "0")[0])
+        held = texts(since(history, "0").entries)
         assert held == [str(number) for number in range(500 - len(held), 500)]
         assert 200 <= len(held) <= 202
 
@@ -567,10 +569,10 @@ def test_batch_of_which_one_message_fails_leaves_nothing(tmp_path: Path) -> None
         with pytest.raises(HistoryError):
             append(history, [said("2", "k"), bad, said("3")])
         assert history.newest() == newest
-        assert texts(since(history, "0")[0]) == ["0", "1"]
+        assert texts(since(history, "0").entries) == ["0", "1"]
         assert texts(append(history, [said("2", "k")])) == ["2"]
     with opened(tmp_path / "history") as history:
-        assert texts(since(history, "0")[0]) == ["0", "1", "2"]
+        assert texts(since(history, "0").entries) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -596,14 +598,14 @@ def test_full_disk_is_told_in_words_and_leaves_nothing_of_the_batch(
             with pytest.raises(HistoryError, match="full"):
                 append(history, [said("y" * 4000), *batch])
             assert since(history, "0") == held
-            assert history.newest() == held[0][-1].message_id
+            assert history.newest() == held.entries[-1].message_id
         database.execute("PRAGMA max_page_count=1000000")
         appended = append(history, batch)
         assert content(appended) == batch
-        assert_rising(ids(held[0] + appended))
-        assert since(history, "0")[0] == held[0] + appended
+        assert_rising(entry_ids(held.entries + appended))
+        assert since(history, "0").entries == held.entries + appended
     with opened(tmp_path / "history") as history:
-        assert since(history, "0")[0] == held[0] + appended
+        assert since(history, "0").entries == held.entries + appended
 
 
 # In memory
@@ -637,4 +639,4 @@ def test_failure_to_read_is_not_mistaken_for_text_in_another_encoding(
             history.since("0")
         databases[0].set_progress_handler(None, 1)
         assert databases[0].text_factory is str
-        assert since(history, "0")[0] == entries
+        assert since(history, "0").entries == entries

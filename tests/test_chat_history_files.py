@@ -20,16 +20,7 @@ from chat.entry import (
     HistoryError,
 )
 from chat.history import SqliteHistory
-from histories import (
-    append,
-    assert_rising,
-    ids,
-    numbered,
-    opened,
-    said,
-    since,
-    texts,
-)
+from histories import append, assert_rising, entry_ids, numbered, opened, said, since, texts
 from peers import PATIENCE
 from programs import ROOT
 
@@ -68,7 +59,7 @@ def test_history_is_there_after_a_restart(tmp_path: Path) -> None:
     entries: list[Entry] = []
     for start in range(0, 9, 3):
         with opened(path) as history:
-            assert since(history, "0")[0] == entries
+            assert since(history, "0").entries == entries
             entries += append(history, numbered(3, start))
     assert path.is_file()
 
@@ -86,7 +77,7 @@ def test_empty_file_becomes_a_history(tmp_path: Path) -> None:
     with opened(path) as history:
         append(history, numbered(1))
     with opened(path) as history:
-        assert texts(since(history, "0")[0]) == ["0"]
+        assert texts(since(history, "0").entries) == ["0"]
 
 
 NO_DATABASES = [
@@ -202,7 +193,7 @@ def test_history_in_use_is_refused_by_name_until_it_is_closed(tmp_path: Path) ->
                 SqliteHistory(str(path))
             append(history, numbered(1))
     with opened(path) as history:
-        assert texts(since(history, "0")[0]) == ["0", "0"]
+        assert texts(since(history, "0").entries) == ["0", "0"]
 
 
 def test_history_in_use_is_refused_by_its_other_names_too(tmp_path: Path) -> None:
@@ -254,7 +245,7 @@ def test_history_in_use_can_be_read_and_copied(tmp_path: Path) -> None:
         ):  # closing a reader must not release our lock
             SqliteHistory(str(path))
     with opened(tmp_path / "copy") as history:
-        assert texts(since(history, "0")[0]) == ["0", "1", "2", "3"]
+        assert texts(since(history, "0").entries) == ["0", "1", "2", "3"]
 
 
 def test_reader_that_takes_its_time_holds_up_nothing_and_the_files_shrink_behind_it(
@@ -289,7 +280,7 @@ def test_append_waits_for_another_program_that_is_writing(tmp_path: Path) -> Non
         thread.start()
         other.execute("COMMIT")
         thread.join(PATIENCE)
-        assert texts(since(history, "0")[0]) == ["0"]
+        assert texts(since(history, "0").entries) == ["0"]
 
 
 def _other_writer(path: Path) -> sqlite3.Connection:
@@ -310,15 +301,17 @@ def test_any_thread_may_append_and_read() -> None:
         threads = [threading.Thread(target=talk, args=(name,)) for name in "abcd"]
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads) or ids(seen)[-1:] != [history.newest()]:
-            found, more = since(history, seen[-1].message_id if seen else "0")
-            assert not more
+        while any(thread.is_alive() for thread in threads) or entry_ids(seen)[-1:] != [
+            history.newest()
+        ]:
+            found, gap = since(history, seen[-1].message_id if seen else "0")
+            assert not gap
             seen += found
         for thread in threads:
             thread.join(PATIENCE)
-        assert seen == since(history, "0")[0]
+        assert seen == since(history, "0").entries
         assert len(seen) == 4 * 60 * 3
-        assert_rising(ids(seen))
+        assert_rising(entry_ids(seen))
 
 
 # kill -9
@@ -375,11 +368,11 @@ def test_history_whose_process_was_killed_has_all_that_was_appended_and_whole_ba
             for line in process.stdout:
                 reported = int(line)
         with opened(path, kept) as history:
-            entries, _ = since(history, "0")
+            entries = since(history, "0").entries
         numbers = [int(text) for text in texts(entries)]
         assert numbers[-1] + 1 >= reported >= start + 3 * lines
         assert numbers[-1] % 3 == 2
         first = 0 if kept > numbers[-1] else numbers[-1] + 1 - kept
         assert numbers == list(range(first, numbers[-1] + 1))
         assert [each.key for each in entries] == [f"key {number}" for number in numbers]
-        assert_rising(ids(entries))
+        assert_rising(entry_ids(entries))

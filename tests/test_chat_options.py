@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 from chat.options import Options, read_options
-from chatting import request_ws, text_frame
+from chatting import hear, hear_texts, leave, request_ws, say, text_frame
 from peers import eventually, masked
-from programs import (
-    ROOT,
-    Program,
-    chat,
-    echo,
-    hear,
-    hear_texts,
-    leave,
-    run,
-    say,
-)
+from programs import ROOT, Program, chat, echo, run
 
 ID = re.compile(r"[0-9]{13}-[0-9]+")
 AVATAR_OF_ADA = "cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d"

@@ -13,22 +13,19 @@ from typing import Any
 
 import pytest
 
-from chatting import request_ws, text_frame, upgrade
-from histories import pair
-from meeting import reset
-from peers import PATIENCE, Peer, eventually, masked
-from programs import (
-    EXIT_TIME,
-    NOISE,
-    ROOT,
-    Program,
-    answer_close,
-    chat,
+from chatting import (
     hear,
     hear_texts,
-    name_of,
+    read_close_past_messages,
+    request_ws,
     say,
+    text_frame,
+    upgrade,
 )
+from histories import pair
+from pairs import reset
+from peers import PATIENCE, Peer, eventually, masked
+from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, name_of
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +233,7 @@ def test_what_was_said_before_the_signal_is_delivered(number: int) -> None:
         ada.send(frames + masked(0x89, b"were you told?"))
         heard = []
         while (frame := ada.read_frame()) != (0x8A, b"were you told?"):
-            heard.append(json.loads(frame[1])["message"])
+            heard.append(json.loads(frame.payload)["message"])
         server.signal(number)
         heard += hear_texts(ada, 900 - len(heard))
         assert heard == texts
@@ -261,7 +258,7 @@ def test_signal_ends_it_in_time_beside_clients_that_do_nothing() -> None:
         assert answer_close(ada)[0] == 1001
         assert server.wait() == 0
         assert hear_texts(deaf, 60) == [f"{i:8}" * 1000 for i in range(60)]
-        assert deaf.read_frame()[1][:2] == b"\x03\xe9"
+        assert deaf.read_frame().payload[:2] == b"\x03\xe9"
         for peer in (stuck, idle, halfway):
             with contextlib.suppress(ConnectionError):
                 peer.read_to_eof()
@@ -272,10 +269,9 @@ def test_signal_ends_it_in_time_while_a_client_is_slowed() -> None:
         fast.send(b"".join(text_frame(json.dumps({"message": str(i)})) for i in range(100)))
         hear(other)
         server.signal()
-        while (frame := other.read_frame())[0] == 0x81:
-            pass
-        assert frame[0] == 0x88 and frame[1][:2] == b"\x03\xe9"
-        other.send(masked(0x88, frame[1]))
+        _, close = read_close_past_messages(other)
+        assert close.payload[:2] == b"\x03\xe9"
+        other.send(masked(0x88, close.payload))
         assert other.read_to_eof() == b""
         assert server.wait() == 0
 
@@ -351,7 +347,7 @@ def test_signal_as_soon_as_it_says_that_it_runs_ends_it_with_0(number: int) -> N
 def test_no_new_client_comes_in_after_the_signal() -> None:
     with chat() as server, server.join() as deaf:
         server.signal()
-        assert deaf.read_frame()[1][:2] == b"\x03\xe9"
+        assert deaf.read_frame().payload[:2] == b"\x03\xe9"
         with pytest.raises((OSError, EOFError)), server.tcp() as late:
             late.send(request_ws(server))
             late.read_head()

@@ -12,16 +12,21 @@ from chat.presence import Presence
 from chat.resume import Joining, admit
 from chatting import (
     assert_here,
+    hear,
     hear_online,
+    hear_said,
+    leave,
     leave_reading,
+    read_close_past_messages,
     resume,
+    say,
     tell,
     tell_name,
 )
 from guests import broken_sending, guests
 from histories import opened
 from peers import masked
-from programs import Program, chat, hear, hear_said, leave, say
+from programs import Program, chat
 from rfc6455 import State, WebSocket
 
 
@@ -110,9 +115,8 @@ def test_name_as_long_as_it_may_be_is_told_whole(server: Program) -> None:
 def test_name_with_one_character_too_many_is_closed_with_1008(server: Program, event: str) -> None:
     with resume(server, "9999999999999") as ada:
         ada.send(masked(0x81, json.dumps({"event": event, "username": "n" * 65}).encode()))
-        while (frame := ada.read_frame())[0] == 0x81:
-            pass
-        assert frame == (0x88, b"\x03\xf0username has more than 64 characters")
+        _, close = read_close_past_messages(ada)
+        assert close == (0x88, b"\x03\xf0username has more than 64 characters")
 
 
 # Whether the server is there
@@ -173,9 +177,8 @@ def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
 def test_name_that_is_not_a_string_is_closed_with_1008(server: Program) -> None:
     with resume(server, "9999999999999") as ada:
         ada.send(masked(0x81, b'{"event": "join", "username": 7}'))
-        while (frame := ada.read_frame())[0] == 0x81:
-            pass
-        assert frame[1][:2] == b"\x03\xf0"
+        _, close = read_close_past_messages(ada)
+        assert close.payload[:2] == b"\x03\xf0"
 
 
 def test_however_many_come_and_go_the_others_are_told_at_most_once_a_second() -> None:

@@ -16,11 +16,21 @@ from typing import Any
 import pytest
 
 import kills
-from chatting import assert_here, hear_until, ids, restless_environment, resume, tell_texts
+from chatting import (
+    assert_here,
+    hear,
+    hear_said,
+    hear_until,
+    ids,
+    restless_environment,
+    resume,
+    say,
+    tell_texts,
+)
 from histories import assert_rising
-from peers import Peer, RawServer, eventually, masked
-from programs import Program, answer_close, chat, hear, hear_said, lines_with, name_of, run, say
-from redis_server import AWAY, BACK, Redis, free_port
+from peers import Peer, RawServer, eventually, free_port, masked
+from programs import Program, answer_close, chat, lines_with, name_of, run
+from redis_server import AWAY, BACK, Redis
 
 pytestmark = pytest.mark.redis
 
@@ -55,7 +65,7 @@ def test_clients_of_two_servers_hear_each_other_in_the_same_bytes(
             say(speaker, text, key=f"key of {text}")
             frame = ada.read_frame()
             assert frame == bob.read_frame()
-            heard = json.loads(frame[1])
+            heard = json.loads(frame.payload)
             assert list(heard) == ["email", "username", "message", "id", "avatar", "key"]
             assert (heard["message"], heard["key"]) == (text, f"key of {text}")
 

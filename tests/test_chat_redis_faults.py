@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from chat.entry import order
-from chatting import resume
+from chatting import hear, hear_said, resume, say
 from peers import PATIENCE, Peer, RawServer, eventually, request
-from programs import ROOT, Program, answer_close, chat, hear, hear_said, lines_with, run, say
+from programs import ROOT, Program, answer_close, chat, lines_with, run
+from proxy import pump
 from redis_server import AWAY, Redis, came_back_as_often_as_it_went, connected, put
 
 pytestmark = pytest.mark.redis
@@ -32,7 +33,7 @@ def other_redis(tmp_path: Path) -> Iterator[Redis]:
     process.kill()
 
 
-class Forwarder:
+class RedisForwarder:
     """A TCP port that forwards to `target`, which may change; open connections stay as they are.
 
     `answer` may answer a request of a client itself.
@@ -46,7 +47,7 @@ class Forwarder:
 
     def _forward(self, peer: Peer) -> None:
         with socket.create_connection(("127.0.0.1", self.target.port), PATIENCE) as upstream:
-            back = threading.Thread(target=pump, args=(upstream, peer.sock))
+            back = threading.Thread(target=self._pass_back, args=(upstream, peer.sock))
             back.start()
             with contextlib.suppress(EOFError, OSError):
                 while True:
@@ -60,20 +61,17 @@ class Forwarder:
                 upstream.shutdown(socket.SHUT_RDWR)
             back.join()
 
-    def __enter__(self) -> "Forwarder":
+    def _pass_back(self, upstream: socket.socket, client: socket.socket) -> None:
+        pump(upstream, client)
+        with contextlib.suppress(OSError):  # the client has ended already
+            client.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> "RedisForwarder":
         self._server.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._server.__exit__(*exception)
-
-
-def pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
 
 
 def read_request(peer: Peer) -> tuple[list[str], bytes]:
@@ -115,7 +113,7 @@ def answer_as_6_0(words: list[str]) -> bytes | None:
 
 
 def test_chat_on_a_redis_before_6_2_is_heard_and_resumed(redis: Redis) -> None:
-    with Forwarder(redis, answer_as_6_0) as old, chat("--redis", old.url) as server:
+    with RedisForwarder(redis, answer_as_6_0) as old, chat("--redis", old.url) as server:
         with resume(server) as ada, server.join() as bob:
             say(ada, "one", key="k")
             one = hear(bob)
@@ -133,7 +131,7 @@ def test_redis_from_before_streams_ends_it_with_one_clear_line(redis: Redis) -> 
     def answer_as_4(words: list[str]) -> bytes | None:
         return b"-ERR unknown command `X`\r\n" if words[0][0] in "Xx" else None
 
-    with Forwarder(redis, answer_as_4) as old:
+    with RedisForwarder(redis, answer_as_4) as old:
         assert "unknown command" in refusal(old.url)
 
 
@@ -153,7 +151,7 @@ def test_after_a_failover_the_chat_goes_on_with_the_server_in_charge(
     redis: Redis, other_redis: Redis
 ) -> None:
     with (
-        Forwarder(redis, pass_all) as address,
+        RedisForwarder(redis, pass_all) as address,
         chat("--redis", address.url) as one,
         chat("--redis", address.url) as two,
         one.join() as ada,

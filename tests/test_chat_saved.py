@@ -18,15 +18,18 @@ from chat.entry import order
 from chat.history import SqliteHistory
 from chatting import (
     assert_here,
+    hear,
     hear_all_said,
+    hear_said,
     ids,
     resume,
+    say,
     tell,
 )
-from conftest import require
+from finding import require
 from histories import Said, assert_rising, since
 from peers import PATIENCE, eventually, masked
-from programs import Program, answer_close, chat, hear, hear_said, name_of, run, say
+from programs import Program, answer_close, chat, name_of, run
 
 # The history in a file
 
@@ -227,14 +230,14 @@ def test_all_that_was_acknowledged_before_the_end_is_in_the_file(tmp_path: Path)
         talker.start()
         heard = [hear(ada) for _ in range(10)]
         server.signal()
-        while (frame := ada.read_frame())[0] == 0x81:
-            heard.append(json.loads(frame[1]))
+        while (frame := ada.read_frame()).first == 0x81:
+            heard.append(json.loads(frame.payload))
         ada.sock.shutdown(socket.SHUT_RDWR)
         talker.join(PATIENCE)
         assert server.wait() == 0
         assert "Traceback" not in server.log
     with contextlib.closing(SqliteHistory(str(path))) as history:
-        entries = since(history, "0")[0]
+        entries = since(history, "0").entries
     acknowledged = [(message["id"], message["key"]) for message in heard]
     saved = [(entry.message_id, entry.key) for entry in entries]
     assert acknowledged == saved[: len(acknowledged)]

@@ -6,7 +6,7 @@ The servers are bare sockets.
 import pytest
 
 from peers import PATIENCE, Peer, RawServer, after_handshake, response, unmasked
-from raw_servers import agreeing, answer_close, refusal_by
+from raw_servers import agreeing, answer_normal_close, refusal_by
 from rfc6455 import Deflate, connect
 
 # The response
@@ -18,7 +18,7 @@ def test_client_reads_the_answer_and_frames_in_any_segmentation() -> None:
         for byte in response(peer.read_head()) + bytes.fromhex("810548656c6c6f"):
             peer.send(bytes([byte]))
         peer.send(b"".join(unmasked(0x81, b"%d" % i) for i in range(10)))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as server, connect(server.url) as websocket:
         received = [websocket.receive(PATIENCE) for _ in range(11)]
@@ -29,7 +29,7 @@ def test_client_reads_the_answer_and_frames_in_any_segmentation() -> None:
 def test_client_receives_a_frame_that_came_with_the_answer() -> None:
     def script(peer: Peer) -> None:
         peer.send(response(peer.read_head()) + bytes.fromhex("810548656c6c6f"))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as server, connect(server.url) as websocket:
         assert websocket.receive(PATIENCE) == "Hello"
@@ -56,7 +56,7 @@ def test_client_accepts_any_case_any_reason_phrase_and_further_headers(
         answer = response(peer.read_head())
         assert old in answer
         peer.send(answer.replace(old, new))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as server, connect(server.url):
         pass
@@ -216,7 +216,7 @@ def test_client_reads_a_quoted_parameter_as_an_unquoted_one() -> None:
 def test_client_does_not_use_an_extension_that_was_not_accepted() -> None:
     def script(peer: Peer) -> None:
         assert peer.read_frame() == (0x81, b"a" * 1000)
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with after_handshake(script) as server, connect(server.url, deflate=Deflate()) as websocket:
         assert websocket.deflate is None

@@ -18,7 +18,7 @@ import pytest
 import rfc6455.client
 from peers import PATIENCE, Peer, RawServer, response
 from programs import ROOT
-from raw_servers import agreeing, answer_close, read_rest, resolve_to
+from raw_servers import agreeing, answer_normal_close, read_rest, resolve_to
 from rfc6455 import InvalidHandshake, Timeouts, connect
 
 
@@ -44,7 +44,7 @@ def test_client_opens_one_connection_at_a_time_to_one_address(first_gets: str) -
                 read_rest(peer)
                 return
             peer.send(response(head))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     def open_and_close(host: str) -> None:
         connect(f"ws://{host}:{server.port}/").close()
@@ -71,7 +71,7 @@ def test_client_opens_connections_to_two_ports_at_once() -> None:
         head = peer.read_head()
         both_have_come.wait(PATIENCE)
         peer.send(response(head))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as one, RawServer(script) as other, ThreadPoolExecutor() as pool:
         for connecting in [pool.submit(connect, server.url) for server in (one, other)]:
@@ -88,7 +88,7 @@ def test_client_waits_no_longer_than_its_timeout_for_another_handshake() -> None
         has_come.set()
         assert go_on.wait(PATIENCE)
         peer.send(response(head))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as server, ThreadPoolExecutor() as pool:
         connecting = pool.submit(connect, server.url)
@@ -186,7 +186,7 @@ def test_client_tries_the_next_address_beside_one_that_answers_nothing(
         head = peer.read_head()
         assert peer.is_silent(0.8)  # the time for the handshake is not used up
         peer.send(response(head))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(swallowing()) for _ in range(count)]
@@ -258,7 +258,7 @@ def test_client_tries_another_address_while_it_must_wait_for_the_first(
         has_come.set()
         assert go_on.wait(PATIENCE)
         peer.send(response(head))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as busy, agreeing([]) as free, ThreadPoolExecutor() as pool:
         first = pool.submit(connect, busy.url)
@@ -312,7 +312,7 @@ def test_client_sends_nothing_more_before_the_answer() -> None:
         assert peer.is_silent(0.3)
         peer.send(response(head))
         assert peer.read_frame() == (0x81, b"Hello")
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as server, connect(server.url) as websocket:
         websocket.send("Hello")

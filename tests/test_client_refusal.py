@@ -10,7 +10,7 @@ import pytest
 
 import rfc6455.client
 from peers import Peer, RawServer, response, unmasked
-from raw_servers import answer_close, read_rest, refusal_by
+from raw_servers import answer_normal_close, read_rest, refusal_by
 from rfc6455 import InvalidHandshake, connect
 
 
@@ -161,7 +161,7 @@ def test_client_skips_interim_responses(interim: bytes, step: int) -> None:
         answer = interim + response(peer.read_head()) + unmasked(0x81, b"Hello")
         for i in range(0, len(answer), step):
             peer.send(answer[i : i + step])
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with RawServer(script) as server, connect(server.url) as websocket:
         assert websocket.receive() == "Hello"

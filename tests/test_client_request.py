@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from peers import PATIENCE, Peer, RawServer, response
-from raw_servers import agreeing, answer_close, request_head, resolve_to
+from raw_servers import agreeing, answer_normal_close, request_head, resolve_to
 from rfc6455 import Deflate, connect
 
 
@@ -93,7 +93,7 @@ def test_client_connects_to_an_ipv6_address() -> None:
             head = peer.read_head()
             peer.send(response(head))
             closing = pool.submit(connecting.result(PATIENCE).close)
-            answer_close(peer)
+            answer_normal_close(peer)
         closing.result(PATIENCE)
     assert f"\r\nHost: [::1]:{port}\r\n" in head
 

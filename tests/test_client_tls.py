@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from peers import PATIENCE, Peer, RawServer, response, unmasked
-from raw_servers import answer_close, read_rest
+from raw_servers import answer_normal_close, read_rest
 from rfc6455 import InvalidHandshake, connect
 from tls import Certificate, Tunnel, records, through
 
@@ -45,7 +45,7 @@ def test_client_runs_handshake_messages_and_close_inside_tls(
         peer.send(response(peer.read_head()) + unmasked(0x81, b"Hello"))
         assert peer.read_frame() == (0x82, bytes(100_000))
         peer.send(unmasked(0x82, bytes(100_000)))
-        answer_close(peer)
+        answer_normal_close(peer)
         tunnel.say_farewell()
         assert peer.read_to_eof() == b""  # the client's close_notify
         assert set(records(tunnel.wire)) <= {20, 21, 22, 23}
@@ -71,7 +71,7 @@ def test_client_names_the_host_in_its_client_hello(certificate: Certificate) -> 
         tunnel.shake_hands()
         peer = through(tunnel)
         peer.send(response(peer.read_head()))
-        answer_close(peer)
+        answer_normal_close(peer)
 
     with (
         RawServer(script) as server,

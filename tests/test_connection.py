@@ -16,68 +16,68 @@ from typing import Any
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, Task, both_roles, listen, meeting, stand_by
+from pairs import BRISK, CALM, Pair, Task, connected_pair, listen, stand_by
 from peers import (
     PATIENCE,
     Peer,
     after_handshake,
-    echo,
+    echo_messages,
     masked,
     serving,
     shake_hands,
     unmasked,
     xor,
 )
-from protocols import some_bytes
+from protocols import both_roles, some_bytes
 from rfc6455 import ConnectionClosed, State, WebSocket, connect
 from tls import Certificate
 
 # Each kind of frame, each way
 
 
-def send_every_kind(met: Meeting) -> None:
+def send_every_kind(pair: Pair) -> None:
     """Make the endpoint send text, empty text, binary data, a Ping, a Pong and a Close."""
-    met.websocket.send("Hello")
-    met.websocket.send("")
-    met.websocket.send(b"\x00\xff")
-    met.websocket.ping(b"p")
-    met.say(0x89, b"q")
-    assert met.take() is None
-    met.websocket.close(1000, "bye", wait=False)
+    pair.websocket.send("Hello")
+    pair.websocket.send("")
+    pair.websocket.send(b"\x00\xff")
+    pair.websocket.ping(b"p")
+    pair.say(0x89, b"q")
+    assert pair.take() is None
+    pair.websocket.close(1000, "bye", wait=False)
 
 
-def receive_in_vain(met: Meeting) -> None:
-    """A life: answer the Ping that comes, tell by None that no message came, and listen."""
-    met.messages.put(met.websocket.receive(0.2))
-    listen(met)
+def receive_in_vain(pair: Pair) -> None:
+    """A handler: answer the Ping that comes, tell by None that no message came, and listen."""
+    pair.messages.put(pair.websocket.receive(0.2))
+    listen(pair)
 
 
 @pytest.mark.requirement("5.1-3", "5.2-1", "6.1-2")
 def test_server_sends_every_kind_of_frame_unmasked_and_without_reserved_bits() -> None:
-    with meeting("server", receive_in_vain) as met:
-        send_every_kind(met)
+    with connected_pair("server", receive_in_vain) as pair:
+        send_every_kind(pair)
         sent = bytes.fromhex(
             "81 05 48656c6c6f  81 00  82 02 00ff  89 01 70  8a 01 71  88 05 03e8 627965"
         )
-        assert met.peer.read(len(sent)) == sent
-        met.say(0x88, b"\x03\xe8")
-        met.read_eof()
+        assert pair.peer.read(len(sent)) == sent
+        pair.say(0x88, b"\x03\xe8")
+        pair.read_eof()
 
 
 @pytest.mark.requirement("5.1-1", "5.2-1", "6.1-2")
 def test_client_masks_every_kind_of_frame_without_reserved_bits() -> None:
-    with meeting("client", receive_in_vain) as met:
-        assert_every_kind_comes_masked(met)
+    with connected_pair("client", receive_in_vain) as pair:
+        assert_every_kind_comes_masked(pair)
 
 
 @pytest.mark.requirement("5.1-1")
 def test_client_masks_every_kind_of_frame_over_tls_too(certificate: Certificate) -> None:
-    with meeting("client", receive_in_vain, certificate=certificate) as met:
-        assert_every_kind_comes_masked(met)
+    with connected_pair("client", receive_in_vain, certificate=certificate) as pair:
+        assert_every_kind_comes_masked(pair)
 
 
-def assert_every_kind_comes_masked(met: Meeting) -> None:
-    send_every_kind(met)
+def assert_every_kind_comes_masked(pair: Pair) -> None:
+    send_every_kind(pair)
     for header, payload in [
         ("81 85", b"Hello"),
         ("81 80", b""),
@@ -86,57 +86,57 @@ def assert_every_kind_comes_masked(met: Meeting) -> None:
         ("8a 81", b"q"),
         ("88 85", b"\x03\xe8bye"),
     ]:
-        assert met.peer.read(2) == bytes.fromhex(header)
-        key = met.peer.read(4)
-        assert xor(met.peer.read(len(payload)), key) == payload
+        assert pair.peer.read(2) == bytes.fromhex(header)
+        key = pair.peer.read(4)
+        assert xor(pair.peer.read(len(payload)), key) == payload
 
 
 @both_roles
 @pytest.mark.requirement("5.4-1", "5.4-3", "5.5.2-1")
 def test_endpoint_joins_fragments_and_answers_a_ping_between_them_at_once(role: str) -> None:
-    with meeting(role) as met:
-        met.say(0x01, b"Hel")
-        met.say(0x89, b"p")
-        assert met.read_frame() == (0x8A, b"p")
-        assert met.messages.empty()
-        met.say(0x80, b"lo")
-        assert met.take() == "Hello"
-        met.say(0x82, b"unfragmented")
-        assert met.take() == b"unfragmented"
+    with connected_pair(role) as pair:
+        pair.say(0x01, b"Hel")
+        pair.say(0x89, b"p")
+        assert pair.read_frame() == (0x8A, b"p")
+        assert pair.messages.empty()
+        pair.say(0x80, b"lo")
+        assert pair.take() == "Hello"
+        pair.say(0x82, b"unfragmented")
+        assert pair.take() == b"unfragmented"
 
 
 @both_roles
 @pytest.mark.requirement("6.1-3")
 def test_endpoint_puts_a_message_on_the_network_without_a_further_call(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        met.websocket.send("a")
-        assert met.read_frame() == (0x81, b"a")
-        met.websocket.post(b"b")
-        assert met.read_frame() == (0x82, b"b")
+    with connected_pair(role, stand_by) as pair:
+        pair.websocket.send("a")
+        assert pair.read_frame() == (0x81, b"a")
+        pair.websocket.post(b"b")
+        assert pair.read_frame() == (0x82, b"b")
 
 
 @both_roles
 @pytest.mark.requirement("5.1-5")
 def test_both_sides_send_a_mebibyte_at_the_same_time(role: str) -> None:
     ours, theirs = some_bytes(1 << 20), bytes(reversed(some_bytes(1 << 20)))
-    with meeting(role, max_message=1 << 20) as met:
-        met.spawn(met.websocket.send, ours)
-        sending = met.spawn(met.say, 0x82, theirs)
-        assert met.read_frame() == (0x82, ours)
+    with connected_pair(role, max_message=1 << 20) as pair:
+        pair.spawn(pair.websocket.send, ours)
+        sending = pair.spawn(pair.say, 0x82, theirs)
+        assert pair.read_frame() == (0x82, ours)
         sending.result()
-        assert met.take() == theirs
+        assert pair.take() == theirs
 
 
 @pytest.mark.requirement("5.1-5")
 def test_server_may_speak_first() -> None:
-    def greet(met: Meeting) -> None:
-        met.websocket.send("first")
-        listen(met)
+    def greet(pair: Pair) -> None:
+        pair.websocket.send("first")
+        listen(pair)
 
-    with meeting("server", greet) as met:
-        assert met.peer.read(7) == bytes.fromhex("81 05 66 69 72 73 74")
-        met.say(0x81, b"then")
-        assert met.take() == "then"
+    with connected_pair("server", greet) as pair:
+        assert pair.peer.read(7) == bytes.fromhex("81 05 66 69 72 73 74")
+        pair.say(0x81, b"then")
+        assert pair.take() == "then"
 
 
 @both_roles
@@ -145,9 +145,9 @@ def test_endpoint_reads_frames_that_came_in_one_piece_with_the_handshake(role: s
     early = masked(0x81, b"a") + masked(0x81, b"b")
     if role == "client":
         early = bytes.fromhex("81 01 61 81 01 62")
-    with meeting(role, early=early) as met:
-        assert [met.take(), met.take()] == ["a", "b"]
-        with meeting(role, early=early[:-1]) as cut:
+    with connected_pair(role, early=early) as pair:
+        assert [pair.take(), pair.take()] == ["a", "b"]
+        with connected_pair(role, early=early[:-1]) as cut:
             assert cut.take() == "a"
             cut.peer.send(early[-1:])
             assert cut.take() == "b"
@@ -156,12 +156,12 @@ def test_endpoint_reads_frames_that_came_in_one_piece_with_the_handshake(role: s
 @both_roles
 @pytest.mark.requirement("7.4.1-2", "10.4-1")
 def test_message_of_the_limit_is_delivered_and_of_one_byte_more_is_1009(role: str) -> None:
-    with meeting(role, max_message=1000) as met:
-        met.say(0x82, bytes(1000))
-        assert met.take() == bytes(1000)
-        met.say(0x82, bytes(1001))
-        assert met.peer.read_close() == (1009, "the message is over 1000 bytes")
-        assert met.rest() == []
+    with connected_pair(role, max_message=1000) as pair:
+        pair.say(0x82, bytes(1000))
+        assert pair.take() == bytes(1000)
+        pair.say(0x82, bytes(1001))
+        assert pair.peer.read_close() == (1009, "the message is over 1000 bytes")
+        assert pair.remaining_messages() == []
 
 
 @both_roles
@@ -172,27 +172,27 @@ def test_message_of_the_limit_is_delivered_and_of_one_byte_more_is_1009(role: st
 def test_sending_what_is_no_message_raises_and_sends_nothing(
     role: str, thing: Any, error: type[Exception]
 ) -> None:
-    with meeting(role, stand_by) as met:
-        for send in (met.websocket.send, met.websocket.post):
+    with connected_pair(role, stand_by) as pair:
+        for send in (pair.websocket.send, pair.websocket.post):
             with pytest.raises(error):
                 send(thing)
         with pytest.raises(ValueError, match="125"):
-            met.websocket.ping(bytes(126))
-        met.websocket.send("next")
-        assert met.read_frame() == (0x81, b"next")
+            pair.websocket.ping(bytes(126))
+        pair.websocket.send("next")
+        assert pair.read_frame() == (0x81, b"next")
 
 
 @pytest.mark.requirement("10.3-1")
 def test_client_sends_the_bytes_as_they_were_when_send_was_called() -> None:
     size = 10_000_000
     message = bytearray(size)
-    with meeting("client", stand_by, window=65536) as met:
-        sending = met.spawn(met.websocket.send, message)
-        assert met.peer.read(10) == bytes.fromhex("82 ff 00 00 00 00 00 98 96 80")
+    with connected_pair("client", stand_by, window=65536) as pair:
+        sending = pair.spawn(pair.websocket.send, message)
+        assert pair.peer.read(10) == bytes.fromhex("82 ff 00 00 00 00 00 98 96 80")
         with contextlib.suppress(BufferError):
             message[:] = b"\xff" * size
-        key = met.peer.read(4)
-        assert met.peer.read(size) == key * (size // 4)
+        key = pair.peer.read(4)
+        assert pair.peer.read(size) == key * (size // 4)
         sending.result()
 
 
@@ -202,46 +202,46 @@ def test_client_sends_the_bytes_as_they_were_when_send_was_called() -> None:
 @both_roles
 @pytest.mark.requirement("5.5.2-1")
 def test_endpoint_answers_a_ping_while_it_sends_a_large_message(role: str) -> None:
-    with meeting(role, window=65536) as met:
-        sending = met.spawn(met.websocket.send, bytes(8 << 20))
-        met.peer.buffer = met.peer.sock.recv(1)
-        met.say(0x89, b"abc")
-        assert met.read_frame() == (0x82, bytes(8 << 20))
-        assert met.read_frame() == (0x8A, b"abc")
+    with connected_pair(role, window=65536) as pair:
+        sending = pair.spawn(pair.websocket.send, bytes(8 << 20))
+        pair.peer.buffer = pair.peer.sock.recv(1)
+        pair.say(0x89, b"abc")
+        assert pair.read_frame() == (0x82, bytes(8 << 20))
+        assert pair.read_frame() == (0x8A, b"abc")
         sending.result()
 
 
 @both_roles
 @pytest.mark.requirement("5.5.2-3")
 def test_endpoint_answers_a_ping_while_its_handler_is_busy(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.say(0x89, b"p")
-        assert met.read_frame() == (0x8A, b"p")
-        assert not met.ended.is_set()
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.say(0x89, b"p")
+        assert pair.read_frame() == (0x8A, b"p")
+        assert not pair.ended.is_set()
 
 
 @both_roles
 def test_message_that_came_while_the_handler_was_busy_is_received(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.say(0x89, b"before")
-        met.say(0x81, b"a")
-        met.say(0x81, b"b")
-        assert met.read_frame() == (0x8A, b"before")
-        assert met.websocket.receive(PATIENCE) == "a"
-        met.say(0x81, b"c")
-        assert [met.websocket.receive(PATIENCE) for _ in range(2)] == ["b", "c"]
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.say(0x89, b"before")
+        pair.say(0x81, b"a")
+        pair.say(0x81, b"b")
+        assert pair.read_frame() == (0x8A, b"before")
+        assert pair.websocket.receive(PATIENCE) == "a"
+        pair.say(0x81, b"c")
+        assert [pair.websocket.receive(PATIENCE) for _ in range(2)] == ["b", "c"]
 
 
 @pytest.mark.requirement("7.3-2")
 def test_client_keeps_an_idle_connection_whose_server_answers_pings() -> None:
-    with meeting("client", timeouts=CALM._replace(ping_interval=0.1)) as met:
+    with connected_pair("client", timeouts=CALM._replace(ping_interval=0.1)) as pair:
         for _ in range(5):
-            first, payload = met.read_frame()
+            first, payload = pair.read_frame()
             assert first == 0x89
-            met.say(0x8A, payload)
-        assert met.state() is State.OPEN
-        met.say(0x81, b"still there")
-        assert met.take() == "still there"
+            pair.say(0x8A, payload)
+        assert pair.state() is State.OPEN
+        pair.say(0x81, b"still there")
+        assert pair.take() == "still there"
 
 
 # Handlers
@@ -254,38 +254,38 @@ def test_client_keeps_an_idle_connection_whose_server_answers_pings() -> None:
 def test_iteration_ends_however_the_connection_ends(
     role: str, last: tuple[int, bytes] | None
 ) -> None:
-    def iterate(met: Meeting) -> None:
-        for message in met.websocket:
-            met.messages.put(message)
+    def iterate(pair: Pair) -> None:
+        for message in pair.websocket:
+            pair.messages.put(message)
 
-    with meeting(role, iterate) as met:
-        met.say(0x81, b"a")
-        met.say(0x82, b"b")
+    with connected_pair(role, iterate) as pair:
+        pair.say(0x81, b"a")
+        pair.say(0x82, b"b")
         if last:
-            met.say(*last)
-            assert met.read_frame()[0] == 0x88
-        met.peer.sock.shutdown(socket.SHUT_WR)
-        assert met.rest() == ["a", b"b"]
-        assert met.closed is None
-        assert met.websocket.close_code == (4000 if last and last[0] == 0x88 else 1006)
+            pair.say(*last)
+            assert pair.read_frame().first == 0x88
+        pair.peer.sock.shutdown(socket.SHUT_WR)
+        assert pair.remaining_messages() == ["a", b"b"]
+        assert pair.closed is None
+        assert pair.websocket.close_code == (4000 if last and last[0] == 0x88 else 1006)
 
 
 @both_roles
 @pytest.mark.requirement("7.4.1-3")
 def test_handler_can_refuse_a_type_of_data_with_1003(role: str) -> None:
-    def text_only(met: Meeting) -> None:
-        for message in met.websocket:
+    def text_only(pair: Pair) -> None:
+        for message in pair.websocket:
             if isinstance(message, bytes):
-                met.websocket.close(1003, "text only")
-            met.messages.put(message)
+                pair.websocket.close(1003, "text only")
+            pair.messages.put(message)
 
-    with meeting(role, text_only) as met:
-        met.say(0x81, b"a")
-        assert met.take() == "a"
-        met.say(0x82, b"b")
-        assert met.read_frame() == (0x88, b"\x03\xebtext only")
-        met.say(0x88, b"\x03\xeb")
-        met.read_eof()
+    with connected_pair(role, text_only) as pair:
+        pair.say(0x81, b"a")
+        assert pair.take() == "a"
+        pair.say(0x82, b"b")
+        assert pair.read_frame() == (0x88, b"\x03\xebtext only")
+        pair.say(0x88, b"\x03\xeb")
+        pair.read_eof()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
@@ -318,7 +318,7 @@ def test_server_closes_with_1011_when_its_handler_raises(
 @pytest.mark.requirement("7.4.1-1")
 def test_server_that_shuts_down_closes_with_1001() -> None:
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(echo, timeouts=CALM))
+        server = stack.enter_context(serving(echo_messages, timeouts=CALM))
         peers = [stack.enter_context(shake_hands(server)) for _ in range(3)]
         for peer in peers:  # the server knows a client that has got an answer
             peer.send(masked(0x81, b"a"))
@@ -338,69 +338,69 @@ def test_server_that_shuts_down_closes_with_1001() -> None:
 
 @both_roles
 def test_receive_with_a_timeout_returns_none_and_the_connection_goes_on(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        assert met.websocket.receive(timeout=0) is None
-        assert met.websocket.receive(timeout=0.05) is None
-        met.say(0x81, b"a")
-        assert met.websocket.receive(timeout=PATIENCE) == "a"
-        met.websocket.send("b")
-        assert met.read_frame() == (0x81, b"b")
+    with connected_pair(role, stand_by) as pair:
+        assert pair.websocket.receive(timeout=0) is None
+        assert pair.websocket.receive(timeout=0.05) is None
+        pair.say(0x81, b"a")
+        assert pair.websocket.receive(timeout=PATIENCE) == "a"
+        pair.websocket.send("b")
+        assert pair.read_frame() == (0x81, b"b")
 
 
 @both_roles
 @pytest.mark.parametrize("cut", [1, 2, 4, 7, 9])
 def test_receive_that_times_out_in_mid_frame_loses_nothing(role: str, cut: int) -> None:
-    with meeting(role, stand_by) as met:
+    with connected_pair(role, stand_by) as pair:
         for first, payload in [(0x81, b"Hello \xe2\x82\xac"), (0x89, b"a payload")]:
-            frame = met.frame(first, payload)
-            met.peer.send(frame[:cut])
-            assert met.websocket.receive(timeout=0.05) is None
-            met.peer.send(frame[cut:])
+            frame = pair.frame(first, payload)
+            pair.peer.send(frame[:cut])
+            assert pair.websocket.receive(timeout=0.05) is None
+            pair.peer.send(frame[cut:])
             if first == 0x81:
-                assert met.websocket.receive(timeout=PATIENCE) == "Hello \u20ac"
-        met.say(0x81, b"next")
-        assert met.websocket.receive(timeout=PATIENCE) == "next"
-        assert met.read_frame() == (0x8A, b"a payload")
+                assert pair.websocket.receive(timeout=PATIENCE) == "Hello \u20ac"
+        pair.say(0x81, b"next")
+        assert pair.websocket.receive(timeout=PATIENCE) == "next"
+        assert pair.read_frame() == (0x8A, b"a payload")
 
 
 @both_roles
 def test_receive_times_out_between_fragments_and_loses_nothing(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        met.say(0x01, b"Hel")
-        assert met.websocket.receive(timeout=0.05) is None
-        met.say(0x80, b"lo")
-        assert met.websocket.receive(timeout=PATIENCE) == "Hello"
+    with connected_pair(role, stand_by) as pair:
+        pair.say(0x01, b"Hel")
+        assert pair.websocket.receive(timeout=0.05) is None
+        pair.say(0x80, b"lo")
+        assert pair.websocket.receive(timeout=PATIENCE) == "Hello"
 
 
 @both_roles
 def test_receive_times_out_while_the_peer_floods_it_with_pongs(role: str) -> None:
     def flood() -> None:
-        frames = met.frame(0x8A, bytes(125)) * 1000
-        while not met.leave.is_set():
-            met.peer.send(frames)
+        frames = pair.frame(0x8A, bytes(125)) * 1000
+        while not pair.leave.is_set():
+            pair.peer.send(frames)
 
     def receive_in_vain() -> None:
         for _ in range(5):
-            assert met.websocket.receive(timeout=0.1) is None
+            assert pair.websocket.receive(timeout=0.1) is None
 
-    with meeting(role, stand_by) as met:
-        flooding = met.spawn(flood)
+    with connected_pair(role, stand_by) as pair:
+        flooding = pair.spawn(flood)
         before = time.monotonic()
-        receiving = met.spawn(receive_in_vain)
+        receiving = pair.spawn(receive_in_vain)
         try:
             receiving.result()
             assert time.monotonic() - before < PATIENCE / 2
         finally:
-            met.leave.set()
+            pair.leave.set()
         flooding.result()
 
 
 @both_roles
 def test_receive_raises_in_a_waiting_thread_when_the_connection_is_dropped(role: str) -> None:
-    with meeting(role) as met:
-        met.websocket.drop("enough")
-        assert (met.outcome().code, met.outcome().reason) == (1006, "enough")
-        assert met.peer.read_to_eof() == b""
+    with connected_pair(role) as pair:
+        pair.websocket.drop("enough")
+        assert (pair.raised().code, pair.raised().reason) == (1006, "enough")
+        assert pair.peer.read_to_eof() == b""
 
 
 # 10.7: any input
@@ -444,7 +444,7 @@ def assert_frames_and_at_most_a_close(data: bytes) -> None:
 def test_server_survives_any_bytes_and_keeps_serving(
     seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(echo, timeouts=CALM) as server, shake_hands(server) as witness:
+    with serving(echo_messages, timeouts=CALM) as server, shake_hands(server) as witness:
         for data in odd_inputs(seed, masked):
             with shake_hands(server) as peer:
                 peer.send(data)

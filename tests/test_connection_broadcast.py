@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from meeting import CALM, SMALL_WINDOW, Task, meeting, stand_by
+from pairs import CALM, SMALL_WINDOW, Task, connected_pair, stand_by
 from patching import patch_method
-from peers import PATIENCE, Peer, eventually, serving, shake_hands
+from peers import PATIENCE, Frame, Peer, eventually, serving, shake_hands
 from protocols import some_bytes
 from rfc6455 import ConnectionClosed, Deflate, State, WebSocket, broadcast
 from tls import Certificate
@@ -56,26 +56,26 @@ def test_broadcast_of_no_message_or_to_nobody_sends_nothing() -> None:
 
 
 def test_client_over_tls_gets_the_messages_too(certificate: Certificate) -> None:
-    with meeting("server", stand_by, certificate=certificate) as met:
-        broadcast([met.websocket], "a", "b")
-        assert [met.read_frame(), met.read_frame()] == [(0x81, b"a"), (0x81, b"b")]
+    with connected_pair("server", stand_by, certificate=certificate) as pair:
+        broadcast([pair.websocket], "a", "b")
+        assert [pair.read_frame(), pair.read_frame()] == [(0x81, b"a"), (0x81, b"b")]
 
 
 def test_large_message_that_the_kernel_takes_in_part_comes_whole_and_in_its_place() -> None:
     size = MIB - 1000
-    with meeting("server", stand_by, window=SMALL_WINDOW) as met:
-        met.websocket.post("before")
-        broadcast([met.websocket], some_bytes(size))
-        met.websocket.post("behind")
-        broadcast([met.websocket], "last")
-        assert met.read_frame() == (0x81, b"before")
-        assert met.read_frame() == (0x82, some_bytes(size))
-        assert met.read_frame() == (0x81, b"behind")
-        assert met.read_frame() == (0x81, b"last")
+    with connected_pair("server", stand_by, window=SMALL_WINDOW) as pair:
+        pair.websocket.post("before")
+        broadcast([pair.websocket], some_bytes(size))
+        pair.websocket.post("behind")
+        broadcast([pair.websocket], "last")
+        assert pair.read_frame() == (0x81, b"before")
+        assert pair.read_frame() == (0x82, some_bytes(size))
+        assert pair.read_frame() == (0x81, b"behind")
+        assert pair.read_frame() == (0x81, b"last")
         # Behind an empty backlog it goes straight to the socket again.
-        eventually(lambda: met.websocket._stream.direct is not None)
-        broadcast([met.websocket], "straight")
-        assert met.read_frame() == (0x81, b"straight")
+        eventually(lambda: pair.websocket._stream.direct is not None)
+        broadcast([pair.websocket], "straight")
+        assert pair.read_frame() == (0x81, b"straight")
 
 
 def test_client_whose_connection_is_closing_or_closed_is_passed_over(
@@ -140,11 +140,11 @@ def test_client_that_fails_unforeseen_is_dropped_with_a_trace_and_the_others_get
 
 
 def test_broadcast_by_a_client_raises_and_sends_nothing() -> None:
-    with meeting("client", stand_by) as met:
+    with connected_pair("client", stand_by) as pair:
         with pytest.raises(ValueError, match="client"):
-            broadcast([met.websocket], "a")
-        met.websocket.send("next")
-        assert met.read_frame() == (0x81, b"next")
+            broadcast([pair.websocket], "a")
+        pair.websocket.send("next")
+        assert pair.read_frame() == (0x81, b"next")
 
 
 @pytest.mark.requirement("5.6-1")
@@ -169,19 +169,19 @@ def test_broadcast_of_what_is_no_message_raises_and_sends_nothing(
 
 
 def test_broadcast_never_waits_for_a_client_that_does_not_read_and_drops_it() -> None:
-    with meeting("server", stand_by, window=SMALL_WINDOW) as met:
+    with connected_pair("server", stand_by, window=SMALL_WINDOW) as pair:
 
         def broadcast_on() -> int:
             count = 0
-            while met.websocket.state is State.OPEN:
-                broadcast([met.websocket], bytes(65536))
+            while pair.websocket.state is State.OPEN:
+                broadcast([pair.websocket], bytes(65536))
                 count += 1
             return count
 
-        count = met.spawn(broadcast_on).result()
+        count = pair.spawn(broadcast_on).result()
         assert MIB // 65536 <= count < 16 * MIB // 65536
         with pytest.raises(ConnectionClosed, match="read too slowly"):
-            met.websocket.receive()
+            pair.websocket.receive()
 
 
 def test_stuck_client_costs_the_others_nothing() -> None:
@@ -192,7 +192,7 @@ def test_stuck_client_costs_the_others_nothing() -> None:
         websockets.append(websocket)
         over.wait(60)
 
-    def read(peer: Peer, heard: threading.Semaphore) -> list[tuple[int, bytes]]:
+    def read(peer: Peer, heard: threading.Semaphore) -> list[Frame]:
         frames = []
         for _ in range(250):
             frames.append(peer.read_frame())

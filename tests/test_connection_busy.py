@@ -16,13 +16,14 @@ from collections.abc import Callable
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, both_roles, listen, meeting, stand_by
+from pairs import BRISK, CALM, Pair, connected_pair, listen, stand_by
 from peers import (
     PATIENCE,
     QUICK,
+    Frame,
     Peer,
     RawServer,
-    echo,
+    echo_messages,
     eventually,
     response,
     serving,
@@ -30,6 +31,7 @@ from peers import (
     unmasked,
 )
 from programs import chat
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, WebSocket, connect
 from rfc6455.connection import READ_AHEAD
 
@@ -46,10 +48,10 @@ def test_busy_handlers_peer_has_its_pong_soon_however_patient_this_side_is(
     role: str, ping_timeout: float
 ) -> None:
     timeouts = CALM._replace(ping_interval=600.0, ping_timeout=ping_timeout)
-    with meeting(role, stand_by, timeouts=timeouts) as met:
-        met.say(0x81, b"waits")
-        met.say(0x89, b"p")
-        assert met.read_frame() == (0x8A, b"p")
+    with connected_pair(role, stand_by, timeouts=timeouts) as pair:
+        pair.say(0x81, b"waits")
+        pair.say(0x89, b"p")
+        assert pair.read_frame() == (0x8A, b"p")
 
 
 @both_roles
@@ -59,48 +61,48 @@ def test_ping_behind_messages_that_wait_is_answered_while_the_handler_is_busy(
     role: str, waiting: int
 ) -> None:
     texts = [f"message {i}" for i in range(waiting)]
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.peer.send(b"".join(met.frame(0x81, text.encode()) for text in texts))
-        met.say(0x89, b"p")
-        assert met.read_frame() == (0x8A, b"p")
-        met.say(0x89, b"q")
-        met.say(0x81, b"last")
-        assert met.read_frame() == (0x8A, b"q")
-        received = [met.websocket.receive(PATIENCE) for _ in range(waiting + 1)]
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.peer.send(b"".join(pair.frame(0x81, text.encode()) for text in texts))
+        pair.say(0x89, b"p")
+        assert pair.read_frame() == (0x8A, b"p")
+        pair.say(0x89, b"q")
+        pair.say(0x81, b"last")
+        assert pair.read_frame() == (0x8A, b"q")
+        received = [pair.websocket.receive(PATIENCE) for _ in range(waiting + 1)]
     assert received == [*texts, "last"]
 
 
 @both_roles
 def test_ping_between_fragments_that_wait_is_answered_while_the_handler_is_busy(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.say(0x01, b"in ")
-        met.say(0x89, b"p")
-        assert met.read_frame() == (0x8A, b"p")
-        met.say(0x00, b"three ")
-        met.say(0x89, b"q")
-        met.say(0x80, b"parts")
-        assert met.read_frame() == (0x8A, b"q")
-        assert met.websocket.receive(PATIENCE) == "in three parts"
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.say(0x01, b"in ")
+        pair.say(0x89, b"p")
+        assert pair.read_frame() == (0x8A, b"p")
+        pair.say(0x00, b"three ")
+        pair.say(0x89, b"q")
+        pair.say(0x80, b"parts")
+        assert pair.read_frame() == (0x8A, b"q")
+        assert pair.websocket.receive(PATIENCE) == "in three parts"
 
 
 @both_roles
 @pytest.mark.requirement("5.5.1-6")
 def test_close_behind_messages_that_wait_is_answered_once_they_were_received(role: str) -> None:
-    def echo_slowly(met: Meeting) -> None:
-        assert met.leave.wait(60)
-        for message in met.websocket:
-            met.websocket.send(message)
+    def echo_slowly(pair: Pair) -> None:
+        assert pair.leave.wait(60)
+        for message in pair.websocket:
+            pair.websocket.send(message)
 
-    with meeting(role, echo_slowly, timeouts=BRISK) as met:
+    with connected_pair(role, echo_slowly, timeouts=BRISK) as pair:
         for text in (b"one", b"two"):
-            met.say(0x81, text)
-        met.say(0x88, b"\x03\xe8")
-        met.say(0x89, b"too late for a pong")
-        assert met.peer.is_silent(0.3)
-        met.leave.set()
-        assert met.read_frame() == (0x81, b"one")
-        assert met.read_frame() == (0x81, b"two")
-        assert met.read_close() == (1000, "")
+            pair.say(0x81, text)
+        pair.say(0x88, b"\x03\xe8")
+        pair.say(0x89, b"too late for a pong")
+        assert pair.peer.is_silent(0.3)
+        pair.leave.set()
+        assert pair.read_frame() == (0x81, b"one")
+        assert pair.read_frame() == (0x81, b"two")
+        assert pair.read_close() == (1000, "")
 
 
 @both_roles
@@ -109,51 +111,51 @@ def test_handler_can_answer_the_last_message_before_the_clock_answers_the_close_
     role: str,
 ) -> None:
     """The clock, in whose place the test looks, does so between the two, and once more later."""
-    with meeting(role, stand_by) as met:
-        websocket = met.websocket
+    with connected_pair(role, stand_by) as pair:
+        websocket = pair.websocket
         websocket._stream.watch(lambda now: math.inf)
-        met.peer.send(met.frame(0x81, b"question") + met.frame(0x88, b"\x0f\xa0"))
+        pair.peer.send(pair.frame(0x81, b"question") + pair.frame(0x88, b"\x0f\xa0"))
         assert websocket.receive(PATIENCE) == "question"
         websocket._look(time.monotonic())
         websocket.send("answer")
-        assert met.read_frame() == (0x81, b"answer")
+        assert pair.read_frame() == (0x81, b"answer")
         websocket._look(time.monotonic())
-        assert met.read_frame() == (0x88, b"\x0f\xa0")
-        met.spawn(websocket.close)
-        met.read_eof()
+        assert pair.read_frame() == (0x88, b"\x0f\xa0")
+        pair.spawn(websocket.close)
+        pair.read_eof()
 
 
 @both_roles
 @pytest.mark.requirement("5.5.2-1")
 def test_ping_behind_a_close_is_not_answered_though_the_handler_is_busy(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.peer.send(met.frame(0x88, b"\x03\xe8") + met.frame(0x89, b"late") * 3)
-        assert met.read_frame() == (0x88, b"\x03\xe8")
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.peer.send(pair.frame(0x88, b"\x03\xe8") + pair.frame(0x89, b"late") * 3)
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
         if role == "client":
-            assert met.peer.is_silent(0.3)
-        met.read_eof()
+            assert pair.peer.is_silent(0.3)
+        pair.read_eof()
 
 
 @both_roles
 @pytest.mark.requirement("5.5.2-3", "5.5.1-6")
 def test_pings_and_close_are_answered_while_the_handler_only_sends(role: str) -> None:
-    def tell(met: Meeting) -> None:
-        while not met.leave.wait(0.01):
-            met.websocket.send("tick")
+    def tell(pair: Pair) -> None:
+        while not pair.leave.wait(0.01):
+            pair.websocket.send("tick")
 
-    def next_control() -> tuple[int, bytes]:
-        while (frame := met.read_frame()) == (0x81, b"tick"):
+    def next_control() -> Frame:
+        while (frame := pair.read_frame()) == (0x81, b"tick"):
             pass
         return frame
 
-    with meeting(role, tell, timeouts=BRISK) as met:
+    with connected_pair(role, tell, timeouts=BRISK) as pair:
         for payload in (b"1", b"2", b"3"):
-            met.say(0x89, payload)
+            pair.say(0x89, payload)
             assert next_control() == (0x8A, payload)
-        met.say(0x88, b"\x0f\xa0")
+        pair.say(0x88, b"\x0f\xa0")
         assert next_control() == (0x88, b"\x0f\xa0")
-        met.read_eof()
-        assert met.outcome().code == 4000
+        pair.read_eof()
+        assert pair.raised().code == 4000
 
 
 @both_roles
@@ -161,16 +163,16 @@ def test_pings_and_close_are_answered_while_the_handler_only_sends(role: str) ->
 def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
     role: str, ending: str
 ) -> None:
-    with meeting(role, stand_by, timeouts=BRISK._replace(close_timeout=0.3)) as met:
+    with connected_pair(role, stand_by, timeouts=BRISK._replace(close_timeout=0.3)) as pair:
         for text in (b"one", b"two", b"three"):
-            met.say(0x81, text)
+            pair.say(0x81, text)
         if ending == "FIN after a Close":
-            met.say(0x88, b"\x0f\xa0bye")
-        met.peer.close()
-        eventually(lambda: met.state() is State.CLOSED)  # TCP does not wait for the handler
-        assert [met.websocket.receive() for _ in range(3)] == ["one", "two", "three"]
+            pair.say(0x88, b"\x0f\xa0bye")
+        pair.peer.close()
+        eventually(lambda: pair.state() is State.CLOSED)  # TCP does not wait for the handler
+        assert [pair.websocket.receive() for _ in range(3)] == ["one", "two", "three"]
         with pytest.raises(ConnectionClosed) as closed:
-            met.websocket.receive()
+            pair.websocket.receive()
     expected = (4000, "bye") if ending == "FIN after a Close" else (1006, "the peer ended TCP")
     assert closed.value.code == expected[0]
     assert closed.value.reason.startswith(expected[1])
@@ -180,22 +182,22 @@ def test_what_was_said_before_the_end_is_received_though_the_handler_was_busy(
 def test_busy_handler_can_still_answer_a_peer_that_has_ended_its_direction_of_tcp(
     role: str,
 ) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        websocket = met.websocket
-        met.say(0x81, b"question")
-        met.peer.sock.shutdown(socket.SHUT_WR)
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        websocket = pair.websocket
+        pair.say(0x81, b"question")
+        pair.peer.sock.shutdown(socket.SHUT_WR)
         eventually(lambda: websocket._protocol.has_eof)
         with websocket._reading:  # the clock has ended its look
             pass
         assert websocket.receive(PATIENCE) == "question"
         websocket.send("answer")
-        assert met.read_frame() == (0x81, b"answer")
+        assert pair.read_frame() == (0x81, b"answer")
 
 
 def test_echo_of_what_was_read_ahead_is_in_order() -> None:
     def begin_late(websocket: WebSocket) -> None:
         time.sleep(0.3)  # meanwhile the clock reads ahead
-        echo(websocket)
+        echo_messages(websocket)
 
     with serving(begin_late, timeouts=QUICK) as server:
         with connect(f"ws://127.0.0.1:{server.server_port}/") as websocket:
@@ -241,25 +243,25 @@ def test_fast_client_of_the_chat_that_is_slowed_keeps_its_connection() -> None:
 @both_roles
 def test_what_is_read_ahead_for_a_busy_handler_is_bounded(role: str) -> None:
     def flood() -> None:
-        frames = met.frame(0x82, bytes(1000)) * 60
+        frames = pair.frame(0x82, bytes(1000)) * 60
         try:
-            while not met.leave.is_set():
-                met.peer.send(frames)
+            while not pair.leave.is_set():
+                pair.peer.send(frames)
         except OSError:
             pass  # it had to wait, or the test is over
 
-    with meeting(role, stand_by, timeouts=BRISK, window=65536) as met:
+    with connected_pair(role, stand_by, timeouts=BRISK, window=65536) as pair:
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
-            met.peer.sock.settimeout(1.0)
-            met.spawn(flood).result()
+            pair.peer.sock.settimeout(1.0)
+            pair.spawn(flood).result()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert met.state() is State.OPEN
+        assert pair.state() is State.OPEN
         assert READ_AHEAD <= after - before < READ_AHEAD + MIB / 2
-        met.websocket.drop("enough")
+        pair.websocket.drop("enough")
 
 
 @both_roles
@@ -267,18 +269,18 @@ def test_what_is_read_ahead_for_a_busy_handler_is_bounded(role: str) -> None:
 def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines(
     role: str, flood: str
 ) -> None:
-    def keep_flooding(met: Meeting) -> None:
+    def keep_flooding(pair: Pair) -> None:
         if flood == "pings":
-            frames = met.frame(0x89, b"p") * 10_000
+            frames = pair.frame(0x89, b"p") * 10_000
         else:
-            frames = met.frame(0x83) + bytes(65536)
+            frames = pair.frame(0x83) + bytes(65536)
         with contextlib.suppress(OSError):
-            while not met.leave.is_set():
-                met.peer.send(frames)
+            while not pair.leave.is_set():
+                pair.peer.send(frames)
 
-    def keep_reading(met: Meeting) -> None:
+    def keep_reading(pair: Pair) -> None:
         with contextlib.suppress(OSError):
-            while met.peer.sock.recv(1 << 20):
+            while pair.peer.sock.recv(1 << 20):
                 pass
 
     def wait_in_vain(websocket: WebSocket) -> None:
@@ -286,40 +288,40 @@ def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines
             websocket.receive()
 
     with (
-        meeting(role, stand_by, timeouts=BRISK) as met,
+        connected_pair(role, stand_by, timeouts=BRISK) as pair,
         serving(wait_in_vain, timeouts=QUICK) as other,
     ):
-        met.spawn(keep_reading, met)
-        met.spawn(keep_flooding, met)
+        pair.spawn(keep_reading, pair)
+        pair.spawn(keep_flooding, pair)
         for _ in range(2):
             with tcp(other) as silent:
                 assert silent.read_to_eof() == b""
-        met.websocket.drop("enough")
+        pair.websocket.drop("enough")
 
 
 @both_roles
 def test_clock_is_never_asked_to_look_again_at_once(role: str) -> None:
     """The looks are at 20 ms; while what a peer still sends is thrown away, at 150 ms."""
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        assert_looks_again_within(met, 0.02)
-        met.websocket.close(wait=False)
-        assert met.read_frame()[0] == 0x88
-        assert_looks_again_within(met, 0.02)
-        met.peer.send(met.frame(0x8B) + met.frame(0x82, bytes(100))[:50])
-        eventually(lambda: met.state() is State.FAILED)
-        assert_looks_again_within(met, 0.15)
-        met.peer.close()
-    with meeting("client", stand_by, timeouts=BRISK) as met:
-        met.say(0x88, b"\x03\xe8")
-        assert met.read_frame()[0] == 0x88
-        assert_looks_again_within(met, 0.02)  # the server has to end TCP
-        met.read_eof()
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        assert_looks_again_within(pair, 0.02)
+        pair.websocket.close(wait=False)
+        assert pair.read_frame()[0] == 0x88
+        assert_looks_again_within(pair, 0.02)
+        pair.peer.send(pair.frame(0x8B) + pair.frame(0x82, bytes(100))[:50])
+        eventually(lambda: pair.state() is State.FAILED)
+        assert_looks_again_within(pair, 0.15)
+        pair.peer.close()
+    with connected_pair("client", stand_by, timeouts=BRISK) as pair:
+        pair.say(0x88, b"\x03\xe8")
+        assert pair.read_frame()[0] == 0x88
+        assert_looks_again_within(pair, 0.02)  # the server has to end TCP
+        pair.read_eof()
 
 
-def assert_looks_again_within(met: Meeting, seconds: float) -> None:
+def assert_looks_again_within(pair: Pair, seconds: float) -> None:
     def look() -> tuple[float, float] | None:
         now = time.monotonic()
-        due = met.websocket._look(now)
+        due = pair.websocket._look(now)
         return (now, due) if due < math.inf else None  # the clock itself was just looking
 
     now, due = eventually(look)
@@ -330,43 +332,43 @@ def assert_looks_again_within(met: Meeting, seconds: float) -> None:
 
 
 @both_roles
-@pytest.mark.parametrize("life", [listen, stand_by])
+@pytest.mark.parametrize("handler", [listen, stand_by])
 @pytest.mark.requirement("7.1.5-3")
-def test_silent_peer_is_pinged_and_then_dropped(role: str, life: Callable[[Meeting], None]) -> None:
+def test_silent_peer_is_pinged_and_then_dropped(role: str, handler: Callable[[Pair], None]) -> None:
     timeouts = CALM._replace(ping_interval=0.2, ping_timeout=0.3)
     before = time.monotonic()
-    with meeting(role, life, timeouts=timeouts) as met:
-        assert met.read_frame() == (0x89, b"")
-        assert met.peer.read_to_eof() == b""
+    with connected_pair(role, handler, timeouts=timeouts) as pair:
+        assert pair.read_frame() == (0x89, b"")
+        assert pair.peer.read_to_eof() == b""
         assert time.monotonic() - before >= 0.5
-        assert met.state() is State.CLOSED
+        assert pair.state() is State.CLOSED
         with pytest.raises(ConnectionClosed) as closed:
-            met.websocket.receive()
+            pair.websocket.receive()
         assert closed.value.code == 1006
         assert re.fullmatch(r"silent for \d s", closed.value.reason)
 
 
 def test_dead_peer_of_a_handler_that_never_receives_is_found() -> None:
     timeouts = CALM._replace(ping_interval=0.1, ping_timeout=0.2)
-    with meeting("server", stand_by, timeouts=timeouts) as met:
+    with connected_pair("server", stand_by, timeouts=timeouts) as pair:
         for text in (b"one", b"two"):
-            met.say(0x81, text)
-        eventually(lambda: met.state() is State.CLOSED)
-        assert met.websocket.receive() == "one"
+            pair.say(0x81, text)
+        eventually(lambda: pair.state() is State.CLOSED)
+        assert pair.websocket.receive() == "one"
 
 
 @both_roles
 @pytest.mark.parametrize("answer", [(0x8A, b""), (0x8A, b"3"), (0x81, b"a message will do")])
 @pytest.mark.requirement("5.5.3-2", "7.3-2")
 def test_peer_that_answers_only_the_latest_ping_stays(role: str, answer: tuple[int, bytes]) -> None:
-    with meeting(role, timeouts=CALM._replace(ping_interval=0.2)) as met:
+    with connected_pair(role, timeouts=CALM._replace(ping_interval=0.2)) as pair:
         for payload in (b"1", b"2", b"3"):
-            met.websocket.ping(payload)
-        assert [met.read_frame() for _ in range(3)] == [(0x89, b"1"), (0x89, b"2"), (0x89, b"3")]
+            pair.websocket.ping(payload)
+        assert [pair.read_frame() for _ in range(3)] == [(0x89, b"1"), (0x89, b"2"), (0x89, b"3")]
         for _ in range(3):  # the next Ping goes out only if the last one was answered
-            assert met.read_frame() == (0x89, b"")
-            met.say(*answer)
-        assert met.state() is State.OPEN
+            assert pair.read_frame() == (0x89, b"")
+            pair.say(*answer)
+        assert pair.state() is State.OPEN
 
 
 def test_client_that_never_receives_keeps_its_connection_to_our_server() -> None:
@@ -391,20 +393,20 @@ def test_client_that_never_receives_keeps_its_connection_to_our_server() -> None
 @both_roles
 @pytest.mark.requirement("7.3-2")
 def test_handler_that_only_sends_keeps_a_peer_that_answers_pings(role: str) -> None:
-    def tell(met: Meeting) -> None:
-        while not met.leave.wait(0.01):
-            met.websocket.send("tick")
+    def tell(pair: Pair) -> None:
+        while not pair.leave.wait(0.01):
+            pair.websocket.send("tick")
 
-    with meeting(role, tell, timeouts=CALM._replace(ping_interval=0.2)) as met:
+    with connected_pair(role, tell, timeouts=CALM._replace(ping_interval=0.2)) as pair:
         pings = 0
         while pings < 4:
-            first, payload = met.read_frame()
+            first, payload = pair.read_frame()
             if first == 0x89:
                 pings += 1
-                met.say(0x8A, payload)
+                pair.say(0x8A, payload)
             else:
                 assert (first, payload) == (0x81, b"tick")
-        assert not met.ended.is_set()
+        assert not pair.ended.is_set()
 
 
 # A peer that only seems to be silent
@@ -413,48 +415,48 @@ def test_handler_that_only_sends_keeps_a_peer_that_answers_pings(role: str) -> N
 @both_roles
 def test_peer_that_is_held_back_is_not_taken_for_silent(role: str) -> None:
     timeouts = CALM._replace(ping_interval=0.1, ping_timeout=0.2)
-    with meeting(role, stand_by, timeouts=timeouts) as met:
+    with connected_pair(role, stand_by, timeouts=timeouts) as pair:
         stop = threading.Event()
 
         def keep_sending() -> None:
-            met.peer.sock.settimeout(0.05)
+            pair.peer.sock.settimeout(0.05)
             while not stop.is_set():
                 try:
-                    met.peer.sock.send(b"\x00" * 1000)  # within one huge frame
+                    pair.peer.sock.send(b"\x00" * 1000)  # within one huge frame
                 except TimeoutError:
                     pass
 
-        met.peer.send(met.frame(0x82, bytes(MIB))[:20])
-        sending = met.spawn(keep_sending)
-        assert not met.ended.wait(1.5)  # many times what a silent peer is granted
-        assert met.state() is State.OPEN
+        pair.peer.send(pair.frame(0x82, bytes(MIB))[:20])
+        sending = pair.spawn(keep_sending)
+        assert not pair.ended.wait(1.5)  # many times what a silent peer is granted
+        assert pair.state() is State.OPEN
         stop.set()
         sending.result()
-        met.websocket.drop("enough")
+        pair.websocket.drop("enough")
 
 
 @both_roles
 def test_slow_handler_keeps_a_peer_that_sent_much_at_once_and_answers_pings(role: str) -> None:
-    def work_slowly(met: Meeting) -> None:
-        for message in met.websocket:
-            met.messages.put(message)
-            met.leave.wait(0.1)
+    def work_slowly(pair: Pair) -> None:
+        for message in pair.websocket:
+            pair.messages.put(message)
+            pair.leave.wait(0.1)
 
     def answer_pings() -> None:
         with contextlib.suppress(OSError, EOFError):
             while True:
-                first, payload = met.read_frame()
+                first, payload = pair.read_frame()
                 assert first == 0x89
-                met.say(0x8A, payload)
+                pair.say(0x8A, payload)
 
     timeouts = CALM._replace(ping_interval=0.1, ping_timeout=1.5)
-    with meeting(role, work_slowly, timeouts=timeouts) as met:
-        met.peer.send(b"".join(met.frame(0x82, bytes([i])) for i in range(25)))
-        answering = met.spawn(answer_pings)
-        assert [met.take() for _ in range(25)] == [bytes([i]) for i in range(25)]
-        assert met.state() is State.OPEN
-        met.leave.set()
-        met.peer.sock.shutdown(socket.SHUT_WR)
+    with connected_pair(role, work_slowly, timeouts=timeouts) as pair:
+        pair.peer.send(b"".join(pair.frame(0x82, bytes([i])) for i in range(25)))
+        answering = pair.spawn(answer_pings)
+        assert [pair.take() for _ in range(25)] == [bytes([i]) for i in range(25)]
+        assert pair.state() is State.OPEN
+        pair.leave.set()
+        pair.peer.sock.shutdown(socket.SHUT_WR)
         answering.result()
 
 
@@ -462,12 +464,12 @@ def test_server_whose_client_reads_slowly_waits_for_the_pong_that_lies_behind_it
     """The time for the Pong begins when the peer could have read what was sent before the Ping."""
     timeouts = CALM._replace(ping_interval=0.2, ping_timeout=0.2)
     size = 96 * 1024  # bytes; a peer is granted six seconds to read them
-    with meeting("server", timeouts=timeouts) as met:
-        met.websocket.send(bytes(size))
-        met.say(0x81, b"that it speaks does not say how far it has read")
-        assert met.take() == "that it speaks does not say how far it has read"
-        assert not met.ended.wait(2.0)
-        while met.read_frame() != (0x89, b""):
+    with connected_pair("server", timeouts=timeouts) as pair:
+        pair.websocket.send(bytes(size))
+        pair.say(0x81, b"that it speaks does not say how far it has read")
+        assert pair.take() == "that it speaks does not say how far it has read"
+        assert not pair.ended.wait(2.0)
+        while pair.read_frame() != (0x89, b""):
             pass
-        met.say(0x8A)
-        assert met.state() is State.OPEN
+        pair.say(0x8A)
+        assert pair.state() is State.OPEN

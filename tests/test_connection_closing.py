@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, both_roles, listen, meeting, reset, stand_by
+from pairs import BRISK, CALM, Pair, connected_pair, listen, reset, stand_by
 from peers import (
     PATIENCE,
     Peer,
@@ -17,7 +17,7 @@ from peers import (
     after_handshake,
     answer_to,
     close_payload,
-    echo,
+    echo_messages,
     eventually,
     masked,
     request,
@@ -27,7 +27,7 @@ from peers import (
     unmasked,
     xor,
 )
-from protocols import some_bytes
+from protocols import both_roles, some_bytes
 from rfc6455 import ConnectionClosed, InvalidHandshake, State, connect
 from tls import Certificate
 
@@ -37,20 +37,20 @@ from tls import Certificate
 @both_roles
 @pytest.mark.requirement("5.5.1-1", "5.5.1-9")
 def test_close_sends_code_and_reason_as_asked(role: str) -> None:
-    with meeting(role) as met:
-        closing = met.spawn(met.websocket.close, 4001, "bye")
+    with connected_pair(role) as pair:
+        closing = pair.spawn(pair.websocket.close, 4001, "bye")
         if role == "server":
-            assert met.peer.read(7) == bytes.fromhex("88 05 0f a1 62 79 65")
+            assert pair.peer.read(7) == bytes.fromhex("88 05 0f a1 62 79 65")
         else:
-            assert met.peer.read(2) == bytes.fromhex("88 85")
-            key = met.peer.read(4)
-            assert xor(met.peer.read(5), key) == bytes.fromhex("0f a1 62 79 65")
-        met.say(0x88, b"\x0f\xa1")
-        met.read_eof()
-        met.peer.close()
+            assert pair.peer.read(2) == bytes.fromhex("88 85")
+            key = pair.peer.read(4)
+            assert xor(pair.peer.read(5), key) == bytes.fromhex("0f a1 62 79 65")
+        pair.say(0x88, b"\x0f\xa1")
+        pair.read_eof()
+        pair.peer.close()
         closing.result()
-        assert met.websocket.clean
-        assert met.state() is State.CLOSED
+        assert pair.websocket.clean
+        assert pair.state() is State.CLOSED
 
 
 @both_roles
@@ -62,71 +62,71 @@ def test_close_sends_code_and_reason_as_asked(role: str) -> None:
 def test_endpoint_answers_a_close_with_the_same_code_and_reports_it(
     role: str, payload: bytes, answer: tuple[int | None, str], code: int, reason: str
 ) -> None:
-    with meeting(role) as met:
-        met.say(0x88, payload)
-        assert met.read_close() == answer
-        assert (met.outcome().code, met.outcome().reason) == (code, reason)
-        assert (met.websocket.close_code, met.websocket.close_reason) == (code, reason)
-        assert met.websocket.clean
-        assert met.rest() == []
+    with connected_pair(role) as pair:
+        pair.say(0x88, payload)
+        assert pair.read_close() == answer
+        assert (pair.raised().code, pair.raised().reason) == (code, reason)
+        assert (pair.websocket.close_code, pair.websocket.close_reason) == (code, reason)
+        assert pair.websocket.clean
+        assert pair.remaining_messages() == []
 
 
 @both_roles
 @pytest.mark.requirement("5.5.1-8", "7.1.5-1")
 def test_endpoint_still_receives_after_its_own_close(role: str) -> None:
-    with meeting(role) as met:
-        met.say(0x01, b"Hel")
-        met.websocket.close(wait=False)
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        met.say(0x80, b"lo")
-        met.say(0x81, b"whole")
-        met.say(0x88, b"\x0f\xa0")
-        met.read_eof()
-        assert met.outcome().code == 4000
-        assert met.rest() == ["Hello", "whole"]
-        assert met.websocket.clean
+    with connected_pair(role) as pair:
+        pair.say(0x01, b"Hel")
+        pair.websocket.close(wait=False)
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        pair.say(0x80, b"lo")
+        pair.say(0x81, b"whole")
+        pair.say(0x88, b"\x0f\xa0")
+        pair.read_eof()
+        assert pair.raised().code == 4000
+        assert pair.remaining_messages() == ["Hello", "whole"]
+        assert pair.websocket.clean
 
 
 @both_roles
 @pytest.mark.requirement("5.5.1-6", "5.5.1-7")
 def test_endpoint_answers_a_close_while_its_handler_is_busy(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.say(0x88, b"\x0f\xa0later")
-        assert met.read_close() == (4000, "")
-        assert not met.ended.is_set()
-        assert met.state() is not State.OPEN
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.say(0x88, b"\x0f\xa0later")
+        assert pair.read_close() == (4000, "")
+        assert not pair.ended.is_set()
+        assert pair.state() is not State.OPEN
         with pytest.raises(ConnectionClosed) as closed:
-            met.websocket.receive()
+            pair.websocket.receive()
         assert (closed.value.code, closed.value.reason) == (4000, "later")
 
 
 @both_roles
 @pytest.mark.requirement("5.5.2-2")
 def test_endpoint_answers_a_ping_after_its_own_close(role: str) -> None:
-    for life in (listen, stand_by):
-        with meeting(role, life, timeouts=BRISK) as met:
-            met.websocket.close(wait=False)
-            assert met.read_frame() == (0x88, b"\x03\xe8")
-            met.say(0x89, b"x")
-            assert met.read_frame() == (0x8A, b"x")
-            met.say(0x88, b"\x03\xe8")
-            met.read_eof()
+    for handler in (listen, stand_by):
+        with connected_pair(role, handler, timeouts=BRISK) as pair:
+            pair.websocket.close(wait=False)
+            assert pair.read_frame() == (0x88, b"\x03\xe8")
+            pair.say(0x89, b"x")
+            assert pair.read_frame() == (0x8A, b"x")
+            pair.say(0x88, b"\x03\xe8")
+            pair.read_eof()
 
 
 @both_roles
 @pytest.mark.requirement("5.5.1-5", "6.1-1")
 def test_sending_after_close_raises_and_sends_nothing(role: str) -> None:
-    with meeting(role) as met:
-        met.websocket.close(wait=False)
-        for send in (met.websocket.send, met.websocket.post):
+    with connected_pair(role) as pair:
+        pair.websocket.close(wait=False)
+        for send in (pair.websocket.send, pair.websocket.post):
             with pytest.raises(ConnectionClosed):
                 send("late")
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        met.say(0x88, b"\x03\xe8")
-        met.read_eof()
-        met.peer.close()
-        assert met.ended.wait(PATIENCE)
-        for send in (met.websocket.send, met.websocket.post):
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        pair.say(0x88, b"\x03\xe8")
+        pair.read_eof()
+        pair.peer.close()
+        assert pair.ended.wait(PATIENCE)
+        for send in (pair.websocket.send, pair.websocket.post):
             with pytest.raises(ConnectionClosed) as closed:
                 send("later")
             assert closed.value.code == 1000
@@ -135,58 +135,58 @@ def test_sending_after_close_raises_and_sends_nothing(role: str) -> None:
 @both_roles
 @pytest.mark.requirement("5.5.1-8")
 def test_waiting_close_passes_over_messages_and_ends_cleanly(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        met.say(0x01, b"Hel")
-        closing = met.spawn(met.websocket.close)
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        met.say(0x80, b"lo")
-        met.say(0x82, some_bytes(100_000))
+    with connected_pair(role, stand_by) as pair:
+        pair.say(0x01, b"Hel")
+        closing = pair.spawn(pair.websocket.close)
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        pair.say(0x80, b"lo")
+        pair.say(0x82, some_bytes(100_000))
         assert closing.running
-        met.say(0x88, b"\x0f\xa0")
-        met.read_eof()
-        met.peer.close()
+        pair.say(0x88, b"\x0f\xa0")
+        pair.read_eof()
+        pair.peer.close()
         closing.result()
-        assert met.websocket.clean
-        assert met.websocket.close_code == 4000
+        assert pair.websocket.clean
+        assert pair.websocket.close_code == 4000
 
 
 @both_roles
 def test_closing_again_does_nothing(role: str) -> None:
-    with meeting(role, stand_by) as met:
-        first, second = (met.spawn(met.websocket.close, 4000 + i) for i in range(2))
-        frame = met.read_frame()
+    with connected_pair(role, stand_by) as pair:
+        first, second = (pair.spawn(pair.websocket.close, 4000 + i) for i in range(2))
+        frame = pair.read_frame()
         assert frame in [(0x88, b"\x0f\xa0"), (0x88, b"\x0f\xa1")]
-        met.websocket.close(4002, wait=False)
-        met.say(0x88, b"\x03\xe8")
-        met.read_eof()
-        met.peer.close()
+        pair.websocket.close(4002, wait=False)
+        pair.say(0x88, b"\x03\xe8")
+        pair.read_eof()
+        pair.peer.close()
         first.result()
         second.result()
-        met.websocket.close(4003)
-        assert met.websocket.close_code == 1000
+        pair.websocket.close(4003)
+        assert pair.websocket.close_code == 1000
         with pytest.raises(ConnectionClosed) as closed:
-            met.websocket.receive()
+            pair.websocket.receive()
         assert closed.value.code == 1000
 
 
 @pytest.mark.requirement("7.3-1", "5.1-5")
 def test_client_takes_a_close_directly_behind_the_handshake() -> None:
-    with meeting("client", early=bytes.fromhex("88 02 03 e8")) as met:
-        assert met.read_close() == (1000, "")
-        assert met.outcome().code == 1000
-        assert met.websocket.clean
+    with connected_pair("client", early=bytes.fromhex("88 02 03 e8")) as pair:
+        assert pair.read_close() == (1000, "")
+        assert pair.raised().code == 1000
+        assert pair.websocket.clean
 
 
 @both_roles
 @pytest.mark.requirement("7.3-3")
 def test_leaving_the_scope_of_a_connection_closes_with_1000(role: str) -> None:
-    with meeting(role, lambda met: None) as met:
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        met.say(0x88, b"\x03\xe8")
-        met.read_eof()
-        met.peer.close()
-        assert eventually(lambda: met.state() is State.CLOSED)
-        assert met.websocket.clean
+    with connected_pair(role, lambda pair: None) as pair:
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        pair.say(0x88, b"\x03\xe8")
+        pair.read_eof()
+        pair.peer.close()
+        assert eventually(lambda: pair.state() is State.CLOSED)
+        assert pair.websocket.clean
 
 
 # Who ends TCP, and when (7.1.1)
@@ -194,61 +194,61 @@ def test_leaving_the_scope_of_a_connection_closes_with_1000(role: str) -> None:
 
 @pytest.mark.requirement("5.5.1-9")
 def test_server_ends_tcp_once_both_close_frames_have_passed() -> None:
-    with meeting("server", stand_by, timeouts=BRISK) as met:
-        met.say(0x88, b"\x03\xe8")
-        assert met.peer.read_close() == (1000, "")
-    with meeting("server", stand_by, timeouts=BRISK) as met:
-        met.websocket.close(wait=False)
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        met.say(0x88, b"\x03\xe8")
-        assert met.peer.read_to_eof() == b""
+    with connected_pair("server", stand_by, timeouts=BRISK) as pair:
+        pair.say(0x88, b"\x03\xe8")
+        assert pair.peer.read_close() == (1000, "")
+    with connected_pair("server", stand_by, timeouts=BRISK) as pair:
+        pair.websocket.close(wait=False)
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        pair.say(0x88, b"\x03\xe8")
+        assert pair.peer.read_to_eof() == b""
 
 
 @pytest.mark.requirement("5.5.1-10")
 @pytest.mark.parametrize("starts", ["client", "server"])
 def test_client_ends_tcp_when_the_server_does_not(starts: str) -> None:
-    with meeting("client", timeouts=CALM._replace(close_timeout=0.4)) as met:
+    with connected_pair("client", timeouts=CALM._replace(close_timeout=0.4)) as pair:
         if starts == "client":
-            closing = met.spawn(met.websocket.close)
-            assert met.read_frame() == (0x88, b"\x03\xe8")
-            met.say(0x88, b"\x03\xe8")
+            closing = pair.spawn(pair.websocket.close)
+            assert pair.read_frame() == (0x88, b"\x03\xe8")
+            pair.say(0x88, b"\x03\xe8")
         else:
-            met.say(0x88, b"\x03\xe8")
-            assert met.read_frame() == (0x88, b"\x03\xe8")
-            closing = met.spawn(met.websocket.close)
-        assert met.peer.read_to_eof() == b""
+            pair.say(0x88, b"\x03\xe8")
+            assert pair.read_frame() == (0x88, b"\x03\xe8")
+            closing = pair.spawn(pair.websocket.close)
+        assert pair.peer.read_to_eof() == b""
         closing.result()
-        assert met.state() is State.CLOSED
-        assert met.websocket.clean
+        assert pair.state() is State.CLOSED
+        assert pair.websocket.clean
 
 
 @pytest.mark.requirement("5.5.1-11")
 @pytest.mark.parametrize("starts", ["client", "server"])
 def test_client_waits_for_the_server_to_end_tcp_first(starts: str) -> None:
-    with meeting("client") as met:
+    with connected_pair("client") as pair:
         if starts == "client":
-            met.websocket.close(wait=False)
-            assert met.read_frame() == (0x88, b"\x03\xe8")
-            met.say(0x88, b"\x03\xe8")
+            pair.websocket.close(wait=False)
+            assert pair.read_frame() == (0x88, b"\x03\xe8")
+            pair.say(0x88, b"\x03\xe8")
         else:
-            met.say(0x88, b"\x03\xe8")
-            assert met.read_frame() == (0x88, b"\x03\xe8")
-        assert met.peer.is_silent(0.2)
-        met.read_eof()
-        assert met.outcome().code == 1000
+            pair.say(0x88, b"\x03\xe8")
+            assert pair.read_frame() == (0x88, b"\x03\xe8")
+        assert pair.peer.is_silent(0.2)
+        pair.read_eof()
+        assert pair.raised().code == 1000
 
 
 @pytest.mark.requirement("5.5.1-12", "7.1.4-1")
 def test_client_may_end_tcp_itself_once_both_close_frames_have_passed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with meeting("server") as met:
-        met.say(0x88, b"\x0f\xa0done")
-        assert met.read_frame() == (0x88, b"\x0f\xa0")
-        reset(met.peer)
-        assert (met.outcome().code, met.outcome().reason) == (4000, "done")
-        assert met.websocket.clean
-        assert eventually(lambda: met.state() is State.CLOSED)
+    with connected_pair("server") as pair:
+        pair.say(0x88, b"\x0f\xa0done")
+        assert pair.read_frame() == (0x88, b"\x0f\xa0")
+        reset(pair.peer)
+        assert (pair.raised().code, pair.raised().reason) == (4000, "done")
+        assert pair.websocket.clean
+        assert eventually(lambda: pair.state() is State.CLOSED)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -257,7 +257,7 @@ def test_client_may_end_tcp_itself_once_both_close_frames_have_passed(
 def test_client_that_forgets_to_close_lets_go_of_tcp_all_the_same(ending: int) -> None:
     def script(peer: Peer) -> None:
         peer.send(unmasked(ending, b"\x03\xe8"))
-        assert peer.read_frame()[0] == 0x88
+        assert peer.read_frame().first == 0x88
         peer.sock.shutdown(socket.SHUT_WR)
         assert peer.read_to_eof() == b""
 
@@ -271,29 +271,29 @@ def test_client_that_forgets_to_close_lets_go_of_tcp_all_the_same(ending: int) -
 @both_roles
 @pytest.mark.requirement("7.1.3-1")
 def test_state_is_closing_from_the_first_close_sent_until_tcp_has_ended(role: str) -> None:
-    with meeting(role) as met:
-        assert met.state() is State.OPEN
-        met.websocket.close(wait=False)
-        assert met.state() is State.CLOSE_SENT
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        assert met.state() is State.CLOSE_SENT
-        met.say(0x88, b"\x03\xe8")
-        met.read_eof()
-        met.peer.close()
-        assert eventually(lambda: met.state() is State.CLOSED)
+    with connected_pair(role) as pair:
+        assert pair.state() is State.OPEN
+        pair.websocket.close(wait=False)
+        assert pair.state() is State.CLOSE_SENT
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        assert pair.state() is State.CLOSE_SENT
+        pair.say(0x88, b"\x03\xe8")
+        pair.read_eof()
+        pair.peer.close()
+        assert eventually(lambda: pair.state() is State.CLOSED)
 
 
 @both_roles
 @pytest.mark.requirement("7.1.3-1")
 def test_state_is_closing_from_the_first_close_received_until_tcp_has_ended(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        met.say(0x88, b"\x03\xe8")
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        assert eventually(lambda: met.state() is not State.OPEN)
-        assert met.state() is State.CLOSE_EXCHANGED
-        met.peer.close()
-        met.leave.set()
-        assert eventually(lambda: met.state() is State.CLOSED)
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.say(0x88, b"\x03\xe8")
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        assert eventually(lambda: pair.state() is not State.OPEN)
+        assert pair.state() is State.CLOSE_EXCHANGED
+        pair.peer.close()
+        pair.leave.set()
+        assert eventually(lambda: pair.state() is State.CLOSED)
 
 
 # The peer reads the Close and then EOF, and no reset (7.1.1)
@@ -302,10 +302,10 @@ def test_state_is_closing_from_the_first_close_received_until_tcp_has_ended(role
 @both_roles
 @pytest.mark.requirement("7.1.1-1")
 def test_peer_that_sent_64_kib_behind_its_close_reads_ours_and_then_eof(role: str) -> None:
-    with meeting(role) as met:
-        met.peer.send(met.frame(0x88, b"\x03\xe8") + bytes(65536))
-        assert met.read_close() == (1000, "")
-        assert met.outcome().code == 1000
+    with connected_pair(role) as pair:
+        pair.peer.send(pair.frame(0x88, b"\x03\xe8") + bytes(65536))
+        assert pair.read_close() == (1000, "")
+        assert pair.raised().code == 1000
 
 
 @both_roles
@@ -313,19 +313,19 @@ def test_peer_that_sent_64_kib_behind_its_close_reads_ours_and_then_eof(role: st
 def test_peer_that_sent_64_kib_behind_its_close_over_tls_reads_ours_and_then_close_notify(
     role: str, certificate: Certificate
 ) -> None:
-    with meeting(role, certificate=certificate) as met:
-        met.peer.send(met.frame(0x88, b"\x03\xe8") + bytes(65536))
-        assert met.read_close() == (1000, "")
-        assert met.outcome().code == 1000
+    with connected_pair(role, certificate=certificate) as pair:
+        pair.peer.send(pair.frame(0x88, b"\x03\xe8") + bytes(65536))
+        assert pair.read_close() == (1000, "")
+        assert pair.raised().code == 1000
 
 
 @both_roles
 @pytest.mark.requirement("7.1.1-1", "7.1.7-3")
 def test_peer_that_sent_64_kib_behind_a_bad_frame_reads_our_close_and_then_eof(role: str) -> None:
-    with meeting(role) as met:
-        met.peer.send(met.frame(0x83) + bytes(65536))
-        assert met.peer.read_close()[0] == 1002
-        assert met.rest() == []
+    with connected_pair(role) as pair:
+        pair.peer.send(pair.frame(0x83) + bytes(65536))
+        assert pair.peer.read_close()[0] == 1002
+        assert pair.remaining_messages() == []
 
 
 @pytest.mark.requirement("7.1.1-1", "7.4.1-2")
@@ -339,10 +339,10 @@ def test_peer_that_sent_64_kib_behind_a_bad_frame_reads_our_close_and_then_eof(r
 def test_peer_that_sends_all_of_a_refused_message_reads_the_close_and_eof(
     role: str, header: str
 ) -> None:
-    with meeting(role) as met:
-        met.peer.send(bytes.fromhex(header) + bytes(8 << 20))
-        assert met.peer.read_close()[0] == 1009
-        assert met.rest() == []
+    with connected_pair(role) as pair:
+        pair.peer.send(bytes.fromhex(header) + bytes(8 << 20))
+        assert pair.peer.read_close()[0] == 1009
+        assert pair.remaining_messages() == []
 
 
 # Failing the connection (7.1.7)
@@ -351,12 +351,12 @@ def test_peer_that_sends_all_of_a_refused_message_reads_the_close_and_eof(
 @both_roles
 @pytest.mark.requirement("7.1.7-1", "8.1-1")
 def test_endpoint_that_fails_the_connection_says_why_and_ends_tcp(role: str) -> None:
-    with meeting(role) as met:
-        met.say(0x81, b"not UTF-8: \xff")
-        assert met.peer.read_close() == (1007, "the text is not UTF-8")
-        assert met.rest() == []
-        assert (met.outcome().code, met.outcome().reason) == (1006, "the text is not UTF-8")
-        assert not met.websocket.clean
+    with connected_pair(role) as pair:
+        pair.say(0x81, b"not UTF-8: \xff")
+        assert pair.peer.read_close() == (1007, "the text is not UTF-8")
+        assert pair.remaining_messages() == []
+        assert (pair.raised().code, pair.raised().reason) == (1006, "the text is not UTF-8")
+        assert not pair.websocket.clean
 
 
 @both_roles
@@ -364,54 +364,54 @@ def test_endpoint_that_fails_the_connection_says_why_and_ends_tcp(role: str) -> 
 def test_endpoint_that_has_failed_the_connection_processes_nothing_more(
     role: str,
 ) -> None:
-    with meeting(role) as met:
-        met.say(0x83)
-        first, payload = met.read_frame()
+    with connected_pair(role) as pair:
+        pair.say(0x83)
+        first, payload = pair.read_frame()
         assert (first, payload[:2]) == (0x88, b"\x03\xea")
-        met.say(0x81, b"text")
-        met.say(0x89, b"p")
-        met.say(0x88, b"\x0f\xa0")
-        assert met.peer.read_to_eof() == b""
-        met.peer.close()
-        assert met.rest() == []
-        assert met.outcome().code == 1006
-        assert not met.websocket.clean
+        pair.say(0x81, b"text")
+        pair.say(0x89, b"p")
+        pair.say(0x88, b"\x0f\xa0")
+        assert pair.peer.read_to_eof() == b""
+        pair.peer.close()
+        assert pair.remaining_messages() == []
+        assert pair.raised().code == 1006
+        assert not pair.websocket.clean
 
 
 @both_roles
-@pytest.mark.parametrize("life", [listen, stand_by])
+@pytest.mark.parametrize("handler", [listen, stand_by])
 @pytest.mark.requirement("7.1.7-3")
 def test_failed_connection_keeps_its_end_until_the_peer_has_stopped_sending(
-    role: str, life: Callable[[Meeting], None]
+    role: str, handler: Callable[[Pair], None]
 ) -> None:
-    with meeting(role, life, timeouts=BRISK, max_message=100) as met:
-        data = met.frame(0x81, b"not UTF-8: \xff") + met.frame(0x82, bytes(100))
-        met.peer.send(data[:-50])
-        if life is stand_by:
+    with connected_pair(role, handler, timeouts=BRISK, max_message=100) as pair:
+        data = pair.frame(0x81, b"not UTF-8: \xff") + pair.frame(0x82, bytes(100))
+        pair.peer.send(data[:-50])
+        if handler is stand_by:
             with pytest.raises(ConnectionClosed):
-                met.websocket.receive()
-        assert met.read_frame()[1][:2] == b"\x03\xef"
+                pair.websocket.receive()
+        assert pair.read_frame().payload[:2] == b"\x03\xef"
         for _ in range(6):
-            met.peer.send(bytes(1000))
-            assert met.peer.is_silent(0.1)
-        assert met.peer.read_to_eof() == b""
+            pair.peer.send(bytes(1000))
+            assert pair.peer.is_silent(0.1)
+        assert pair.peer.read_to_eof() == b""
 
 
 @both_roles
 @pytest.mark.requirement("7.1.7-1")
 def test_failed_connection_ends_though_the_peer_keeps_its_socket_open(role: str) -> None:
-    with meeting(role, timeouts=CALM._replace(close_timeout=0.4)) as met:
-        met.say(0x83)
-        assert met.peer.read_close()[0] == 1002
-        assert eventually(lambda: met.state() is State.CLOSED)
+    with connected_pair(role, timeouts=CALM._replace(close_timeout=0.4)) as pair:
+        pair.say(0x83)
+        assert pair.peer.read_close()[0] == 1002
+        assert eventually(lambda: pair.state() is State.CLOSED)
 
 
 @pytest.mark.requirement("7.1.7-4")
 def test_server_logs_why_it_failed_a_connection(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "rfc6455"), meeting("server") as met:
-        met.say(0x83)
-        met.peer.read_close()
-        name = "127.0.0.1:{1}".format(*met.peer.sock.getsockname())
+    with caplog.at_level(logging.INFO, "rfc6455"), connected_pair("server") as pair:
+        pair.say(0x83)
+        pair.peer.read_close()
+        name = "127.0.0.1:{1}".format(*pair.peer.sock.getsockname())
         lines = [record.getMessage() for record in caplog.records]
         assert [line for line in lines if name in line and "1002" in line and "opcode" in line]
 
@@ -426,42 +426,42 @@ def test_server_logs_why_it_failed_a_connection(caplog: pytest.LogCaptureFixture
 def test_connection_cut_without_a_close_is_1006_and_not_clean(
     role: str, size: int, end: Callable[[Peer], None]
 ) -> None:
-    with meeting(role) as met:
-        met.peer.send(met.frame(0x81, b"Hello")[:size])
-        end(met.peer)
-        assert met.outcome().code == 1006
-        assert met.websocket.close_code == 1006
-        assert met.outcome().reason
-        assert eventually(lambda: met.state() is State.CLOSED)
-        assert not met.websocket.clean
-        assert met.rest() == []
+    with connected_pair(role) as pair:
+        pair.peer.send(pair.frame(0x81, b"Hello")[:size])
+        end(pair.peer)
+        assert pair.raised().code == 1006
+        assert pair.websocket.close_code == 1006
+        assert pair.raised().reason
+        assert eventually(lambda: pair.state() is State.CLOSED)
+        assert not pair.websocket.clean
+        assert pair.remaining_messages() == []
         with pytest.raises(ConnectionClosed):
-            met.websocket.send("late")
+            pair.websocket.send("late")
 
 
 @both_roles
 @pytest.mark.requirement("7.1.4-1", "7.1.5-3")
 def test_connection_cut_after_its_own_close_is_not_clean(role: str) -> None:
-    with meeting(role) as met:
-        closing = met.spawn(met.websocket.close)
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        met.peer.close()
+    with connected_pair(role) as pair:
+        closing = pair.spawn(pair.websocket.close)
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        pair.peer.close()
         closing.result()
-        assert not met.websocket.clean
-        assert met.websocket.close_code == 1006
-        assert met.state() is State.CLOSED
+        assert not pair.websocket.clean
+        assert pair.websocket.close_code == 1006
+        assert pair.state() is State.CLOSED
 
 
 @pytest.mark.requirement("7.2.1-1", "6.1-1")
 def test_client_that_only_sends_learns_of_the_loss() -> None:
-    def send_forever(met: Meeting) -> None:
-        while not met.leave.wait(0.005):
-            met.websocket.send("anybody there?")
+    def send_forever(pair: Pair) -> None:
+        while not pair.leave.wait(0.005):
+            pair.websocket.send("anybody there?")
 
-    with meeting("client", send_forever) as met:
-        reset(met.peer)
-        assert met.outcome().code == 1006
-        assert met.state() is State.CLOSED
+    with connected_pair("client", send_forever) as pair:
+        reset(pair.peer)
+        assert pair.raised().code == 1006
+        assert pair.state() is State.CLOSED
 
 
 # Handshakes that failed (7.2)
@@ -511,7 +511,7 @@ def test_client_that_refuses_the_handshake_ends_tcp_without_a_frame(old: bytes, 
 def test_server_that_refuses_the_handshake_answers_in_http_without_a_frame(
     target: str, changes: dict[str, str]
 ) -> None:
-    with serving(echo, timeouts=CALM) as server:
+    with serving(echo_messages, timeouts=CALM) as server:
         status, text = answer_to(server, request(server, target, **changes) + masked(0x81, b"a"))
         assert status == 400
         head, _, body = text.partition("\r\n\r\n")
@@ -522,7 +522,10 @@ def test_server_that_refuses_the_handshake_answers_in_http_without_a_frame(
 @pytest.mark.requirement("7.2.2-1")
 @pytest.mark.parametrize("size", [0, 1, 60])
 def test_server_ends_a_handshake_that_stalls_without_a_frame(size: int) -> None:
-    with serving(echo, timeouts=CALM._replace(open_timeout=0.4)) as server, tcp(server) as peer:
+    with (
+        serving(echo_messages, timeouts=CALM._replace(open_timeout=0.4)) as server,
+        tcp(server) as peer,
+    ):
         peer.send(request(server)[:size])
         answer = peer.read_to_eof()
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from meeting import BRISK, CALM, Meeting, Task, both_roles, meeting, send_until_closed, stand_by
+from pairs import BRISK, CALM, Pair, Task, connected_pair, send_until_closed, stand_by
 from patching import patch_method
 from peers import PATIENCE, close_payload, eventually
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, broadcast
 from tls import Certificate
 
@@ -23,22 +24,22 @@ ROUNDS = 24
 # Frames never interleave
 
 
-def assert_frames_of_many_threads_stay_whole(met: Meeting) -> None:
+def assert_frames_of_many_threads_stay_whole(pair: Pair) -> None:
     def payload(name: str, i: int) -> bytes:
         size = SIZES[(i * 7 + ord(name[1])) % len(SIZES)] if name.startswith("s") else i * 50
         return f"{name}:{i}:".encode() + bytes([65 + i]) * size
 
     def send_all(name: str) -> None:
         for i in range(ROUNDS):
-            met.websocket.send(payload(name, i))
+            pair.websocket.send(payload(name, i))
 
     def post_all(name: str) -> None:
         for i in range(ROUNDS):
-            met.websocket.post(payload(name, i).decode())
+            pair.websocket.post(payload(name, i).decode())
 
     def ping_all(name: str) -> None:
         for i in range(ROUNDS):
-            met.websocket.ping(payload(name, i)[:125])
+            pair.websocket.ping(payload(name, i)[:125])
 
     wanted: dict[str, list[tuple[int, bytes]]] = {}
     found: dict[str, list[tuple[int, bytes]]] = {}
@@ -47,9 +48,9 @@ def assert_frames_of_many_threads_stay_whole(met: Meeting) -> None:
         most = 125 if first == 0x89 else None
         wanted[name] = [(first, payload(name, i)[:most]) for i in range(ROUNDS)]
         found[name] = []
-        met.spawn(call, name)
+        pair.spawn(call, name)
     for _ in range(ROUNDS * len(wanted)):
-        first, data = met.read_frame()
+        first, data = pair.read_frame()
         found[data[:2].decode()].append((first, data))
     assert found == wanted
 
@@ -57,9 +58,9 @@ def assert_frames_of_many_threads_stay_whole(met: Meeting) -> None:
 @both_roles
 @pytest.mark.requirement("5.4-5")
 def test_frames_of_many_threads_never_interleave(role: str) -> None:
-    with meeting(role, window=65536) as met:
-        assert_frames_of_many_threads_stay_whole(met)
-        met.say_goodbye()
+    with connected_pair(role, window=65536) as pair:
+        assert_frames_of_many_threads_stay_whole(pair)
+        pair.say_goodbye()
 
 
 @both_roles
@@ -67,9 +68,9 @@ def test_frames_of_many_threads_never_interleave(role: str) -> None:
 def test_frames_of_many_threads_never_interleave_over_tls(
     role: str, certificate: Certificate
 ) -> None:
-    with meeting(role, window=65536, certificate=certificate) as met:
-        assert_frames_of_many_threads_stay_whole(met)
-        met.say_goodbye()
+    with connected_pair(role, window=65536, certificate=certificate) as pair:
+        assert_frames_of_many_threads_stay_whole(pair)
+        pair.say_goodbye()
 
 
 # A Close, and the change of state that it means
@@ -82,29 +83,29 @@ def test_no_data_frame_follows_the_close_while_other_threads_keep_sending(
     role: str, size: int
 ) -> None:
     def post_on() -> int:
-        while not met.leave.wait(0.001):
+        while not pair.leave.wait(0.001):
             try:
-                met.websocket.post("x")
+                pair.websocket.post("x")
             except ConnectionClosed as closed:
                 return closed.code
         raise AssertionError("no end")
 
-    with meeting(role) as met:
+    with connected_pair(role) as pair:
         senders = [
-            met.spawn(send_until_closed, met.websocket.send, bytes([i]) * size) for i in range(3)
+            pair.spawn(send_until_closed, pair.websocket.send, bytes([i]) * size) for i in range(3)
         ]
-        poster = met.spawn(post_on)
+        poster = pair.spawn(post_on)
         for _ in range(50):
-            assert met.read_frame()[0] in (0x81, 0x82)
-        met.websocket.close(4000, "enough", wait=False)
-        while (frame := met.read_frame())[0] != 0x88:
+            assert pair.read_frame().first in (0x81, 0x82)
+        pair.websocket.close(4000, "enough", wait=False)
+        while (frame := pair.read_frame()).first != 0x88:
             assert frame in [(0x81, b"x"), *((0x82, bytes([i]) * size) for i in range(3))]
         assert frame == (0x88, close_payload(4000, "enough"))
         for sender in senders:
             sender.result()
         poster.result()
-        met.say(0x88, b"\x0f\xa0")
-        met.read_eof()
+        pair.say(0x88, b"\x0f\xa0")
+        pair.read_eof()
 
 
 class Hold:
@@ -144,8 +145,8 @@ class Hold:
 class WatchedLock:
     """Takes the place of a connection's lock, and knows which threads wait for it."""
 
-    def __init__(self, met: Meeting) -> None:
-        websocket = met.websocket
+    def __init__(self, pair: Pair) -> None:
+        websocket = pair.websocket
         self._lock = websocket._stream.lock
         self._waiting: set[int] = set()
         for owner, attribute in [
@@ -170,8 +171,8 @@ class WatchedLock:
         eventually(lambda: task.thread.ident in self._waiting)
 
 
-def close_at_once(met: Meeting) -> Task:
-    return met.spawn(lambda: met.websocket.close(wait=False))
+def close_at_once(pair: Pair) -> Task:
+    return pair.spawn(lambda: pair.websocket.close(wait=False))
 
 
 @both_roles
@@ -179,45 +180,45 @@ def close_at_once(met: Meeting) -> Task:
 def test_nobody_can_send_between_the_change_of_state_and_the_close_that_it_means(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with meeting(role, stand_by) as met:
-        lock = WatchedLock(met)
-        hold = Hold(monkeypatch, met.websocket._protocol, "close")
-        closing = close_at_once(met)
+    with connected_pair(role, stand_by) as pair:
+        lock = WatchedLock(pair)
+        hold = Hold(monkeypatch, pair.websocket._protocol, "close")
+        closing = close_at_once(pair)
         hold.wait()
         senders = [
-            met.spawn(met.websocket.send, "sent"),
-            met.spawn(met.websocket.post, b"posted"),
-            met.spawn(met.websocket.ping),
+            pair.spawn(pair.websocket.send, "sent"),
+            pair.spawn(pair.websocket.post, b"posted"),
+            pair.spawn(pair.websocket.ping),
         ]
         for sender in senders:
             lock.wait_for(sender)
-        assert met.peer.is_silent()
+        assert pair.peer.is_silent()
         hold.let_go()
         closing.result()
         for sender in senders:
             with pytest.raises(ConnectionClosed):
                 sender.result()
-        met.say(0x88, b"\x03\xe8")
-        met.spawn(met.websocket.close)
-        assert met.read_close() == (1000, "")
+        pair.say(0x88, b"\x03\xe8")
+        pair.spawn(pair.websocket.close)
+        assert pair.read_close() == (1000, "")
 
 
 @pytest.mark.requirement("5.5.1-5")
 def test_broadcast_during_a_close_sends_nothing_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with meeting("server", stand_by) as met:
-        lock = WatchedLock(met)
-        hold = Hold(monkeypatch, met.websocket._protocol, "close")
-        closing = close_at_once(met)
+    with connected_pair("server", stand_by) as pair:
+        lock = WatchedLock(pair)
+        hold = Hold(monkeypatch, pair.websocket._protocol, "close")
+        closing = close_at_once(pair)
         hold.wait()
-        broadcasting = met.spawn(broadcast, [met.websocket], "late")
+        broadcasting = pair.spawn(broadcast, [pair.websocket], "late")
         lock.wait_for(broadcasting)
-        assert met.peer.is_silent()
+        assert pair.peer.is_silent()
         hold.let_go()
         closing.result()
         broadcasting.result()
-        met.say(0x88, b"\x03\xe8")
-        met.spawn(met.websocket.close)
-        assert met.read_close() == (1000, "")
+        pair.say(0x88, b"\x03\xe8")
+        pair.spawn(pair.websocket.close)
+        assert pair.read_close() == (1000, "")
 
 
 @both_roles
@@ -225,19 +226,19 @@ def test_broadcast_during_a_close_sends_nothing_behind_it(monkeypatch: pytest.Mo
 def test_close_waits_for_a_frame_that_is_allowed_already_and_not_yet_put(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with meeting(role, stand_by) as met:
-        lock = WatchedLock(met)
-        hold = Hold(monkeypatch, met.websocket._protocol, "send_frames")
-        sending = met.spawn(met.websocket.send, "just in time")
+    with connected_pair(role, stand_by) as pair:
+        lock = WatchedLock(pair)
+        hold = Hold(monkeypatch, pair.websocket._protocol, "send_frames")
+        sending = pair.spawn(pair.websocket.send, "just in time")
         hold.wait()
-        closing = close_at_once(met)
+        closing = close_at_once(pair)
         lock.wait_for(closing)
-        assert met.state() is State.OPEN
+        assert pair.state() is State.OPEN
         hold.let_go()
         sending.result()
         closing.result()
-        assert met.read_frame() == (0x81, b"just in time")
-        assert met.read_frame() == (0x88, b"\x03\xe8")
+        assert pair.read_frame() == (0x81, b"just in time")
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
 
 
 class HeldSocket:
@@ -256,21 +257,21 @@ class HeldSocket:
 
 @pytest.mark.requirement("5.5.1-5")
 def test_close_waits_for_a_broadcast_that_has_found_the_connection_open() -> None:
-    with meeting("server", stand_by) as met:
-        lock = WatchedLock(met)
-        stream = met.websocket._stream
+    with connected_pair("server", stand_by) as pair:
+        lock = WatchedLock(pair)
+        stream = pair.websocket._stream
         held = HeldSocket(stream.direct)
         stream.direct = cast(socket.socket, held)
-        broadcasting = met.spawn(broadcast, [met.websocket], "just in time")
+        broadcasting = pair.spawn(broadcast, [pair.websocket], "just in time")
         assert held.reached.wait(PATIENCE)
-        closing = close_at_once(met)
+        closing = close_at_once(pair)
         lock.wait_for(closing)
-        assert met.state() is State.OPEN
+        assert pair.state() is State.OPEN
         held.go_on.set()
         broadcasting.result()
         closing.result()
-        assert met.read_frame() == (0x81, b"just in time")
-        assert met.read_frame() == (0x88, b"\x03\xe8")
+        assert pair.read_frame() == (0x81, b"just in time")
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
 
 
 @both_roles
@@ -279,16 +280,16 @@ def test_peer_reads_one_close_though_its_own_comes_while_another_thread_closes(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That thread is held up between the change of the state and the Close that belongs to it."""
-    with meeting(role, timeouts=BRISK) as met:
-        hold = Hold(monkeypatch, met.websocket._protocol, "close")
-        closing = close_at_once(met)
+    with connected_pair(role, timeouts=BRISK) as pair:
+        hold = Hold(monkeypatch, pair.websocket._protocol, "close")
+        closing = close_at_once(pair)
         hold.wait()
-        met.say(0x88, b"\x0f\xa0")
-        assert met.peer.is_silent()
+        pair.say(0x88, b"\x0f\xa0")
+        assert pair.peer.is_silent()
         hold.let_go()
         closing.result()
-        assert met.read_close() == (1000, "")
-        assert met.outcome().code == 4000
+        assert pair.read_close() == (1000, "")
+        assert pair.raised().code == 4000
 
 
 # What the peer sends while another thread closes: the end of TCP is the reader's
@@ -310,25 +311,25 @@ def test_reader_whose_peer_ends_the_connection_as_another_thread_closes_sends_on
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The reader is held up before it puts its Close: the other thread puts it in its place."""
-    with meeting(role) as met:
-        websocket = met.websocket
+    with connected_pair(role) as pair:
+        websocket = pair.websocket
         protocol = websocket._protocol
         hold = Hold(monkeypatch, protocol, "next_message", lambda: protocol.state is state)
-        met.say(first, payload)
+        pair.say(first, payload)
         hold.wait()
-        assert met.peer.is_silent()
+        assert pair.peer.is_silent()
         websocket.close(4001, "too late", wait=False)
-        answer, body = met.read_frame()
+        answer, body = pair.read_frame()
         assert (answer, body[:2]) == (0x88, code.to_bytes(2, "big"))
         with pytest.raises(ConnectionClosed):
             websocket.send("late")
         assert protocol.state is state
         # TCP goes on: its end is left to the reader.
         assert websocket._tcp_end is None
-        assert met.peer.is_silent()
+        assert pair.peer.is_silent()
         hold.let_go()
-        met.read_eof()
-        assert met.outcome().code == (4000 if code == 4000 else 1006)
+        pair.read_eof()
+        assert pair.raised().code == (4000 if code == 4000 else 1006)
 
 
 @both_roles
@@ -344,8 +345,8 @@ def test_tcp_is_ended_once_though_reader_and_closer_both_find_that_it_is_time(
 ) -> None:
     begun = []
 
-    with meeting(role) as met:
-        websocket = met.websocket
+    with connected_pair(role) as pair:
+        websocket = pair.websocket
         protocol = websocket._protocol
         begin = websocket._begin_tcp_end
 
@@ -355,18 +356,18 @@ def test_tcp_is_ended_once_though_reader_and_closer_both_find_that_it_is_time(
 
         patch_method(monkeypatch, websocket, "_begin_tcp_end", begin_and_count)
         hold = Hold(monkeypatch, protocol, "next_message", lambda: protocol.state is state)
-        met.say(first, payload)
+        pair.say(first, payload)
         hold.wait()
-        closers = [met.spawn(websocket.close) for _ in range(2)]
-        assert met.read_frame()[0] == 0x88  # a closer has put it
+        closers = [pair.spawn(websocket.close) for _ in range(2)]
+        assert pair.read_frame().first == 0x88  # a closer has put it
         hold.let_go()
-        met.read_eof()
-        met.peer.close()
+        pair.read_eof()
+        pair.peer.close()
         for closer in closers:
             closer.result()
             assert closer.thread.ident not in begun
         assert len(begun) == 1
-        assert met.state() is State.CLOSED
+        assert pair.state() is State.CLOSED
 
 
 @both_roles
@@ -374,19 +375,19 @@ def test_tcp_is_ended_once_though_reader_and_closer_both_find_that_it_is_time(
 def test_pong_that_its_reader_has_not_put_yet_goes_out_before_another_threads_message(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with meeting(role) as met:
-        protocol = met.websocket._protocol
+    with connected_pair(role) as pair:
+        protocol = pair.websocket._protocol
         hold = Hold(monkeypatch, protocol, "next_message", lambda: protocol.has_data_to_send)
-        met.say(0x89, b"p")
+        pair.say(0x89, b"p")
         hold.wait()
-        assert met.peer.is_silent()
-        met.websocket.send("a")
-        assert met.read_frame() == (0x8A, b"p")
-        assert met.read_frame() == (0x81, b"a")
+        assert pair.peer.is_silent()
+        pair.websocket.send("a")
+        assert pair.read_frame() == (0x8A, b"p")
+        assert pair.read_frame() == (0x81, b"a")
         hold.let_go()
-        met.say(0x81, b"b")
-        assert met.take() == "b"
-        met.say_goodbye()  # there is no second Pong
+        pair.say(0x81, b"b")
+        assert pair.take() == "b"
+        pair.say_goodbye()  # there is no second Pong
 
 
 @both_roles
@@ -397,8 +398,8 @@ def test_peer_of_a_failed_connection_keeps_its_time_though_another_thread_began_
     held = threading.Event()
     failed = threading.Event()
 
-    with meeting(role, timeouts=CALM._replace(close_timeout=0.3)) as met:
-        websocket = met.websocket
+    with connected_pair(role, timeouts=CALM._replace(close_timeout=0.3)) as pair:
+        websocket = pair.websocket
         set_deadline = websocket._set_closing_deadline
 
         def be_held_up_first(*more: float) -> None:
@@ -408,14 +409,14 @@ def test_peer_of_a_failed_connection_keeps_its_time_though_another_thread_began_
             set_deadline(*more)
 
         patch_method(monkeypatch, websocket, "_set_closing_deadline", be_held_up_first)
-        closing = close_at_once(met)
+        closing = close_at_once(pair)
         assert held.wait(PATIENCE)
-        met.peer.send(met.frame(0x83, bytes(100))[:20])
-        assert met.read_frame() == (0x88, b"\x03\xe8")
+        pair.peer.send(pair.frame(0x83, bytes(100))[:20])
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
         assert eventually(lambda: websocket._protocol.state is State.FAILED)
         failed.set()
         closing.result()
         for _ in range(8):
-            met.peer.send(bytes(10))
-            assert met.peer.is_silent(0.1)
-        met.read_eof()
+            pair.peer.send(bytes(10))
+            assert pair.peer.is_silent(0.1)
+        pair.read_eof()

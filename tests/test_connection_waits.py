@@ -7,18 +7,18 @@ import tracemalloc
 
 import pytest
 
-from meeting import (
+from pairs import (
     BRISK,
     CALM,
     MORE_THAN_KERNELS_BUFFER,
     SMALL_WINDOW,
-    Meeting,
-    both_roles,
+    Pair,
+    connected_pair,
     listen,
-    meeting,
     stand_by,
 )
 from peers import PATIENCE, eventually
+from protocols import both_roles
 from rfc6455 import ConnectionClosed, State
 from tls import Certificate
 
@@ -31,66 +31,68 @@ MIB = 1 << 20
 @both_roles
 @pytest.mark.requirement("5.5.1-6")
 def test_close_that_comes_during_a_send_is_answered_behind_the_message(role: str) -> None:
-    def tell(met: Meeting) -> None:
-        met.websocket.send(bytes(MORE_THAN_KERNELS_BUFFER))
-        met.messages.put("sent")
-        listen(met)
+    def tell(pair: Pair) -> None:
+        pair.websocket.send(bytes(MORE_THAN_KERNELS_BUFFER))
+        pair.messages.put("sent")
+        listen(pair)
 
-    with meeting(role, tell, window=65536, timeouts=BRISK) as met:
-        met.peer.buffer = met.peer.read(2) + met.peer.buffer
-        met.say(0x88, b"\x0f\xa0")
-        assert eventually(lambda: met.state() is State.CLOSE_EXCHANGED)
-        assert met.read_frame() == (0x82, bytes(MORE_THAN_KERNELS_BUFFER))
-        assert met.read_close() == (4000, "")
-        assert met.outcome().code == 4000
-        assert met.rest() == ["sent"]
+    with connected_pair(role, tell, window=65536, timeouts=BRISK) as pair:
+        pair.peer.buffer = pair.peer.read(2) + pair.peer.buffer
+        pair.say(0x88, b"\x0f\xa0")
+        assert eventually(lambda: pair.state() is State.CLOSE_EXCHANGED)
+        assert pair.read_frame() == (0x82, bytes(MORE_THAN_KERNELS_BUFFER))
+        assert pair.read_close() == (4000, "")
+        assert pair.raised().code == 4000
+        assert pair.remaining_messages() == ["sent"]
 
 
 @both_roles
 @pytest.mark.requirement("5.5.1-10", "7.1.5-3")
 def test_close_ends_in_bounded_time_when_the_peer_never_answers(role: str) -> None:
-    with meeting(role, timeouts=CALM._replace(close_timeout=0.4)) as met:
+    with connected_pair(role, timeouts=CALM._replace(close_timeout=0.4)) as pair:
         before = time.monotonic()
-        closing = met.spawn(met.websocket.close)
-        assert met.read_frame() == (0x88, b"\x03\xe8")
-        assert met.peer.read_to_eof() == b""
+        closing = pair.spawn(pair.websocket.close)
+        assert pair.read_frame() == (0x88, b"\x03\xe8")
+        assert pair.peer.read_to_eof() == b""
         closing.result()
         assert time.monotonic() - before >= 0.4
-        assert met.state() is State.CLOSED
-        assert not met.websocket.clean
-        assert met.websocket.close_code == 1006
+        assert pair.state() is State.CLOSED
+        assert not pair.websocket.clean
+        assert pair.websocket.close_code == 1006
 
 
 @both_roles
 @pytest.mark.requirement("5.5.1-10")
 def test_close_ends_in_bounded_time_when_the_peer_does_not_even_read(role: str) -> None:
-    with meeting(role, window=SMALL_WINDOW, timeouts=CALM._replace(close_timeout=0.4)) as met:
-        sending = met.spawn(met.websocket.send, bytes(MORE_THAN_KERNELS_BUFFER))
-        met.peer.read(2)
-        closing = met.spawn(met.websocket.close)
+    with connected_pair(
+        role, window=SMALL_WINDOW, timeouts=CALM._replace(close_timeout=0.4)
+    ) as pair:
+        sending = pair.spawn(pair.websocket.send, bytes(MORE_THAN_KERNELS_BUFFER))
+        pair.peer.read(2)
+        closing = pair.spawn(pair.websocket.close)
         closing.result()
         with pytest.raises(ConnectionClosed):
             sending.result()
-        assert met.state() is State.CLOSED
+        assert pair.state() is State.CLOSED
 
 
 @both_roles
 def test_close_ends_in_bounded_time_while_the_peer_floods_it(role: str) -> None:
     def flood() -> None:
-        frames = met.frame(0x82, bytes(60_000)) * 10
+        frames = pair.frame(0x82, bytes(60_000)) * 10
         with contextlib.suppress(ConnectionError):
-            while not met.leave.is_set():
-                met.peer.send(frames)
+            while not pair.leave.is_set():
+                pair.peer.send(frames)
 
-    with meeting(role, stand_by, timeouts=CALM._replace(close_timeout=0.4)) as met:
-        flooding = met.spawn(flood)
-        closing = met.spawn(met.websocket.close)
+    with connected_pair(role, stand_by, timeouts=CALM._replace(close_timeout=0.4)) as pair:
+        flooding = pair.spawn(flood)
+        closing = pair.spawn(pair.websocket.close)
         try:
             closing.result()
         finally:
-            met.leave.set()
+            pair.leave.set()
         flooding.result()
-        assert met.state() is State.CLOSED
+        assert pair.state() is State.CLOSED
 
 
 @both_roles
@@ -101,16 +103,16 @@ def test_close_ends_in_bounded_time_though_the_peer_pings_on_and_reads_the_pongs
     def ping_on() -> None:
         with contextlib.suppress(OSError, EOFError):
             while True:
-                met.say(0x89, b"p")
-                met.read_frame()
+                pair.say(0x89, b"p")
+                pair.read_frame()
 
-    with meeting(role, stand_by, timeouts=CALM._replace(close_timeout=0.5)) as met:
-        closing = met.spawn(met.websocket.close, 1008, "enough")
-        assert met.read_frame()[0] == 0x88
-        pinging = met.spawn(ping_on)
+    with connected_pair(role, stand_by, timeouts=CALM._replace(close_timeout=0.5)) as pair:
+        closing = pair.spawn(pair.websocket.close, 1008, "enough")
+        assert pair.read_frame().first == 0x88
+        pinging = pair.spawn(ping_on)
         closing.result()
         pinging.result()
-        assert not met.websocket.clean
+        assert not pair.websocket.clean
 
 
 @both_roles
@@ -118,17 +120,17 @@ def test_close_ends_in_bounded_time_though_the_peer_pings_on_and_reads_the_pongs
 def test_failed_connection_ends_in_bounded_time_while_the_peer_floods_it(role: str) -> None:
     def flood() -> None:
         with contextlib.suppress(ConnectionError):
-            while not met.leave.is_set():
-                met.peer.send(bytes(600_000))
+            while not pair.leave.is_set():
+                pair.peer.send(bytes(600_000))
 
-    with meeting(role, timeouts=CALM._replace(close_timeout=0.4)) as met:
-        met.say(0x83)
-        flooding = met.spawn(flood)
-        assert met.read_frame()[1][:2] == b"\x03\xea"
-        assert eventually(lambda: met.state() is State.CLOSED)
-        met.leave.set()
+    with connected_pair(role, timeouts=CALM._replace(close_timeout=0.4)) as pair:
+        pair.say(0x83)
+        flooding = pair.spawn(flood)
+        assert pair.read_frame().payload[:2] == b"\x03\xea"
+        assert eventually(lambda: pair.state() is State.CLOSED)
+        pair.leave.set()
         flooding.result()
-        assert met.rest() == []
+        assert pair.remaining_messages() == []
 
 
 # Receiving
@@ -140,22 +142,22 @@ def test_receive_over_tls_times_out_though_a_record_comes_byte_by_byte(
     stop = threading.Event()
 
     def trickle() -> None:
-        assert met.tunnel
-        met.tunnel.tls.write(met.frame(0x81, b"slow"))
-        record = met.tunnel.take_held_back()
+        assert pair.tunnel
+        pair.tunnel.tls.write(pair.frame(0x81, b"slow"))
+        record = pair.tunnel.take_held_back()
         for i in range(len(record)):
-            met.tunnel.sock.sendall(record[i : i + 1])
+            pair.tunnel.sock.sendall(record[i : i + 1])
             if stop.wait(0.1):
-                met.tunnel.sock.sendall(record[i + 1 :])
+                pair.tunnel.sock.sendall(record[i + 1 :])
                 return
 
-    with meeting("server", stand_by, certificate=certificate) as met:
-        trickling = met.spawn(trickle)
-        assert met.spawn(met.websocket.receive, 0.5).result() is None
+    with connected_pair("server", stand_by, certificate=certificate) as pair:
+        trickling = pair.spawn(trickle)
+        assert pair.spawn(pair.websocket.receive, 0.5).result() is None
         assert trickling.running
         stop.set()
         trickling.result()
-        assert met.websocket.receive(PATIENCE) == "slow"
+        assert pair.websocket.receive(PATIENCE) == "slow"
 
 
 # Limits (10.4)
@@ -165,30 +167,30 @@ def test_receive_over_tls_times_out_though_a_record_comes_byte_by_byte(
 @pytest.mark.requirement("10.4-1")
 def test_announced_bytes_take_no_memory_before_they_arrive(role: str) -> None:
     with contextlib.ExitStack() as stack:
-        meetings = [stack.enter_context(meeting(role, stand_by)) for _ in range(8)]
+        meetings = [stack.enter_context(connected_pair(role, stand_by)) for _ in range(8)]
         tracemalloc.start()
         stack.callback(tracemalloc.stop)
-        for met in meetings:  # the header of the largest message that is allowed, and little more
+        for pair in meetings:  # the header of the largest message that is allowed, and little more
             announced = "82 ff" if role == "server" else "82 7f"
-            met.peer.send(bytes.fromhex(f"{announced} 00 00 00 00 00 10 00 00") + bytes(104))
-            assert met.websocket.receive(timeout=0.05) is None
+            pair.peer.send(bytes.fromhex(f"{announced} 00 00 00 00 00 10 00 00") + bytes(104))
+            assert pair.websocket.receive(timeout=0.05) is None
         _, peak = tracemalloc.get_traced_memory()
         assert peak < MIB
 
 
 @both_roles
 def test_peer_that_sends_to_a_handler_that_does_not_receive_is_held_back(role: str) -> None:
-    with meeting(role, stand_by, timeouts=BRISK) as met:
-        frame = met.frame(0x82, bytes(65536))
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        frame = pair.frame(0x82, bytes(65536))
         tracemalloc.start()
-        met.peer.sock.settimeout(0.3)
+        pair.peer.sock.settimeout(0.3)
         try:
             with pytest.raises(TimeoutError):
                 while True:
-                    met.peer.send(frame)
+                    pair.peer.send(frame)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert peak < MIB
-        assert met.websocket.receive() == bytes(65536)
-        assert met.state() is State.OPEN
+        assert pair.websocket.receive() == bytes(65536)
+        assert pair.state() is State.OPEN

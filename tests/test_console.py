@@ -292,7 +292,7 @@ def test_echo_server_whose_lines_nobody_reads_answers_and_ends_in_time() -> None
                 peer.send(masked(0x81, text))
                 assert peer.read_frame() == (0x81, b"[" + text + b"]")
             peer.send(masked(0x81, b"x" * (3 << 20)))  # more characters than may wait
-            assert len(peer.read_frame()[1]) == (3 << 20) + 2
+            assert len(peer.read_frame().payload) == (3 << 20) + 2
             peer.send(masked(0x81, b"y"))
             assert peer.read_frame() == (0x81, b"[y]")
             program.process.send_signal(signal.SIGTERM)

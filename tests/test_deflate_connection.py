@@ -20,13 +20,15 @@ from deflate_cases import (
     TEXT,
     bomb,
     far_apart,
+    frame_of_hello,
     inflated,
     server_bits,
     whole,
 )
-from meeting import Meeting, both_roles, meeting
+from pairs import Pair, connected_pair
 from peers import (
     PATIENCE,
+    Frame,
     Peer,
     after_handshake,
     masked,
@@ -34,67 +36,62 @@ from peers import (
     shake_hands,
     unmasked,
 )
+from protocols import both_roles
 from rfc6455 import Deflate, WebSocket, broadcast, connect
 
 requirement = pytest.mark.requirement
 
 
-def echo(met: Meeting) -> None:
-    """A life: receive, and send back."""
+def echo(pair: Pair) -> None:
+    """A handler: receive, and send back."""
     while True:
-        message = met.websocket.receive()
+        message = pair.websocket.receive()
         assert message is not None
-        met.messages.put(message)
-        met.websocket.send(message)
+        pair.messages.put(message)
+        pair.websocket.send(message)
 
 
-def exchange(met: Meeting, first: int, payload: bytes = b"") -> tuple[int, bytes]:
-    met.say(first, payload)
-    return met.read_frame()
+def exchange(pair: Pair, first: int, payload: bytes = b"") -> Frame:
+    pair.say(first, payload)
+    return pair.read_frame()
 
 
-def assert_failed(met: Meeting, code: int) -> None:
+def assert_failed(pair: Pair, code: int) -> None:
     """A Close with this code comes, then EOF, and nothing was delivered since."""
-    assert met.peer.read_close()[0] == code
-    assert met.messages.empty()
+    assert pair.peer.read_close()[0] == code
+    assert pair.messages.empty()
 
 
 @both_roles
 @requirement("D6-1", "D6.1-4", "D6.1-5", "D7.2.2-1")
 def test_endpoint_receives_compressed_and_plain_messages_in_turn(role: str) -> None:
-    with meeting(role, echo, extensions=PMD, deflate=DEFAULT) as met:
-        assert exchange(met, 0x81, b"Hello") == (0x81, b"Hello")
-        met.peer.send(frame_of_hello(role))
-        assert met.read_frame() == (0x81, b"Hello")
-        assert exchange(met, 0xC1, b"\x00") == (0x81, b"")
-        assert exchange(met, 0x82, HELLO) == (0x82, HELLO)
-        assert exchange(met, 0xC2, HELLO) == (0x82, b"Hello")
-        assert exchange(met, 0xC1, HELLO) == (0x81, b"Hello")
-        received = [met.take() for _ in range(6)]
+    with connected_pair(role, echo, extensions=PMD, deflate=DEFAULT) as pair:
+        assert exchange(pair, 0x81, b"Hello") == (0x81, b"Hello")
+        pair.peer.send(frame_of_hello(role))
+        assert pair.read_frame() == (0x81, b"Hello")
+        assert exchange(pair, 0xC1, b"\x00") == (0x81, b"")
+        assert exchange(pair, 0x82, HELLO) == (0x82, HELLO)
+        assert exchange(pair, 0xC2, HELLO) == (0x82, b"Hello")
+        assert exchange(pair, 0xC1, HELLO) == (0x81, b"Hello")
+        received = [pair.take() for _ in range(6)]
         assert received == ["Hello", "Hello", "", HELLO, b"Hello", "Hello"]
-
-
-def frame_of_hello(role: str) -> bytes:
-    if role == "client":
-        return bytes.fromhex("c1 07 f2 48 cd c9 c9 07 00")
-    return bytes.fromhex("c1 87 00 00 00 00 f2 48 cd c9 c9 07 00")
 
 
 @both_roles
 @requirement("D6.2-1")
 def test_endpoint_inflates_what_arrives_byte_by_byte(role: str) -> None:
-    with meeting(role, echo, extensions=PMD, deflate=DEFAULT) as met:
+    with connected_pair(role, echo, extensions=PMD, deflate=DEFAULT) as pair:
         for byte in frame_of_hello(role) * 2:
-            met.peer.send(bytes([byte]))
-        assert [met.take(), met.take()] == ["Hello", "Hello"]
+            pair.peer.send(bytes([byte]))
+        assert [pair.take(), pair.take()] == ["Hello", "Hello"]
 
 
 @both_roles
 @requirement("D7.2.2-5")
 def test_endpoint_fails_the_connection_on_data_that_is_not_deflated(role: str) -> None:
-    with meeting(role, echo, extensions=PMD, deflate=DEFAULT) as met:
-        met.say(0xC1, b"\xff\xff\xff")
-        assert_failed(met, 1007)
+    with connected_pair(role, echo, extensions=PMD, deflate=DEFAULT) as pair:
+        pair.say(0xC1, b"\xff\xff\xff")
+        assert_failed(pair, 1007)
 
 
 @both_roles
@@ -108,11 +105,11 @@ def test_endpoint_refuses_a_bomb_before_it_takes_memory(role: str, fragments: in
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
     firsts = [0x42, *[0x00] * (fragments - 2), 0x80] if fragments > 1 else [0xC2]
     stream = b"".join(build(first, piece) for first, piece in zip(firsts, pieces, strict=True))
-    with meeting(role, echo, extensions=PMD, deflate=DEFAULT, max_message=1 << 20) as met:
+    with connected_pair(role, echo, extensions=PMD, deflate=DEFAULT, max_message=1 << 20) as pair:
         tracemalloc.start()
         try:
-            met.peer.send(stream)
-            assert_failed(met, 1009)
+            pair.peer.send(stream)
+            assert_failed(pair, 1009)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -122,12 +119,12 @@ def test_endpoint_refuses_a_bomb_before_it_takes_memory(role: str, fragments: in
 @both_roles
 @requirement("D6.1-2")
 def test_endpoint_does_not_compress_control_frames(role: str) -> None:
-    with meeting(role, echo, extensions=PMD, deflate=Deflate(threshold=0)) as met:
-        assert exchange(met, 0x89, b"a" * 125) == (0x8A, b"a" * 125)
-        met.websocket.ping(b"b" * 125)
-        assert met.read_frame() == (0x89, b"b" * 125)
-        met.websocket.close(4000, "c" * 123, wait=False)
-        assert met.read_frame() == (0x88, b"\x0f\xa0" + b"c" * 123)
+    with connected_pair(role, echo, extensions=PMD, deflate=Deflate(threshold=0)) as pair:
+        assert exchange(pair, 0x89, b"a" * 125) == (0x8A, b"a" * 125)
+        pair.websocket.ping(b"b" * 125)
+        assert pair.read_frame() == (0x89, b"b" * 125)
+        pair.websocket.close(4000, "c" * 123, wait=False)
+        assert pair.read_frame() == (0x88, b"\x0f\xa0" + b"c" * 123)
 
 
 @both_roles
@@ -136,8 +133,8 @@ def test_endpoint_does_not_compress_control_frames(role: str) -> None:
 def test_endpoint_compresses_within_the_window_that_was_agreed_for_it(role: str, bits: int) -> None:
     message = far_apart((1 << bits) + 88)
     agreed = f"{PMD}; {role}_max_window_bits={bits}"
-    with meeting(role, echo, extensions=agreed, deflate=DEFAULT) as met:
-        first, payload = exchange(met, 0x82, message)
+    with connected_pair(role, echo, extensions=agreed, deflate=DEFAULT) as pair:
+        first, payload = exchange(pair, 0x82, message)
     assert first == 0xC2
     assert inflated(payload, bits) == message
 
@@ -152,21 +149,21 @@ def test_endpoint_uses_no_compression_that_was_not_agreed(
 ) -> None:
     if role == "client":
         theirs = None
-    with meeting(role, echo, extensions=theirs, deflate=ours) as met:
-        assert met.websocket.deflate is None
-        assert exchange(met, 0x81, TEXT.encode()) == (0x81, TEXT.encode())
-        met.take()
-        met.say(0xC1, HELLO)
-        assert_failed(met, 1002)
+    with connected_pair(role, echo, extensions=theirs, deflate=ours) as pair:
+        assert pair.websocket.deflate is None
+        assert exchange(pair, 0x81, TEXT.encode()) == (0x81, TEXT.encode())
+        pair.take()
+        pair.say(0xC1, HELLO)
+        assert_failed(pair, 1002)
 
 
 @requirement("7.4.1-7", "D5.1-1")
 def test_client_that_needs_compression_closes_with_1010_and_its_name() -> None:
     def script(peer: Peer) -> None:
-        frame = peer.read_frame_and_key()
+        first, payload, key = peer.read_frame_and_key()
         peer.send(unmasked(0x88, b"\x03\xf2"))
-        assert frame[:2] == (0x88, bytes.fromhex("03 f2") + b"permessage-deflate")
-        assert frame[2] is not None
+        assert (first, payload) == (0x88, bytes.fromhex("03 f2") + b"permessage-deflate")
+        assert key is not None
 
     with after_handshake(script) as server:
         websocket = connect(server.url, deflate=Deflate())

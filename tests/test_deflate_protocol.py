@@ -1,6 +1,6 @@
 """A connection with permessage-deflate as a state machine, without a socket (RFC 7692, 6, 7.2).
 
-`Endpoint` is our side, in either role; a test plays the peer, whose frames are bytes.
+`EchoingEndpoint` is our side, in either role; a test plays the peer, whose frames are bytes.
 """
 
 import random
@@ -18,21 +18,22 @@ from deflate_cases import (
     TEXT,
     deflated,
     far_apart,
+    frame_of_hello,
     inflated,
     server_bits,
     whole,
 )
 from heads import extensions
-from peers import masked, unmasked, xor
+from peers import Frame, unmasked
+from protocols import Endpoint, both_roles, measure
 from rfc6455 import Deflate
 from rfc6455.deflate import accept_offer, check_answer
-from rfc6455.protocol import MAX_MESSAGE, Protocol, State
+from rfc6455.protocol import MAX_MESSAGE, State
 
 requirement = pytest.mark.requirement
-both_roles = pytest.mark.parametrize("role", ["server", "client"])
 
 
-class Endpoint:
+class EchoingEndpoint(Endpoint):
     """Our side of a connection, which echoes every message, and puts it into `received`.
 
     `theirs` is the peer's Sec-WebSocket-Extensions: its offer to a server, or its answer.
@@ -45,62 +46,49 @@ class Endpoint:
         ours: Deflate | None = DEFAULT,
         max_message: int = MAX_MESSAGE,
     ) -> None:
-        self.role = role
         self.agreed = agree(role, theirs, ours)
-        self.protocol = Protocol(
-            is_client=role == "client", max_message=max_message, deflate=self.agreed
-        )
+        super().__init__(role, max_message=max_message, deflate=self.agreed)
         self.received: deque[str | bytes] = deque()
-        self._sent = b""
+        self._unheard = b""  # what the endpoint has sent, as a server would send it
 
-    def feed(self, data: bytes) -> None:
-        """Let these bytes arrive from the peer, and the endpoint answer."""
-        self.protocol.receive_data(data)
-        while (message := self.protocol.next_message()) is not None:
+    def say(self, first: int, payload: bytes = b"") -> None:
+        """Let a frame of the peer arrive, and the endpoint answer."""
+        self.feed(unmasked(first, payload))
+        self.answer()
+
+    def answer(self) -> None:
+        """Echo the messages that are complete, and answer control frames."""
+        for message in self.messages():
             self.received.append(message)
             self.send(self.protocol.build_message(message))
         self.send_what_waits()
 
     def send(self, frames: bytes) -> None:
-        self._sent += self.protocol.send_frames(frames)
+        self._unheard += self.readable(self.protocol.send_frames(frames))
 
     def send_what_waits(self) -> None:
         """Send the control frames with which the endpoint has answered."""
-        self._sent += self.protocol.data_to_send()
+        self._unheard += self.sent()
 
-    def say(self, first: int, payload: bytes = b"") -> None:
-        """A frame of the peer, who masks if our endpoint is the server."""
-        build = masked if self.role == "server" else unmasked
-        self.feed(build(first, payload))
+    def hear(self) -> Frame:
+        """The next frame that the endpoint has sent."""
+        header, size = measure(self._unheard)
+        frame = self._unheard[: header + size]
+        assert len(frame) == header + size
+        assert not frame[1] & 0x80, "a server's frame is masked"
+        self._unheard = self._unheard[header + size :]
+        return Frame(frame[0], frame[header:])
 
-    def hear(self) -> tuple[int, bytes]:
-        """The first byte and the payload of the next frame that the endpoint has sent."""
-        first, second = self._sent[:2]
-        size = second & 0x7F
-        start = 2
-        if size > 125:
-            start = 4 if size == 126 else 10
-            size = int.from_bytes(self._sent[2:start], "big")
-        key = b""
-        if second & 0x80:
-            key = self._sent[start : start + 4]
-            start += 4
-        payload = self._sent[start : start + size]
-        assert len(payload) == size
-        assert bool(key) == (self.role == "client")
-        self._sent = self._sent[start + size :]
-        return first, xor(payload, key) if key else payload
-
-    def exchange(self, first: int, payload: bytes = b"") -> tuple[int, bytes]:
+    def exchange(self, first: int, payload: bytes = b"") -> Frame:
         self.say(first, payload)
         return self.hear()
 
-    def assert_failed(self, code: int) -> None:
+    def assert_closed_with(self, code: int) -> None:
         """The endpoint has sent a Close with this code as its last frame, and delivers nothing."""
         first, payload = self.hear()
         assert (first, payload[:2]) == (0x88, code.to_bytes(2, "big"))
         self.say(0x81, b"more")
-        assert self._sent == b""
+        assert self._unheard == b""
         assert self.protocol.state is State.FAILED
         assert not self.received
 
@@ -120,9 +108,10 @@ def agree(role: str, theirs: str | None, ours: Deflate | None) -> Deflate | None
 @both_roles
 @requirement("D6-1", "D6.1-4", "D6.1-5", "D7.2.2-1")
 def test_endpoint_receives_compressed_and_plain_messages_in_turn(role: str) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     assert endpoint.exchange(0x81, b"Hello") == (0x81, b"Hello")
-    endpoint.feed(frame_of_hello(role))
+    endpoint.protocol.receive_data(frame_of_hello(role))
+    endpoint.answer()
     assert endpoint.hear() == (0x81, b"Hello")
     assert endpoint.exchange(0xC1, b"\x00") == (0x81, b"")
     assert endpoint.exchange(0x82, HELLO) == (0x82, HELLO)
@@ -132,18 +121,12 @@ def test_endpoint_receives_compressed_and_plain_messages_in_turn(role: str) -> N
     assert received == ["Hello", "Hello", "", HELLO, b"Hello", "Hello"]
 
 
-def frame_of_hello(role: str) -> bytes:
-    if role == "client":
-        return bytes.fromhex("c1 07 f2 48 cd c9 c9 07 00")
-    return bytes.fromhex("c1 87 00 00 00 00 f2 48 cd c9 c9 07 00")
-
-
 @both_roles
 @requirement("D6.2-1")
 def test_endpoint_joins_the_fragments_of_a_compressed_message_wherever_it_is_cut(
     role: str,
 ) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     for cut in range(len(HELLO) + 1):
         endpoint.say(0x41, HELLO[:cut])
         assert endpoint.exchange(0x89, b"p") == (0x8A, b"p")
@@ -174,10 +157,10 @@ def test_endpoint_joins_the_fragments_of_a_compressed_message_wherever_it_is_cut
 def test_endpoint_fails_the_connection_on_rsv1_after_the_first_frame_of_a_message(
     role: str, frames: list[tuple[int, bytes]]
 ) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     for first, payload in frames:
         endpoint.say(first, payload)
-    endpoint.assert_failed(1002)
+    endpoint.assert_closed_with(1002)
 
 
 @both_roles
@@ -186,9 +169,9 @@ def test_endpoint_fails_the_connection_on_rsv1_after_the_first_frame_of_a_messag
 def test_endpoint_fails_the_connection_on_the_bits_that_compression_does_not_use(
     role: str, first: int
 ) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     endpoint.say(first, HELLO)
-    endpoint.assert_failed(1002)
+    endpoint.assert_closed_with(1002)
 
 
 @both_roles
@@ -205,18 +188,18 @@ def test_endpoint_fails_the_connection_on_text_that_is_not_utf8_once_inflated(
     role: str, payload: str
 ) -> None:
     data = bytes.fromhex(payload)
-    endpoint = Endpoint(role)
-    assert endpoint.exchange(0xC2, data)[0] == 0x82
+    endpoint = EchoingEndpoint(role)
+    assert endpoint.exchange(0xC2, data).first == 0x82
     endpoint.received.popleft()
     endpoint.say(0x41, data[:-2])
     endpoint.say(0x80, data[-2:])
-    endpoint.assert_failed(1007)
+    endpoint.assert_closed_with(1007)
 
 
 @both_roles
 @requirement("D6.1-5")
 def test_endpoint_receives_a_character_that_fragments_of_compressed_text_divide(role: str) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     endpoint.say(0x41, bytes.fromhex("00 02 00 fd ff e2 82"))
     endpoint.say(0x80, bytes.fromhex("00 01 00 fe ff ac 00"))
     assert endpoint.received.popleft() == "\u20ac"
@@ -225,39 +208,39 @@ def test_endpoint_receives_a_character_that_fragments_of_compressed_text_divide(
 @both_roles
 @requirement("D7.2.2-5")
 def test_endpoint_fails_the_connection_on_data_that_is_not_deflated(role: str) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     endpoint.say(0xC1, b"\xff\xff\xff")
-    endpoint.assert_failed(1007)
+    endpoint.assert_closed_with(1007)
 
 
 @both_roles
 @requirement("D7.2.2-2", "D7.2.2-3")
 def test_endpoint_keeps_the_window_between_compressed_messages(role: str) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     assert endpoint.exchange(0xC1, HELLO) == (0x81, b"Hello")
     assert endpoint.exchange(0xC1, AGAIN) == (0x81, b"Hello")
     assert endpoint.exchange(0x81, b"quite another") == (0x81, b"quite another")
-    assert endpoint.exchange(0x82, bytes(300))[0] == 0xC2
+    assert endpoint.exchange(0x82, bytes(300)).first == 0xC2
     assert endpoint.exchange(0xC1, AGAIN) == (0x81, b"Hello")
 
 
 @requirement("D7.2.2-2")
 def test_server_keeps_the_window_when_the_offer_that_gave_it_up_was_declined() -> None:
-    endpoint = Endpoint("server", f"{PMD}; client_no_context_takeover; foo, {PMD}")
+    endpoint = EchoingEndpoint("server", f"{PMD}; client_no_context_takeover; foo, {PMD}")
     assert endpoint.exchange(0xC1, HELLO) == (0x81, b"Hello")
     assert endpoint.exchange(0xC1, AGAIN) == (0x81, b"Hello")
 
 
 @requirement("D7.2.2-2")
 def test_client_keeps_the_window_when_only_the_client_gives_up_its_own() -> None:
-    endpoint = Endpoint("client", f"{PMD}; client_no_context_takeover")
+    endpoint = EchoingEndpoint("client", f"{PMD}; client_no_context_takeover")
     assert endpoint.exchange(0xC1, HELLO) == (0x81, b"Hello")
     assert endpoint.exchange(0xC1, AGAIN) == (0x81, b"Hello")
 
 
 @both_roles
 def test_endpoint_receives_messages_of_a_peer_without_context_takeover(role: str) -> None:
-    endpoint = Endpoint(role, f"{PMD}; {other(role)}_no_context_takeover")
+    endpoint = EchoingEndpoint(role, f"{PMD}; {other(role)}_no_context_takeover")
     for _ in range(3):
         assert endpoint.exchange(0xC1, HELLO) == (0x81, b"Hello")
 
@@ -272,7 +255,7 @@ def test_endpoint_inflates_with_the_largest_window_when_none_was_agreed(role: st
     message = far_apart(32_100)
     with pytest.raises(zlib.error, match="too far back"):
         inflated(deflated(message, 15), 14)
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     endpoint.say(0xC2, deflated(message, 15))
     assert endpoint.received.popleft() == message
 
@@ -280,7 +263,7 @@ def test_endpoint_inflates_with_the_largest_window_when_none_was_agreed(role: st
 @requirement("D7.2.2-4")
 def test_server_inflates_with_the_largest_window_when_a_smaller_one_was_only_a_hint() -> None:
     message = far_apart(32_100)
-    endpoint = Endpoint("server", f"{PMD}; client_max_window_bits=10")
+    endpoint = EchoingEndpoint("server", f"{PMD}; client_max_window_bits=10")
     endpoint.say(0xC2, deflated(message, 15))
     assert endpoint.received.popleft() == message
 
@@ -291,7 +274,7 @@ def test_endpoint_inflates_with_the_window_that_was_agreed(role: str, bits: int)
     message = far_apart((1 << bits) - 262)  # zlib's compressor does not look back further
     ours = Deflate(client_max_window_bits=bits)
     theirs = f"{PMD}; client_max_window_bits" if role == "server" else server_bits(bits)
-    endpoint = Endpoint(role, theirs, ours)
+    endpoint = EchoingEndpoint(role, theirs, ours)
     endpoint.say(0xC2, deflated(message, bits))
     assert endpoint.received.popleft() == message
 
@@ -315,7 +298,7 @@ def test_endpoint_receives_empty_messages_with_and_without_a_byte_and_what_follo
 ) -> None:
     agreed = f"{PMD}; {other(role)}_no_context_takeover" if forgets else PMD
     again = HELLO if forgets else AGAIN
-    endpoint = Endpoint(role, agreed)
+    endpoint = EchoingEndpoint(role, agreed)
     for before, after in [(HELLO, again), (again, again), (again, HELLO)]:
         assert endpoint.exchange(0xC1, before) == (0x81, b"Hello")
         for first, payload in frames:
@@ -327,7 +310,7 @@ def test_endpoint_receives_empty_messages_with_and_without_a_byte_and_what_follo
 
 @both_roles
 def test_endpoint_receives_empty_fragments_between_those_of_a_message(role: str) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     for payload in (HELLO, AGAIN):
         for first, piece in [(0x41, b""), (0, payload[:1]), (0, b""), (0, payload[1:])]:
             endpoint.say(first, piece)
@@ -337,7 +320,7 @@ def test_endpoint_receives_empty_fragments_between_those_of_a_message(role: str)
 @requirement("D5-1")
 def test_client_that_asked_for_a_small_window_inflates_within_it() -> None:
     message = far_apart(1 << 9)
-    endpoint = Endpoint("client", server_bits(10), Deflate(server_max_window_bits=10))
+    endpoint = EchoingEndpoint("client", server_bits(10), Deflate(server_max_window_bits=10))
     endpoint.say(0xC2, deflated(message, 10))
     assert endpoint.received.popleft() == message
 
@@ -349,10 +332,10 @@ def test_client_that_asked_for_a_small_window_inflates_within_it() -> None:
 @requirement("10.4-4")
 def test_endpoint_counts_what_earlier_fragments_inflated_to(role: str) -> None:
     zeros = deflated(bytes(600), 15) + TAIL
-    endpoint = Endpoint(role, max_message=1000)
+    endpoint = EchoingEndpoint(role, max_message=1000)
     endpoint.say(0x42, zeros)
     endpoint.say(0x80, zeros)
-    endpoint.assert_failed(1009)
+    endpoint.assert_closed_with(1009)
 
 
 @both_roles
@@ -361,13 +344,13 @@ def test_endpoint_counts_what_earlier_fragments_inflated_to(role: str) -> None:
 def test_endpoint_receives_a_compressed_message_of_the_limit_and_refuses_one_byte_more(
     role: str, first: int
 ) -> None:
-    endpoint = Endpoint(role, max_message=5000)
+    endpoint = EchoingEndpoint(role, max_message=5000)
     for _ in range(2):
         endpoint.say(first, deflated(bytes(5000), 15))
-        assert endpoint.hear()[0] == first
+        assert endpoint.hear().first == first
         assert len(endpoint.received.popleft()) == 5000
     endpoint.say(first, deflated(bytes(5001), 15))
-    endpoint.assert_failed(1009)
+    endpoint.assert_closed_with(1009)
 
 
 @both_roles
@@ -375,7 +358,7 @@ def test_endpoint_receives_a_message_of_the_limit_that_is_longer_when_deflated(r
     message = random.Random(7692).randbytes(5000)
     payload = deflated(message, 15)
     assert len(payload) > 5000
-    endpoint = Endpoint(role, max_message=5000)
+    endpoint = EchoingEndpoint(role, max_message=5000)
     assert endpoint.exchange(0xC2, payload) == (0x82, message)
 
 
@@ -387,7 +370,7 @@ def test_endpoint_receives_a_message_of_the_limit_that_is_longer_when_deflated(r
 @pytest.mark.parametrize("size", [256, 300, 5000, 65536, 1 << 20])
 def test_endpoint_compresses_a_message_into_one_frame(role: str, size: int) -> None:
     text = (TEXT * (size // len(TEXT) + 1))[:size]
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     for plain, compressed in ((0x81, 0xC1), (0x82, 0xC2)):
         first, payload = endpoint.exchange(plain, text.encode())
         assert first == compressed
@@ -400,7 +383,7 @@ def test_endpoint_compresses_a_message_into_one_frame(role: str, size: int) -> N
 @requirement("D6.1-1", "D7.2.1-1")
 def test_endpoint_sends_uncompressed_what_compressing_does_not_make_smaller(role: str) -> None:
     noise = random.Random(7692).randbytes(5000)
-    endpoint = Endpoint(role, ours=Deflate(threshold=0))
+    endpoint = EchoingEndpoint(role, ours=Deflate(threshold=0))
     assert endpoint.exchange(0x81) == (0x81, b"")
     assert endpoint.exchange(0x81) == (0x81, b"")
     assert endpoint.exchange(0x81, b"Hello") == (0x81, b"Hello")
@@ -412,15 +395,15 @@ def test_endpoint_sends_uncompressed_what_compressing_does_not_make_smaller(role
 @both_roles
 @requirement("D6.1-1")
 def test_endpoint_sends_small_messages_uncompressed(role: str) -> None:
-    endpoint = Endpoint(role)
+    endpoint = EchoingEndpoint(role)
     assert endpoint.exchange(0x81, b"a" * 255) == (0x81, b"a" * 255)
-    assert endpoint.exchange(0x81, b"a" * 256)[0] == 0xC1
+    assert endpoint.exchange(0x81, b"a" * 256).first == 0xC1
 
 
 @both_roles
 @requirement("D6.1-2")
 def test_endpoint_does_not_compress_control_frames(role: str) -> None:
-    endpoint = Endpoint(role, ours=Deflate(threshold=0))
+    endpoint = EchoingEndpoint(role, ours=Deflate(threshold=0))
     assert endpoint.exchange(0x89, b"a" * 125) == (0x8A, b"a" * 125)
     endpoint.send(endpoint.protocol.build_ping(b"b" * 125))
     assert endpoint.hear() == (0x89, b"b" * 125)
@@ -433,7 +416,7 @@ def test_endpoint_does_not_compress_control_frames(role: str) -> None:
 @requirement("D7.2.1-6", "D7.1.1.2-1")
 @pytest.mark.parametrize("agreed", [False, True])
 def test_endpoint_sends_each_message_as_if_it_were_the_first(role: str, agreed: bool) -> None:
-    endpoint = Endpoint(role, PMD + (f"; {role}_no_context_takeover" if agreed else ""))
+    endpoint = EchoingEndpoint(role, PMD + (f"; {role}_no_context_takeover" if agreed else ""))
     first, payload = endpoint.exchange(0x81, TEXT.encode())
     assert (first, whole(payload)) == (0xC1, TEXT.encode())
     assert endpoint.exchange(0x81, TEXT.encode()) == (0xC1, payload)
@@ -444,7 +427,7 @@ def test_endpoint_sends_each_message_as_if_it_were_the_first(role: str, agreed: 
 @pytest.mark.parametrize("bits", [9, 10, 12])
 def test_endpoint_compresses_within_the_window_that_was_agreed_for_it(role: str, bits: int) -> None:
     message = far_apart((1 << bits) + 88)
-    endpoint = Endpoint(role, f"{PMD}; {role}_max_window_bits={bits}")
+    endpoint = EchoingEndpoint(role, f"{PMD}; {role}_max_window_bits={bits}")
     first, payload = endpoint.exchange(0x82, message)
     assert first == 0xC2
     assert inflated(payload, bits) == message
@@ -454,7 +437,7 @@ def test_endpoint_compresses_within_the_window_that_was_agreed_for_it(role: str,
 @pytest.mark.parametrize("answer", ["", "; client_max_window_bits=12"])
 def test_client_keeps_to_the_window_of_its_offer_though_the_answer_allows_more(answer: str) -> None:
     message = far_apart((1 << 10) + 88)
-    endpoint = Endpoint("client", PMD + answer, Deflate(client_max_window_bits=10))
+    endpoint = EchoingEndpoint("client", PMD + answer, Deflate(client_max_window_bits=10))
     first, payload = endpoint.exchange(0x82, message)
     assert first == 0xC2
     assert inflated(payload, 10) == message
@@ -462,7 +445,7 @@ def test_client_keeps_to_the_window_of_its_offer_though_the_answer_allows_more(a
 
 @requirement("D7.2.1-7")
 def test_client_sends_uncompressed_when_the_window_is_too_small_for_zlib() -> None:
-    endpoint = Endpoint("client", f"{PMD}; client_max_window_bits=8")
+    endpoint = EchoingEndpoint("client", f"{PMD}; client_max_window_bits=8")
     for size in (0, 256, 5000):
         assert endpoint.exchange(0x82, bytes(size)) == (0x82, bytes(size))
     assert endpoint.exchange(0xC1, HELLO) == (0x81, b"Hello")
@@ -473,7 +456,7 @@ def test_client_sends_uncompressed_when_the_window_is_too_small_for_zlib() -> No
 def test_server_compresses_within_the_smaller_of_its_own_window_and_the_offered_one() -> None:
     message = far_apart(1 << 10)
     ours = Deflate(server_max_window_bits=9)
-    endpoint = Endpoint("server", f"{PMD}; server_max_window_bits=12", ours)
+    endpoint = EchoingEndpoint("server", f"{PMD}; server_max_window_bits=12", ours)
     first, payload = endpoint.exchange(0x82, message)
     assert first == 0xC2
     assert inflated(payload, 9) == message
@@ -492,9 +475,9 @@ def test_endpoint_uses_no_compression_that_was_not_agreed(
 ) -> None:
     if role == "client":
         theirs = None
-    endpoint = Endpoint(role, theirs, ours)
+    endpoint = EchoingEndpoint(role, theirs, ours)
     assert endpoint.agreed is None
     assert endpoint.exchange(0x81, TEXT.encode()) == (0x81, TEXT.encode())
     endpoint.received.popleft()
     endpoint.say(0xC1, HELLO)
-    endpoint.assert_failed(1002)
+    endpoint.assert_closed_with(1002)

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from chatting import leave
 from peers import (
     PATIENCE,
     Peer,
@@ -27,7 +28,7 @@ from peers import (
     request,
     unmasked,
 )
-from programs import ROOT, Program, answer_close, echo, leave, name_of, run, running
+from programs import ROOT, Program, answer_close, echo, name_of, run, running
 
 PRINTED = "Send: hello, world!你好\nReceive: [hello, world!你好]\n"
 SIZES = [0, 1, 125, 126, 511, 512, 513, 65535, 65536, 300_000]
@@ -121,7 +122,7 @@ def test_client_prints_a_binary_answer_as_text() -> None:
     def script(peer: Peer) -> None:
         peer.read_frame()
         peer.send(unmasked(0x82, b"caf\xc3\xa9 \xff"))
-        peer.send(unmasked(0x88, peer.read_frame()[1]))
+        peer.send(unmasked(0x88, peer.read_frame().payload))
 
     with after_handshake(script) as raw:
         ended = run("echo_client.py", raw.url, "x")
@@ -225,7 +226,7 @@ def test_client_says_in_one_line_that_the_server_closed(frames: bytes, words: st
         peer.read_frame()
         peer.send(frames)
         if frames[:1] == b"\x88":
-            assert peer.read_frame()[0] == 0x88
+            assert peer.read_frame().first == 0x88
         peer.sock.shutdown(socket.SHUT_WR)
         peer.read_to_eof()
 
@@ -282,7 +283,7 @@ def test_client_that_is_interrupted_shows_no_traceback() -> None:
         peer.read_frame()
         asked.set()
         with contextlib.suppress(EOFError, OSError):
-            peer.send(unmasked(0x88, peer.read_frame()[1]))
+            peer.send(unmasked(0x88, peer.read_frame().payload))
 
     with after_handshake(script) as raw:
         # A shell's background job ignores this signal, and the client would inherit that.

@@ -81,7 +81,7 @@ def connected() -> tuple[Peer, socket.socket]:
     return Peer(sock), other_end
 
 
-def reset(peer: Peer, other_end: socket.socket) -> None:
+def reset_from_afar(peer: Peer, other_end: socket.socket) -> None:
     """Reset the connection at its other end, and wait until that has reached the peer."""
     other_end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     other_end.close()
@@ -100,14 +100,14 @@ class LosingPeer(Peer):
 
     def send(self, data: bytes) -> None:
         if self._moment == "before it sends":
-            reset(self, self._other_end)
+            reset_from_afar(self, self._other_end)
         super().send(data)
         if self._moment == "before it ends TCP":
-            reset(self, self._other_end)
+            reset_from_afar(self, self._other_end)
 
     def read_to_eof(self) -> bytes:
         if self._moment == "before it reads":
-            reset(self, self._other_end)
+            reset_from_afar(self, self._other_end)
         return super().read_to_eof()
 
 

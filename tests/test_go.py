@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from chatting import hear, say
 from originals import BUILD_TIME, Original, build, running_original
 from peers import PATIENCE
-from programs import Program, chat, echo, hear, run, say
+from programs import Program, chat, echo, run
 from rfc6455 import InvalidHandshake, connect
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(4 * BUILD_TIME)]
@@ -90,7 +91,7 @@ def join(originals: Path, server: Program) -> Original:
     try:
         client.wait_for("(connected)\n")
     except BaseException:
-        client.stop()
+        client.discard()
         raise
     return client
 
@@ -109,7 +110,7 @@ def test_gorilla_client_in_our_chat_hears_and_is_heard(originals: Path, our_chat
         assert client.end_of_input() == 0
         assert client.wait_for("(websocket: close.*)\n") == "websocket: close 1000 (normal)"
     finally:
-        client.stop()
+        client.discard()
 
 
 def test_gorilla_clients_in_our_chat_hear_the_same_in_the_same_order(
@@ -129,7 +130,7 @@ def test_gorilla_clients_in_our_chat_hear_the_same_in_the_same_order(
         assert heard[0].count("Grace: ") == 23
     finally:
         for client in clients:
-            client.stop()
+            client.discard()
 
 
 def test_our_client_in_the_gorilla_chat_hears_and_is_heard(

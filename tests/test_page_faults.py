@@ -4,25 +4,17 @@ Whatever is broken affects nothing else.
 """
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pages import FAKE_SOCKETS, expect, join, receive, receive_texts, sees, send
-from programs import Program, chat
+from programs import Program
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """A chat that only serves the page: the sockets are fake."""
-    with chat() as program:
-        yield program
 
 
 @pytest.fixture

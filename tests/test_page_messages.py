@@ -4,7 +4,6 @@ with what its author can do if it was not sent.
 
 import json
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +20,7 @@ from pages import (
     send,
     stored_messages,
 )
-from programs import Program, chat
+from programs import Program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -46,21 +45,6 @@ TEXTS = {
     "controls": "".join(map(chr, range(1, 32))) + "\u0085\u2028\u2029\x7f",
 }
 NAMES = TEXTS | {"lines": "\n" * 500 + "x", "five thousand": "n" * 5_000, "spaces": " " * 500}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """A chat that only serves the page: the sockets are fake."""
-    with chat() as program:
-        yield program
-
-
-@pytest.fixture
-def fake_page(page: "Page", server: Program) -> "Page":
-    """A page on which Ada has joined, with fake sockets."""
-    page.add_init_script(FAKE_SOCKETS)
-    join(page, server.url)
-    return page
 
 
 # The place of a message

@@ -4,18 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from chatting import hear_texts
 from pages import Visit, expect
 from peers import eventually
-from programs import Program, chat, echo, hear_texts
+from programs import Program, echo
 from proxy import Proxy, nginx
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    with chat() as program:
-        yield program
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chat.history import SqliteHistory
+from chatting import hear, say
 from histories import Said
 from kills import Place
-from pages import FAKE_SOCKETS, expect, join, pass_time, pending, receive, sees, send, stop_clock
+from pages import expect, join, pass_time, pending, receive, sees, send, stop_clock
 from peers import eventually
-from programs import Program, chat, hear, say
+from programs import Program, chat
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, WebSocketRoute
@@ -204,23 +205,6 @@ def test_two_pages_lose_and_repeat_no_message_while_the_server_is_killed(
 # The waits between two attempts
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """A chat that only serves the page: the sockets are fake."""
-    with chat() as program:
-        yield program
-
-
-@pytest.fixture
-def fake_page(page: "Page", server: Program) -> "Page":
-    """A page that is connected by a fake socket, and whose time stands still."""
-    page.add_init_script(FAKE_SOCKETS)
-    page.clock.install(time=1_700_000_000)
-    join(page, server.url)
-    stop_clock(page)
-    return page
-
-
 def attempts(page: "Page") -> list[float]:
     """The times at which the page made its sockets, in seconds."""
     answer = page.evaluate("attempts")
@@ -239,11 +223,11 @@ def waits_after_losing_the_connection(page: "Page", seconds: float) -> list[floa
 
 @pytest.mark.requirement("7.2.3-1")
 def test_waits_between_attempts_are_random_and_grow_from_half_a_second_to_thirty(
-    fake_page: "Page", server: Program
+    still_page: "Page", server: Program
 ) -> None:
     firsts, lasts = [], []
     for _ in range(5):
-        waits = waits_after_losing_the_connection(fake_page, 300)
+        waits = waits_after_losing_the_connection(still_page, 300)
         assert len(waits) >= 10
         assert FIRST_WAIT <= waits[0] <= 2 * FIRST_WAIT + 0.01
         assert max(waits) <= LAST_WAIT + 0.01
@@ -252,22 +236,22 @@ def test_waits_between_attempts_are_random_and_grow_from_half_a_second_to_thirty
         assert all(later > 1.5 * one for one, later in zip(waits[:4], waits[2:6], strict=True))
         firsts.append(waits[0])
         lasts += waits[6:]
-        join(fake_page, server.url)
-        stop_clock(fake_page)
+        join(still_page, server.url)
+        stop_clock(still_page)
     for sample in (firsts, lasts):
         assert max(sample) - min(sample) > 0.01 * max(sample)  # the waits are random
 
 
-def test_waits_start_small_again_only_after_a_minute_of_connection(fake_page: "Page") -> None:
-    waits_after_losing_the_connection(fake_page, 100)
+def test_waits_start_small_again_only_after_a_minute_of_connection(still_page: "Page") -> None:
+    waits_after_losing_the_connection(still_page, 100)
     for seconds, shortest, longest in (
         (STABLE_AFTER - 2, LAST_WAIT / 2, LAST_WAIT),
         (STABLE_AFTER + 1, FIRST_WAIT, 2 * FIRST_WAIT),
     ):
-        fake_page.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
-        expect(fake_page.locator("#status")).to_have_text("Connected")
-        pass_time(fake_page, seconds)
-        first = waits_after_losing_the_connection(fake_page, LAST_WAIT + 1)[0]
+        still_page.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
+        expect(still_page.locator("#status")).to_have_text("Connected")
+        pass_time(still_page, seconds)
+        first = waits_after_losing_the_connection(still_page, LAST_WAIT + 1)[0]
         assert shortest <= first <= longest + 0.01
 
 
@@ -280,44 +264,44 @@ def test_waits_start_small_again_only_after_a_minute_of_connection(fake_page: "P
     ids=["the network is back", "somebody looks at the page"],
 )
 def test_page_reconnects_immediately_when_an_event_gives_reason_to(
-    fake_page: "Page", event: str
+    still_page: "Page", event: str
 ) -> None:
-    waits_after_losing_the_connection(fake_page, 100)
-    before = len(attempts(fake_page))
-    fake_page.evaluate(f"accepting = true; {event}; null")
-    expect(fake_page.locator("#status")).to_have_text("Connected")
-    assert len(attempts(fake_page)) == before + 1
-    fake_page.evaluate(f"{event}; null")
-    pass_time(fake_page, 2 * LAST_WAIT)
-    assert len(attempts(fake_page)) == before + 1
+    waits_after_losing_the_connection(still_page, 100)
+    before = len(attempts(still_page))
+    still_page.evaluate(f"accepting = true; {event}; null")
+    expect(still_page.locator("#status")).to_have_text("Connected")
+    assert len(attempts(still_page)) == before + 1
+    still_page.evaluate(f"{event}; null")
+    pass_time(still_page, 2 * LAST_WAIT)
+    assert len(attempts(still_page)) == before + 1
 
 
-def test_each_attempt_asks_for_the_messages_after_the_last_id(fake_page: "Page") -> None:
-    assert fake_page.evaluate("sockets[0].url").endswith("/ws?since=0")
-    receive(fake_page, "17-4", "hello")
-    waits_after_losing_the_connection(fake_page, 5)
-    urls = fake_page.evaluate("sockets.map((socket) => socket.url)")
+def test_each_attempt_asks_for_the_messages_after_the_last_id(still_page: "Page") -> None:
+    assert still_page.evaluate("sockets[0].url").endswith("/ws?since=0")
+    receive(still_page, "17-4", "hello")
+    waits_after_losing_the_connection(still_page, 5)
+    urls = still_page.evaluate("sockets.map((socket) => socket.url)")
     assert len(urls) >= 3
     assert all(url.endswith("/ws?since=17-4") for url in urls[1:])
 
 
-def test_message_that_arrives_twice_is_shown_once(fake_page: "Page") -> None:
+def test_message_that_arrives_twice_is_shown_once(still_page: "Page") -> None:
     for message_id, text in (("17-4", "one"), ("17-5", "two"), ("17-4", "one"), ("17-6", "three")):
-        receive(fake_page, message_id, text)
-    pass_time(fake_page, 1)
-    sees(fake_page, "one", "two", "three")
+        receive(still_page, message_id, text)
+    pass_time(still_page, 1)
+    sees(still_page, "one", "two", "three")
 
 
-def test_acknowledgement_with_an_old_id_does_not_move_the_last_id_back(fake_page: "Page") -> None:
+def test_acknowledgement_with_an_old_id_does_not_move_the_last_id_back(still_page: "Page") -> None:
     """The history may hold a message that is sent again far before what the page has seen."""
-    send(fake_page, "sent again")
-    key = json.loads(fake_page.evaluate("sent.at(-1)"))["key"]
-    receive(fake_page, "17-99999999999999999", "news")
-    receive(fake_page, "17-99999999999999998", "sent again", key=key)
-    pass_time(fake_page, 1)
-    expect(pending(fake_page)).to_have_count(0)
-    receive(fake_page, "17-99999999999999998", "sent again", key=key)
-    pass_time(fake_page, 1)
-    sees(fake_page, "news", "sent again")
-    waits_after_losing_the_connection(fake_page, 2)
-    assert fake_page.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")
+    send(still_page, "sent again")
+    key = json.loads(still_page.evaluate("sent.at(-1)"))["key"]
+    receive(still_page, "17-99999999999999999", "news")
+    receive(still_page, "17-99999999999999998", "sent again", key=key)
+    pass_time(still_page, 1)
+    expect(pending(still_page)).to_have_count(0)
+    receive(still_page, "17-99999999999999998", "sent again", key=key)
+    pass_time(still_page, 1)
+    sees(still_page, "news", "sent again")
+    waits_after_losing_the_connection(still_page, 2)
+    assert still_page.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")

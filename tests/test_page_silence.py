@@ -7,13 +7,13 @@ page's time.
 import contextlib
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import find_redis_server, require
+from chatting import hear_texts, say
+from finding import find_redis_server, require
 from pages import (
     FAKE_SOCKETS,
     RECORD_SOCKETS,
@@ -28,7 +28,7 @@ from pages import (
     stop_clock,
 )
 from peers import PATIENCE, Peer, eventually
-from programs import Program, chat, echo, hear_texts, say
+from programs import Program, chat, echo
 from proxy import Forwarder
 from redis_server import Redis
 
@@ -39,18 +39,6 @@ pytestmark = pytest.mark.browser
 
 MINUTE = 60  # seconds within which a page notices by itself that its connection is dead
 MAX_SECONDS_IF_LOOKED_AT = 6  # within which it does if somebody looks at the page
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    with chat() as program:
-        yield program
-
-
-@pytest.fixture
-def forwarder(server: Program) -> Iterator[Forwarder]:
-    with Forwarder(server.server_port) as forwarder:
-        yield forwarder
 
 
 @pytest.fixture
@@ -204,53 +192,43 @@ def test_quiet_connection_that_answers_pings_is_kept(ada: "Page", server: Progra
         assert hear_texts(peer, 1) == ["nobody else receives pings"]
 
 
-@pytest.fixture
-def fake_page(page: "Page", server: Program) -> "Page":
-    """A page that is connected by a fake socket, and whose time stands still."""
-    page.add_init_script(FAKE_SOCKETS)
-    page.clock.install(time=1_700_000_000)
-    join(page, server.url)
-    stop_clock(page)
-    return page
-
-
 def test_socket_that_closed_while_the_page_was_frozen_is_replaced_immediately(
-    fake_page: "Page",
+    still_page: "Page",
 ) -> None:
-    fake_page.evaluate("sockets[0].readyState = 3")
-    fake_page.evaluate(
+    still_page.evaluate("sockets[0].readyState = 3")
+    still_page.evaluate(
         "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })); null"
     )
-    assert count_sockets(fake_page) == 2
-    expect(fake_page.locator("#status")).to_have_text("Connected")
+    assert count_sockets(still_page) == 2
+    expect(still_page.locator("#status")).to_have_text("Connected")
 
 
-def test_socket_that_does_not_open_is_replaced(fake_page: "Page") -> None:
-    fake_page.evaluate("accepting = null; sockets[0].lose()")
-    pass_time(fake_page, 2)
-    assert count_sockets(fake_page) == 2
-    pass_time(fake_page, 10)
-    assert count_sockets(fake_page) == 2
-    assert seconds_until_new_socket(fake_page) <= MINUTE
-    pass_time(fake_page, 1)
-    fake_page.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
-    assert seconds_until_new_socket(fake_page) <= MAX_SECONDS_IF_LOOKED_AT + 2
-    expect(fake_page.locator("#status")).to_have_text("Connected")
+def test_socket_that_does_not_open_is_replaced(still_page: "Page") -> None:
+    still_page.evaluate("accepting = null; sockets[0].lose()")
+    pass_time(still_page, 2)
+    assert count_sockets(still_page) == 2
+    pass_time(still_page, 10)
+    assert count_sockets(still_page) == 2
+    assert seconds_until_new_socket(still_page) <= MINUTE
+    pass_time(still_page, 1)
+    still_page.evaluate("accepting = true; dispatchEvent(new Event('online')); null")
+    assert seconds_until_new_socket(still_page) <= MAX_SECONDS_IF_LOOKED_AT + 2
+    expect(still_page.locator("#status")).to_have_text("Connected")
 
 
-def test_slow_connection_is_kept_while_a_long_message_goes_out(fake_page: "Page") -> None:
-    send(fake_page, "a long message")
+def test_slow_connection_is_kept_while_a_long_message_goes_out(still_page: "Page") -> None:
+    send(still_page, "a long message")
     for left in range(20, 0, -1):
-        fake_page.evaluate("left => { sockets[0].bufferedAmount = left * 1_000; }", left)
-        pass_time(fake_page, 5)
-    assert count_sockets(fake_page) == 1
-    fake_page.evaluate("sockets[0].deaf = true")  # nothing goes out any more, and no ping
-    assert seconds_until_new_socket(fake_page) <= MINUTE
+        still_page.evaluate("left => { sockets[0].bufferedAmount = left * 1_000; }", left)
+        pass_time(still_page, 5)
+    assert count_sockets(still_page) == 1
+    still_page.evaluate("sockets[0].deaf = true")  # nothing goes out any more, and no ping
+    assert seconds_until_new_socket(still_page) <= MINUTE
 
 
-def test_ping_that_goes_out_slowly_does_not_count_as_its_answer(fake_page: "Page") -> None:
+def test_ping_that_goes_out_slowly_does_not_count_as_its_answer(still_page: "Page") -> None:
     """The system accepts a few bytes even where nobody is at the other end."""
-    fake_page.evaluate(
+    still_page.evaluate(
         """() => {
             sockets[0].send = function () {
                 this.bufferedAmount += 17;
@@ -258,7 +236,7 @@ def test_ping_that_goes_out_slowly_does_not_count_as_its_answer(fake_page: "Page
             };
         }"""
     )
-    assert seconds_until_new_socket(fake_page) <= MINUTE
+    assert seconds_until_new_socket(still_page) <= MINUTE
 
 
 def test_echo_page_notices_a_dead_connection_although_its_user_keeps_sending(
@@ -481,43 +459,43 @@ def test_message_is_not_given_up_because_the_server_restarts(page: "Page", serve
 
 
 def test_message_waits_for_its_acknowledgement_as_long_as_the_server_answers_pings(
-    fake_page: "Page",
+    still_page: "Page",
 ) -> None:
     """For example while the server's Redis is down: it shows the message when Redis is back."""
-    send(fake_page, "patience")
-    key = json.loads(fake_page.evaluate("sent.at(-1)"))["key"]
-    pass_time(fake_page, 30 * MINUTE)
-    assert count_sockets(fake_page) == 1
-    expect(pending(fake_page)).to_have_text(["patience"])
-    expect(fake_page.locator(".pending .time")).to_have_text("Sending…")
-    assert len([text for text in fake_page.evaluate("sent") if "patience" in text]) == 1
-    receive(fake_page, "17-1", "patience", key=key)
-    pass_time(fake_page, 1)
-    expect(fake_page.locator("#messages .message:not(.pending) .text")).to_have_text(["patience"])
+    send(still_page, "patience")
+    key = json.loads(still_page.evaluate("sent.at(-1)"))["key"]
+    pass_time(still_page, 30 * MINUTE)
+    assert count_sockets(still_page) == 1
+    expect(pending(still_page)).to_have_text(["patience"])
+    expect(still_page.locator(".pending .time")).to_have_text("Sending…")
+    assert len([text for text in still_page.evaluate("sent") if "patience" in text]) == 1
+    receive(still_page, "17-1", "patience", key=key)
+    pass_time(still_page, 1)
+    expect(still_page.locator("#messages .message:not(.pending) .text")).to_have_text(["patience"])
 
 
-def test_message_is_not_given_up_because_the_page_replaces_dead_sockets(fake_page: "Page") -> None:
-    send(fake_page, "patience")
+def test_message_is_not_given_up_because_the_page_replaces_dead_sockets(still_page: "Page") -> None:
+    send(still_page, "patience")
     for _ in range(10):
-        fake_page.evaluate("sockets.at(-1).deaf = true")
-        assert seconds_until_new_socket(fake_page) <= MINUTE
-        expect(fake_page.locator("#status")).to_have_text("Connected")
-    pass_time(fake_page, 1)
-    expect(pending(fake_page)).to_have_text(["patience"])
+        still_page.evaluate("sockets.at(-1).deaf = true")
+        assert seconds_until_new_socket(still_page) <= MINUTE
+        expect(still_page.locator("#status")).to_have_text("Connected")
+    pass_time(still_page, 1)
+    expect(pending(still_page)).to_have_text(["patience"])
 
 
 def test_message_is_not_given_up_over_sockets_that_break_after_the_server_has_read_it(
-    fake_page: "Page",
+    still_page: "Page",
 ) -> None:
     """It has answered a ping that was sent after the message, so it has read the message, too."""
-    send(fake_page, "patience")
+    send(still_page, "patience")
     for _ in range(10):
-        pass_time(fake_page, MINUTE)
-        fake_page.evaluate("sockets.at(-1).lose()")
-        pass_time(fake_page, 2)
-        expect(fake_page.locator("#status")).to_have_text("Connected")
-    expect(pending(fake_page)).to_have_text(["patience"])
-    assert count_sockets(fake_page) == 11
+        pass_time(still_page, MINUTE)
+        still_page.evaluate("sockets.at(-1).lose()")
+        pass_time(still_page, 2)
+        expect(still_page.locator("#status")).to_have_text("Connected")
+    expect(pending(still_page)).to_have_text(["patience"])
+    assert count_sockets(still_page) == 11
 
 
 @pytest.mark.redis

@@ -3,11 +3,11 @@
 Where the browser has no storage, or storage fails, everything else works.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from chatting import hear_texts, say
 from pages import (
     FAKE_SOCKETS,
     Visit,
@@ -21,7 +21,7 @@ from pages import (
     stored_messages,
 )
 from peers import eventually
-from programs import Program, chat, hear_texts, say
+from programs import Program
 from proxy import Forwarder
 
 if TYPE_CHECKING:
@@ -31,18 +31,6 @@ pytestmark = pytest.mark.browser
 
 HOUR = 3_600_000  # ms
 MAX_MESSAGES = 100  # that may be unacknowledged
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    with chat() as program:
-        yield program
-
-
-@pytest.fixture
-def forwarder(server: Program) -> Iterator[Forwarder]:
-    with Forwarder(server.server_port) as forwarder:
-        yield forwarder
 
 
 # Storage that fails
@@ -213,14 +201,6 @@ def test_reload_returns_to_the_chat_and_opening_the_address_shows_the_form(
 
 
 # With fake sockets
-
-
-@pytest.fixture
-def fake_page(page: "Page", server: Program) -> "Page":
-    """A page that is connected by a fake socket: nothing comes back unless the test sends it."""
-    page.add_init_script(FAKE_SOCKETS)
-    join(page, server.url)
-    return page
 
 
 def test_stored_message_is_deleted_when_it_is_acknowledged_or_discarded(fake_page: "Page") -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from chatting import hear, hear_texts, say
 from pages import GRAVATAR, Visit, Visitor, expect
 from peers import Peer
-from programs import Program, answer_close, chat, echo, hear, hear_texts, say
+from programs import Program, answer_close, chat, echo
 
 pytestmark = pytest.mark.browser
 

@@ -524,8 +524,8 @@ def test_close_that_arrived_before_the_end_of_tcp_counts(role: str) -> None:
 # The lock: around each change of the state, together with the bytes that belong to it
 
 
-class WatchedLock:
-    """Notes whether it is held, and refuses to be taken twice."""
+class CountingLock:
+    """Counts how often it is taken, and refuses to be taken while it is held."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -547,7 +547,7 @@ class WatchedLock:
 def test_receiver_takes_the_lock_once_for_each_change_and_lets_it_go(
     role: str, event: Event, taken: int
 ) -> None:
-    lock = WatchedLock()
+    lock = CountingLock()
     endpoint = Endpoint(role, lock=lock)
     event(endpoint)
     endpoint.messages()

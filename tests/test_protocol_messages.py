@@ -5,7 +5,7 @@ What a frame may be, `test_frames` holds in more detail; here it is what both ro
 
 import pytest
 
-from peers import MASK, xor
+from peers import MASK, unmasked, xor
 from protocols import (
     LENGTHS,
     Cut,
@@ -15,7 +15,6 @@ from protocols import (
     both_roles,
     failure,
     however_it_arrives,
-    length,
     single_bytes,
     some_bytes,
     whole,
@@ -153,7 +152,7 @@ def test_endpoint_receives_empty_frames_of_every_kind(role: str, arriving: Cut) 
 def test_server_unmasks_with_any_key(key: str, arriving: Cut) -> None:
     endpoint = Endpoint("server")
     for size in [*range(10), 4097]:
-        frame = as_client(b"\x82" + length(size) + some_bytes(size), bytes.fromhex(key))
+        frame = as_client(unmasked(0x82, some_bytes(size)), bytes.fromhex(key))
         for piece in arriving(frame):
             endpoint.protocol.receive_data(piece)
             if (message := endpoint.protocol.next_message()) is not None:
@@ -311,11 +310,11 @@ def test_every_valid_text_is_received_and_sent_unchanged(
 @pytest.mark.requirement("5.6-4")
 @pytest.mark.parametrize("payload", [bytes(range(256)), b"\xc0\x80"], ids=["all", "overlong"])
 def test_binary_data_is_not_checked_as_text(role: str, payload: bytes, arriving: Cut) -> None:
-    frame = b"\x82" + length(len(payload)) + payload
+    frame = unmasked(0x82, payload)
     rest = payload[1:]
     endpoint = Endpoint(role)
     assert endpoint.receive(frame, arriving) == [payload]
-    fragments = b"\x02\x01" + payload[:1] + b"\x80" + length(len(rest)) + rest
+    fragments = b"\x02\x01" + payload[:1] + unmasked(0x80, rest)
     assert endpoint.receive(fragments, arriving) == [payload]
     assert endpoint.readable(endpoint.protocol.build_message(payload)) == frame
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from peers import xor
-from protocols import LENGTHS, Endpoint, both_roles, length, some_bytes
+from peers import unmasked, xor
+from protocols import LENGTHS, Endpoint, both_roles, some_bytes
 from rfc6455 import Deflate
 from rfc6455.protocol import Protocol
 
@@ -66,7 +66,7 @@ def test_client_sends_frames_that_decode_by_their_keys() -> None:
     endpoint = Endpoint("client")
     for size in [*range(10), 4095, 4096, 4097, 9999]:
         frame = endpoint.readable(endpoint.protocol.build_message(some_bytes(size)))
-        assert frame == b"\x82" + length(size) + some_bytes(size)
+        assert frame == unmasked(0x82, some_bytes(size))
 
 
 @pytest.mark.requirement("5.3-2", "5.3-3")
@@ -154,4 +154,4 @@ def test_message_that_compression_does_not_make_smaller_goes_out_as_it_is(
 ) -> None:
     endpoint = Endpoint(role, deflate=Deflate(threshold=0))
     frame = endpoint.readable(endpoint.protocol.build_message(payload))
-    assert frame == b"\x82" + length(len(payload)) + payload
+    assert frame == unmasked(0x82, payload)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from chatting import hear_texts, say
 from peers import Peer, eventually, request
-from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, echo, hear_texts, say
+from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, echo
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's prlimit and /proc")
 

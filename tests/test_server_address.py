@@ -12,20 +12,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from fetching import answers_echo, serving_files
-from peers import PATIENCE, Peer, echo, has_ipv6, request, serving
+from peers import PATIENCE, Peer, echo_messages, has_ipv6, request, serving
 from rfc6455 import InvalidHandshake, WebSocketServer, handshake
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
 
 def test_server_refuses_a_port_that_is_taken() -> None:
-    with serving(echo) as server, pytest.raises(OSError):
-        WebSocketServer(("127.0.0.1", server.server_port), {"/": echo})
+    with serving(echo_messages) as server, pytest.raises(OSError):
+        WebSocketServer(("127.0.0.1", server.server_port), {"/": echo_messages})
 
 
 def test_server_serves_on_an_ipv6_address() -> None:
     try:
-        server = WebSocketServer(("::1", 0), {"/": echo})
+        server = WebSocketServer(("::1", 0), {"/": echo_messages})
     except OSError:
         pytest.skip("this machine has no ::1")
     with server:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fetching import GOOD, HELLO, answers_echo, assert_refused, fetch, lets_in, parse, serving_files
-from peers import answer_to, echo, serving, shake_hands, tcp
+from peers import answer_to, echo_messages, serving, shake_hands, tcp
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
@@ -36,7 +36,7 @@ def test_server_refuses_a_body(head: bytes, more: bytes, tmp_path: Path) -> None
 
 def test_server_sends_no_interim_answer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
-    with serving(echo, directory=tmp_path) as server:
+    with serving(echo_messages, directory=tmp_path) as server:
         answer = fetch(server, "/file", "GET", "Expect: 100-continue")
         assert answer.status in (200, 417)
         with shake_hands(server, Expect="100-continue") as peer:
@@ -46,7 +46,7 @@ def test_server_sends_no_interim_answer(tmp_path: Path) -> None:
 def test_server_answers_the_first_of_pipelined_requests_and_ends(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     get = b"GET /file HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"
-    with serving(echo, path="/ws", directory=tmp_path) as server:
+    with serving(echo_messages, path="/ws", directory=tmp_path) as server:
         status, text = answer_to(server, get + get)
     assert status == 200
     assert text.count("HTTP/1.1 ") == text.count("a file") == 1
@@ -54,7 +54,7 @@ def test_server_answers_the_first_of_pipelined_requests_and_ends(tmp_path: Path)
 
 
 def test_server_ends_a_refused_upload_without_a_reset() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n")
         peer.send(bytes(200000))
         assert peer.read_to_eof().startswith(b"HTTP/1.1 405 ")
@@ -73,7 +73,7 @@ def test_server_ends_a_refused_upload_without_a_reset() -> None:
 )
 def test_server_survives_a_reset(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(1_000_000))
-    with serving(echo, path="/ws", directory=tmp_path) as server:
+    with serving(echo_messages, path="/ws", directory=tmp_path) as server:
         with tcp(server) as peer:
             peer.send(data)
             peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -30,7 +30,7 @@ from peers import (
     Peer,
     answer_to,
     close_payload,
-    echo,
+    echo_messages,
     eventually,
     masked,
     request,
@@ -53,7 +53,7 @@ def test_server_refuses_a_head_over_16_kib(size: int, status: int) -> None:
     padding = b"\r\nX: " + b"a" * (size - len(GOOD) - 5) + b"\r\n\r\n"
     data = GOOD.replace(b"\r\n\r\n", padding)
     assert len(data) == size
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(data)
         assert peer.read_head().startswith(f"HTTP/1.1 {status} ")
         if status == 101:
@@ -73,13 +73,13 @@ def test_server_refuses_a_head_over_16_kib(size: int, status: int) -> None:
     ids=["request line", "no line", "101 headers", "headers without end"],
 )
 def test_server_refuses_an_endless_head(data: bytes) -> None:
-    with serving(echo) as server:
+    with serving(echo_messages) as server:
         assert answer_to(server, data)[0] in (400, 414, 431)
 
 
 @pytest.mark.parametrize("start", [b"", b"GET", GOOD[:-2], GOOD[:40]])
 def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
-    with serving(echo, timeouts=Timeouts(open_timeout=1.5)) as server, tcp(server) as peer:
+    with serving(echo_messages, timeouts=Timeouts(open_timeout=1.5)) as server, tcp(server) as peer:
         peer.send(start)
         with shake_hands(server) as other:
             assert answers_echo(other)
@@ -87,7 +87,7 @@ def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
 
 
 def test_server_ends_a_head_that_comes_too_slowly() -> None:
-    with serving(echo, timeouts=Timeouts(open_timeout=0.5)) as server, tcp(server) as peer:
+    with serving(echo_messages, timeouts=Timeouts(open_timeout=0.5)) as server, tcp(server) as peer:
         peer.send(b"GET / HTTP/1.1\r\nX: ")
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(ConnectionError):  # the server may drop it between two bytes
@@ -99,7 +99,7 @@ def test_server_ends_a_head_that_comes_too_slowly() -> None:
 
 @pytest.mark.parametrize("start", [b"", b"GET", b"GET / HTTP/1.1\r\nHost"])
 def test_server_survives_a_request_that_is_cut_off(start: bytes) -> None:
-    with serving(echo) as server:
+    with serving(echo_messages) as server:
         with tcp(server) as peer:
             peer.send(start)
             peer.sock.shutdown(socket.SHUT_WR)
@@ -116,14 +116,20 @@ def test_server_drops_a_client_that_does_not_end_after_the_answer() -> None:
             return True
         return False
 
-    with serving(echo, timeouts=Timeouts(close_timeout=0.3)) as server, tcp(server) as peer:
+    with (
+        serving(echo_messages, timeouts=Timeouts(close_timeout=0.3)) as server,
+        tcp(server) as peer,
+    ):
         peer.send(b"GET / HTTP/1.0\r\n\r\n")
         peer.read_to_eof()
         eventually(lambda: is_dropped(peer))
 
 
 def test_server_keeps_a_websocket_open_after_the_time_for_its_handshake_is_over() -> None:
-    with serving(echo, timeouts=Timeouts(open_timeout=1.0)) as server, shake_hands(server) as peer:
+    with (
+        serving(echo_messages, timeouts=Timeouts(open_timeout=1.0)) as server,
+        shake_hands(server) as peer,
+    ):
         assert peer.is_silent(1.3)
         assert answers_echo(peer)
 
@@ -149,7 +155,7 @@ def test_server_that_is_full_answers_503_until_a_client_leaves(public: Path) -> 
 
 def test_server_drops_connections_beyond_the_spare_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rfc6455.server, "SPARE_CONNECTIONS", 2)
-    with serving(echo, max_connections=1) as server:
+    with serving(echo_messages, max_connections=1) as server:
         with shake_hands(server), tcp(server), tcp(server), tcp(server) as fourth:
             assert fourth.read_to_eof() == b""
         eventually(lambda: lets_in(server))
@@ -169,7 +175,7 @@ def test_server_that_can_start_no_thread_takes_the_next_when_it_can(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", fail_once)
-    with serving(echo, max_connections=1) as server:
+    with serving(echo_messages, max_connections=1) as server:
         with tcp(server) as peer:
             assert peer.read_to_eof() == b""
         assert failures

@@ -15,7 +15,7 @@ from fetching import (
     answers_echo,
     assert_refused,
 )
-from peers import answer_to, echo, request, serving, shake_hands, tcp
+from peers import answer_to, echo_messages, request, serving, shake_hands, tcp
 from rfc6455 import (
     Refused,
     WebSocketServer,
@@ -27,14 +27,17 @@ pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 @pytest.mark.requirement("4.2.2-2", "10.2-1")
 @pytest.mark.parametrize("origin", [b"http://good.example", b"HTTP://GOOD.example"])
 def test_server_lets_in_a_page_of_an_allowed_origin(origin: bytes) -> None:
-    with serving(echo, allowed_origins=["http://Good.example"]) as server, tcp(server) as peer:
+    with (
+        serving(echo_messages, allowed_origins=["http://Good.example"]) as server,
+        tcp(server) as peer,
+    ):
         peer.send(GOOD.replace(b"\r\n\r\n", b"\r\nOrigin: " + origin + b"\r\n\r\n"))
         assert peer.read_head().startswith("HTTP/1.1 101 ")
 
 
 @pytest.mark.requirement("10.2-1")
 def test_server_lets_in_its_own_page() -> None:
-    with serving(echo) as server:
+    with serving(echo_messages) as server:
         origin = f"http://127.0.0.1:{server.server_port}"
         with shake_hands(server, Origin=origin) as peer:
             assert answers_echo(peer)
@@ -59,7 +62,7 @@ def test_server_refuses_a_page_of_another_origin(origin: str) -> None:
 
 
 def test_server_lets_in_every_page_where_the_star_is_allowed() -> None:
-    with serving(echo, allowed_origins=["*"]) as server:
+    with serving(echo_messages, allowed_origins=["*"]) as server:
         for origin in ("http://evil.example", "null"):
             shake_hands(server, Origin=origin).close()
 
@@ -97,7 +100,7 @@ def test_program_says_how_to_allow_what_was_refused(
         asked.append(what)
         return f"ask Ada for {what.value}"
 
-    with serving(echo, advise=advise) as server:
+    with serving(echo_messages, advise=advise) as server:
         status, text = answer_to(server, request(server, **changes))
         assert answer_to(server, request(server, Host="a b"))[0] == 403
         assert answer_to(server, request(server, Origin="null"))[0] == 403
@@ -129,7 +132,7 @@ def test_server_on_loopback_refuses_files_to_another_host(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("host", [b"Chat.example", b"chat.example:8000", b"localhost", b"[::1]:1"])
 def test_server_answers_to_an_allowed_host(host: bytes) -> None:
-    with serving(echo, allowed_hosts=["chat.EXAMPLE"]) as server, tcp(server) as peer:
+    with serving(echo_messages, allowed_hosts=["chat.EXAMPLE"]) as server, tcp(server) as peer:
         peer.send(GOOD.replace(b"127.0.0.1", host))
         assert peer.read_head().startswith("HTTP/1.1 101 ")
 
@@ -139,7 +142,7 @@ def test_server_keeps_control_characters_out_of_its_log(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "rfc6455")
-    with serving(echo) as server:
+    with serving(echo_messages) as server:
         answer_to(server, request(server, **{name: "http://evil\x1b[2J\x08\x85.example"}))
         answer_to(server, b"GET /\x1b[2J\x08\x9b HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert [text for text in caplog.messages if re.search("[\x00-\x1f\x7f-\x9f]", text)] == []

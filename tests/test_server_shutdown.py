@@ -12,14 +12,7 @@ import rfc6455.server
 from fetching import (
     answers_echo,
 )
-from peers import (
-    PATIENCE,
-    close_payload,
-    echo,
-    masked,
-    serving,
-    shake_hands,
-)
+from peers import PATIENCE, close_payload, echo_messages, masked, serving, shake_hands
 from rfc6455 import (
     WebSocket,
 )
@@ -28,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
 
 def test_server_closes_all_with_1001_when_it_shuts_down() -> None:
-    with serving(echo) as server, contextlib.ExitStack() as stack:
+    with serving(echo_messages) as server, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(shake_hands(server)) for _ in range(3)]
         assert all(answers_echo(peer) for peer in peers)
         server.shutdown()
@@ -48,7 +41,7 @@ def test_server_drops_a_client_that_does_not_answer_its_close_at_shutdown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rfc6455.server, "SHUTDOWN_GRACE", 0.2)
-    with serving(echo) as server, shake_hands(server) as peer:
+    with serving(echo_messages) as server, shake_hands(server) as peer:
         assert answers_echo(peer)
         server.close_connections("enough")
         assert peer.read_frame() == (0x88, close_payload(1001, "enough"))
@@ -60,7 +53,7 @@ def test_server_closes_a_client_that_comes_during_its_shutdown() -> None:
     with serving(opened.append) as server:
         server.close_connections()
         with shake_hands(server) as peer:
-            assert peer.read_frame()[1][:2] == b"\x03\xe9"
+            assert peer.read_frame().payload[:2] == b"\x03\xe9"
             peer.send(masked(0x88, close_payload(1001)))
             assert peer.read_to_eof() == b""
     assert not opened

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from fetching import GOOD, HELLO, HELLO_BACK, answers_echo, deadlines_end, parse, serving_files
-from peers import PATIENCE, close_payload, echo, eventually, masked, request, serving, tcp
+from peers import PATIENCE, close_payload, echo_messages, eventually, masked, request, serving, tcp
 from rfc6455 import Timeouts, WebSocket
 from tls import Certificate, Tunnel, through, tunnel_to
 
@@ -26,7 +26,7 @@ def test_server_runs_handshake_messages_and_close_inside_tls(
 ) -> None:
     client = certificate.client()
     client.minimum_version = client.maximum_version = version
-    with serving(echo, ssl_context=certificate.server()) as server:
+    with serving(echo_messages, ssl_context=certificate.server()) as server:
         sock = socket.create_connection(("127.0.0.1", server.server_port), PATIENCE)
         tunnel = Tunnel(sock, client, "localhost")
         with through(tunnel) as peer:
@@ -47,7 +47,7 @@ def test_server_reads_a_request_that_comes_with_the_end_of_the_tls_handshake(
     certificate: Certificate,
 ) -> None:
     with (
-        serving(echo, ssl_context=certificate.server()) as server,
+        serving(echo_messages, ssl_context=certificate.server()) as server,
         through(tunnel_to(server, certificate, hold_back=True)) as peer,
     ):
         peer.send(request(server) + HELLO)
@@ -98,7 +98,10 @@ def test_server_serves_others_while_a_tls_client_is_silent_and_drops_that_one(
 ) -> None:
     timeouts = Timeouts(open_timeout=2.0)
     context = certificate.server()
-    with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as silent:
+    with (
+        serving(echo_messages, timeouts=timeouts, ssl_context=context) as server,
+        tcp(server) as silent,
+    ):
         with through(tunnel_to(server, certificate)) as peer:
             peer.send(request(server))
             assert peer.read_head().startswith("HTTP/1.1 101 ")
@@ -121,7 +124,7 @@ def test_server_serves_files_over_tls_and_ends_with_a_close_notify(
 @pytest.mark.requirement("10.6-1")
 def test_server_closes_tls_clients_with_1001_when_it_shuts_down(certificate: Certificate) -> None:
     with (
-        serving(echo, ssl_context=certificate.server()) as server,
+        serving(echo_messages, ssl_context=certificate.server()) as server,
         through(tunnel_to(server, certificate)) as peer,
     ):
         peer.send(request(server))
@@ -145,7 +148,10 @@ BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
 def test_server_ends_a_client_that_breaks_tls(certificate: Certificate, when: str) -> None:
     context = certificate.server()
     timeouts = Timeouts(open_timeout=3.0)
-    with serving(echo, timeouts=timeouts, ssl_context=context) as server, tcp(server) as bare:
+    with (
+        serving(echo_messages, timeouts=timeouts, ssl_context=context) as server,
+        tcp(server) as bare,
+    ):
         if when == "in the handshake":
             bare.send(BAD_RECORD)
         elif when == "with its end":

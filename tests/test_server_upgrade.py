@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fetching import GOOD, HELLO, HELLO_BACK, answers_echo, assert_refused, lets_in, parse
-from peers import ACCEPT, answer_to, echo, masked, request, serving, shake_hands, tcp
+from peers import ACCEPT, answer_to, echo_messages, masked, request, serving, shake_hands, tcp
 from rfc6455 import Deflate, Handshake, InvalidHandshake, Timeouts, WebSocket
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
@@ -22,7 +22,7 @@ CLIENT_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(range(0x40, 0xC0)
 
 @pytest.mark.requirement("4.2.2-6", "4.2.2-7", "4.2.2-8", "11.3.2-1", "11.3.3-1", "11.3.4-2")
 def test_server_answers_a_good_handshake_with_a_literal_101_and_nothing_else() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(request(server))
         assert peer.read_head() == (
             "HTTP/1.1 101 Switching Protocols\r\n"
@@ -37,7 +37,7 @@ def test_server_answers_a_good_handshake_with_a_literal_101_and_nothing_else() -
 
 @pytest.mark.requirement("2.1-2")
 def test_server_reads_frames_in_any_segmentation() -> None:
-    with serving(echo) as server, shake_hands(server) as peer:
+    with serving(echo_messages) as server, shake_hands(server) as peer:
         for byte in HELLO:
             peer.send(bytes([byte]))
         assert peer.read_frame() == (0x81, b"Hello")
@@ -47,7 +47,7 @@ def test_server_reads_frames_in_any_segmentation() -> None:
 
 @pytest.mark.requirement("2.1-2")
 def test_server_reads_a_request_that_comes_byte_by_byte() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         for byte in GOOD:
             peer.send(bytes([byte]))
         assert peer.read_head().startswith("HTTP/1.1 101 ")
@@ -55,7 +55,7 @@ def test_server_reads_a_request_that_comes_byte_by_byte() -> None:
 
 
 def test_server_reads_frames_that_come_with_the_request() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(GOOD + HELLO + HELLO[:3])
         assert peer.read_head().startswith("HTTP/1.1 101 ")
         assert peer.read(7) == HELLO_BACK
@@ -82,14 +82,14 @@ def test_server_accepts_a_handshake_in_any_case_and_with_any_white_space(
     old: bytes, new: bytes
 ) -> None:
     assert old in GOOD
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(GOOD.replace(old, new))
         assert f"Sec-WebSocket-Accept: {ACCEPT}\r\n" in peer.read_head()
 
 
 @pytest.mark.requirement("4.2.1-10", "4.2.1-11")
 def test_server_accepts_headers_in_any_order_and_among_unrelated_ones() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(
             b"GET / HTTP/1.1\r\n"
             b"Cookie: a=b; c=d\r\n"
@@ -111,7 +111,7 @@ def test_server_accepts_headers_in_any_order_and_among_unrelated_ones() -> None:
 
 @pytest.mark.requirement("4.2.2-9")
 def test_server_hashes_the_text_of_the_key_as_it_came() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         peer.send(GOOD.replace(b" dGhlIHNhbXBsZSBub25jZQ==", b" \t AQIDBAUGBwgJCgsMDQ4PEC==  "))
         assert "Sec-WebSocket-Accept: OfS0wDaT5NoxF2gqm7Zj2YtetzM=\r\n" in peer.read_head()
 
@@ -143,7 +143,7 @@ def test_server_reads_the_resource_name_from_either_form(target: str, seen: str)
     "target", ["http://127.0.0.1", "http://127.0.0.1?x=1", "http://127.0.0.1/"]
 )
 def test_server_reads_an_absolute_uri_without_a_path(target: str) -> None:
-    with serving(echo) as server, shake_hands(server, target) as peer:
+    with serving(echo_messages) as server, shake_hands(server, target) as peer:
         assert answers_echo(peer)
 
 
@@ -335,7 +335,7 @@ def test_server_accepts_the_extension_it_knows_and_ignores_others(
     lines: list[str], accepted: bool
 ) -> None:
     offers = "".join(f"Sec-WebSocket-Extensions: {line}\r\n" for line in lines)
-    with serving(echo, deflate=Deflate()) as server, tcp(server) as peer:
+    with serving(echo_messages, deflate=Deflate()) as server, tcp(server) as peer:
         peer.send(GOOD.replace(b"\r\n\r\n", f"\r\n{offers}\r\n".encode()))
         head = peer.read_head()
     assert head.startswith("HTTP/1.1 101 ")
@@ -345,7 +345,7 @@ def test_server_accepts_the_extension_it_knows_and_ignores_others(
 
 @pytest.mark.requirement("4.2.2-6")
 def test_server_accepts_no_extension_where_none_is_switched_on() -> None:
-    with serving(echo) as server, tcp(server) as peer:
+    with serving(echo_messages) as server, tcp(server) as peer:
         line = b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
         peer.send(GOOD.replace(b"\r\n\r\n", line))
         assert "Sec-WebSocket-Extensions" not in peer.read_head()
@@ -359,7 +359,7 @@ def test_server_lets_the_program_refuse_a_handshake() -> None:
         if opening.query != "key=1":
             raise InvalidHandshake(401, "who are you?", [("WWW-Authenticate", "Basic")])
 
-    with serving(echo, path="/chat", check=check) as server:
+    with serving(echo_messages, path="/chat", check=check) as server:
         status, text = answer_to(server, request(server, "/chat?key=2"))
         assert (status, parse(text).headers["WWW-Authenticate"]) == (401, "Basic")
         assert "who are you?" in text

@@ -14,8 +14,9 @@ import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
 
+from pages import chromium
 from peers import PATIENCE, Peer, RawServer, serving
-from programs import Program, chat, chromium, echo
+from programs import Program, chat, echo
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Timeouts, WebSocket, connect
 
 SIZES = [0, 1, 125, 126, 127, 4096, 65535, 65536, 65537, 1_000_000]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from meeting import CALM, MORE_THAN_KERNELS_BUFFER, SMALL_WINDOW, Task, reset
+from pairs import CALM, MORE_THAN_KERNELS_BUFFER, SMALL_WINDOW, Task, reset
 from peers import Peer, eventually
 from protocols import some_bytes
 from rfc6455 import stream as stream_module
@@ -20,7 +20,7 @@ from tls import Certificate, Tunnel
 MIB = 1 << 20  # bytes that may wait for a peer
 
 
-class Pair:
+class StreamPair:
     """A stream, and the peer on the other side of its socket."""
 
     def __init__(self, stream: Stream, peer: Peer, tunnel: Tunnel | None) -> None:
@@ -39,12 +39,12 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair(
+def stream_pair(
     *,
     window: int | None = None,
     certificate: Certificate | None = None,
     timeouts: Timeouts = CALM,
-) -> Iterator[Pair]:
+) -> Iterator[StreamPair]:
     """`window` is about what the peer's kernel buffers, and ours for it."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -56,7 +56,7 @@ def pair(
         if window:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, window)
         tls = TLS(certificate.server()) if certificate else None
-        made = Pair(Stream(ours, timeouts, tls), Peer(theirs), None)
+        made = StreamPair(Stream(ours, timeouts, tls), Peer(theirs), None)
         stack.callback(made.stream.close)
         if certificate:
             made.tunnel = Tunnel(theirs, certificate.client(), "localhost")
@@ -74,51 +74,51 @@ def pair(
 
 
 def test_put_returns_positions_that_rise_by_what_was_put() -> None:
-    with pair() as met:
-        assert met.stream.position == 0
-        positions = [met.put(data) for data in (b"abc", b"", b"defgh", bytes(70_000))]
+    with stream_pair() as pair:
+        assert pair.stream.position == 0
+        positions = [pair.put(data) for data in (b"abc", b"", b"defgh", bytes(70_000))]
         assert positions == [3, 3, 8, 70_008]
-        assert met.stream.position == 70_008
-        assert met.peer.read(70_008) == b"abcdefgh" + bytes(70_000)
+        assert pair.stream.position == 70_008
+        assert pair.peer.read(70_008) == b"abcdefgh" + bytes(70_000)
 
 
 def test_put_over_tls_returns_positions_that_rise_by_what_was_encrypted(
     certificate: Certificate,
 ) -> None:
-    with pair(certificate=certificate) as met:
-        assert met.tunnel
-        first = met.put(b"first")
-        assert met.peer.read(5) == b"first"
-        wire = len(met.tunnel.wire)
-        second = met.put(bytes(40_000))
-        assert met.peer.read(40_000) == bytes(40_000)
-        assert second - first == len(met.tunnel.wire) - wire > 40_000
-        assert met.stream.position == second
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        first = pair.put(b"first")
+        assert pair.peer.read(5) == b"first"
+        wire = len(pair.tunnel.wire)
+        second = pair.put(bytes(40_000))
+        assert pair.peer.read(40_000) == bytes(40_000)
+        assert second - first == len(pair.tunnel.wire) - wire > 40_000
+        assert pair.stream.position == second
 
 
 def test_positions_count_what_waits_in_the_backlog() -> None:
     size = MORE_THAN_KERNELS_BUFFER
-    with pair(window=SMALL_WINDOW) as met:
-        assert met.put(bytes(size), awaited=True) == size
-        assert met.stream.is_draining
-        assert met.put(b"behind") == size + 6
-        assert met.stream.position == size + 6
-        assert met.peer.read(size + 6) == bytes(size) + b"behind"
-        met.stream.wait_drained()
-        assert met.stream.position == size + 6
-        assert not met.stream.is_draining
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        assert pair.put(bytes(size), awaited=True) == size
+        assert pair.stream.is_draining
+        assert pair.put(b"behind") == size + 6
+        assert pair.stream.position == size + 6
+        assert pair.peer.read(size + 6) == bytes(size) + b"behind"
+        pair.stream.wait_drained()
+        assert pair.stream.position == size + 6
+        assert not pair.stream.is_draining
 
 
 def test_what_the_kernel_does_not_take_at_once_is_sent_in_order_once_the_peer_reads() -> None:
     data = some_bytes(300_000)
-    with pair(window=SMALL_WINDOW) as met:
+    with stream_pair(window=SMALL_WINDOW) as pair:
         for at in range(0, len(data), 30_000):
-            met.put(data[at : at + 30_000])
-        assert met.stream.is_draining
-        assert met.peer.read(len(data)) == data
-        met.stream.wait_drained()
-        met.put(b"after it")
-        assert met.peer.read(8) == b"after it"
+            pair.put(data[at : at + 30_000])
+        assert pair.stream.is_draining
+        assert pair.peer.read(len(data)) == data
+        pair.stream.wait_drained()
+        pair.put(b"after it")
+        assert pair.peer.read(8) == b"after it"
 
 
 def test_everything_goes_through_the_backlog_where_the_kernel_can_only_wait(
@@ -126,145 +126,145 @@ def test_everything_goes_through_the_backlog_where_the_kernel_can_only_wait(
 ) -> None:
     """So it is on Windows, which has no MSG_DONTWAIT."""
     monkeypatch.setattr(stream_module, "DONT_WAIT", 0)
-    with pair() as met:
-        assert met.stream.direct is None
-        assert [met.put(b"abc"), met.put(b"de")] == [3, 5]
-        assert met.peer.read(5) == b"abcde"
-        met.stream.end()
-        assert met.peer.read_to_eof() == b""
+    with stream_pair() as pair:
+        assert pair.stream.direct is None
+        assert [pair.put(b"abc"), pair.put(b"de")] == [3, 5]
+        assert pair.peer.read(5) == b"abcde"
+        pair.stream.end()
+        assert pair.peer.read_to_eof() == b""
 
 
 def test_bytes_may_go_straight_to_the_socket_while_nothing_waits_and_nothing_has_ended() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        stream = met.stream
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        stream = pair.stream
         assert stream.direct is not None
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
         assert stream.direct is None
-        met.peer.read(MORE_THAN_KERNELS_BUFFER)
+        pair.peer.read(MORE_THAN_KERNELS_BUFFER)
         stream.wait_drained()
         assert stream.direct is not None
         stream.end()
         assert stream.direct is None
-    with pair() as met:
-        met.stream.abort("enough")
-        assert met.stream.direct is None
+    with stream_pair() as pair:
+        pair.stream.abort("enough")
+        assert pair.stream.direct is None
 
 
 def test_bytes_never_go_straight_to_the_socket_over_tls(certificate: Certificate) -> None:
-    with pair(certificate=certificate) as met:
-        assert met.stream.direct is None
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.stream.direct is None
 
 
 # The bound of what waits
 
 
 def test_peer_for_whom_more_than_a_mebibyte_waits_is_dropped() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # somebody waits: not counted
-        met.put(bytes(MIB - 1))
-        met.put(b"x")
-        assert met.stream.lost is None
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # somebody waits: not counted
+        pair.put(bytes(MIB - 1))
+        pair.put(b"x")
+        assert pair.stream.lost is None
         with pytest.raises(ConnectionError, match="read too slowly, 1048576 bytes wait for it"):
-            met.put(b"y")
-        assert met.stream.lost == met.stream.failure
-        eventually(lambda: not met.stream.is_draining)
+            pair.put(b"y")
+        assert pair.stream.lost == pair.stream.failure
+        eventually(lambda: not pair.stream.is_draining)
 
 
 def test_single_piece_may_be_longer_than_the_bound_where_nothing_else_waits() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        first = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        position = met.put(bytes(MIB + 1))
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        first = pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        position = pair.put(bytes(MIB + 1))
         with pytest.raises(ConnectionError, match="read too slowly"):
-            met.put(b"x")
+            pair.put(b"x")
         assert position - first == MIB + 1
 
 
 def test_what_the_peer_has_taken_does_not_count() -> None:
-    with pair(window=SMALL_WINDOW) as met:
+    with stream_pair(window=SMALL_WINDOW) as pair:
         for _ in range(3):
-            met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-            position = met.put(bytes(MIB))
-            assert met.peer.read(MORE_THAN_KERNELS_BUFFER + MIB)
-            met.stream.wait_sent(position)
+            pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+            position = pair.put(bytes(MIB))
+            assert pair.peer.read(MORE_THAN_KERNELS_BUFFER + MIB)
+            pair.stream.wait_sent(position)
 
 
 def test_more_than_8192_pieces_never_wait_however_small_they_are() -> None:
-    with pair(window=SMALL_WINDOW) as met:
+    with stream_pair(window=SMALL_WINDOW) as pair:
         # Two pieces that somebody waits for, which bounds them, and 8190 more.
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        met.put(b"y", awaited=True)
+        pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        pair.put(b"y", awaited=True)
         for _ in range(8190):
-            met.put(b"x")
+            pair.put(b"x")
         with pytest.raises(ConnectionError, match="read too slowly, 8190 bytes wait for it"):
-            met.put(b"z")
+            pair.put(b"z")
 
 
 # Waiting until something is sent
 
 
 def test_wait_sent_returns_at_once_for_what_the_kernel_has_taken() -> None:
-    with pair() as met:
-        position = met.put(b"abc")
+    with stream_pair() as pair:
+        position = pair.put(b"abc")
         for each in (0, position - 1, position):
-            met.spawn(met.stream.wait_sent, each).result()
+            pair.spawn(pair.stream.wait_sent, each).result()
 
 
 def test_wait_sent_returns_for_an_early_position_while_a_later_one_waits() -> None:
     size = MORE_THAN_KERNELS_BUFFER
-    with pair(window=SMALL_WINDOW) as met:
-        early = met.put(b"abc")
-        late = met.put(bytes(size), awaited=True)
-        waiting = met.spawn(met.stream.wait_sent, late)
-        met.spawn(met.stream.wait_sent, early).result()
-        met.peer.read(3)
-        assert met.stream.handed < late
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        early = pair.put(b"abc")
+        late = pair.put(bytes(size), awaited=True)
+        waiting = pair.spawn(pair.stream.wait_sent, late)
+        pair.spawn(pair.stream.wait_sent, early).result()
+        pair.peer.read(3)
+        assert pair.stream.handed < late
         assert waiting.running
-        met.peer.read(size)
+        pair.peer.read(size)
         waiting.result()
-        assert met.stream.handed == late
+        assert pair.stream.handed == late
 
 
 def test_each_of_two_who_wait_is_woken_by_its_own_piece() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        first = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        second = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        waiting = [met.spawn(met.stream.wait_sent, position) for position in (first, second)]
-        met.peer.read(MORE_THAN_KERNELS_BUFFER)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        first = pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        second = pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        waiting = [pair.spawn(pair.stream.wait_sent, position) for position in (first, second)]
+        pair.peer.read(MORE_THAN_KERNELS_BUFFER)
         waiting[0].result()
         assert waiting[1].running
-        met.peer.read(MORE_THAN_KERNELS_BUFFER)
+        pair.peer.read(MORE_THAN_KERNELS_BUFFER)
         waiting[1].result()
 
 
 @pytest.mark.parametrize("end", [Peer.close, reset])
 def test_wait_sent_raises_when_the_peer_goes(end: Callable[[Peer], None]) -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        position = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        waiting = met.spawn(met.stream.wait_sent, position)
-        end(met.peer)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        position = pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        waiting = pair.spawn(pair.stream.wait_sent, position)
+        end(pair.peer)
         with pytest.raises(ConnectionError):
             waiting.result()
         # In the words of the system, without its number.
-        assert met.stream.failure in ("Broken pipe", "Connection reset by peer")
+        assert pair.stream.failure in ("Broken pipe", "Connection reset by peer")
 
 
 def test_wait_sent_raises_when_the_stream_is_aborted() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        position = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        waiting = met.spawn(met.stream.wait_sent, position)
-        met.stream.abort("enough")
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        position = pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        waiting = pair.spawn(pair.stream.wait_sent, position)
+        pair.stream.abort("enough")
         with pytest.raises(ConnectionError, match="enough"):
             waiting.result()
         with pytest.raises(ConnectionError, match="enough"):
-            met.stream.wait_sent(position)
-        met.stream.wait_sent(0)  # what was sent before stays sent
+            pair.stream.wait_sent(position)
+        pair.stream.wait_sent(0)  # what was sent before stays sent
 
 
 def test_wait_sent_raises_when_the_deadline_passes() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        position = met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
-        waiting = met.spawn(met.stream.wait_sent, position)
-        met.stream.set_deadline(0.1, "it took too long")
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        position = pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+        waiting = pair.spawn(pair.stream.wait_sent, position)
+        pair.stream.set_deadline(0.1, "it took too long")
         with pytest.raises(ConnectionError, match="it took too long"):
             waiting.result()
 
@@ -274,67 +274,67 @@ def test_wait_sent_raises_when_the_deadline_passes() -> None:
 
 def test_end_behind_a_backlog_lets_the_peer_read_everything_and_then_eof() -> None:
     size = MORE_THAN_KERNELS_BUFFER
-    with pair(window=SMALL_WINDOW) as met:
-        position = met.put(bytes(size), awaited=True)
-        met.put(b"the last")
-        met.stream.end()
-        assert met.stream.is_draining
-        assert met.peer.read(size) == bytes(size)
-        assert met.peer.read_to_eof() == b"the last"
-        met.stream.wait_sent(position)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        position = pair.put(bytes(size), awaited=True)
+        pair.put(b"the last")
+        pair.stream.end()
+        assert pair.stream.is_draining
+        assert pair.peer.read(size) == bytes(size)
+        assert pair.peer.read_to_eof() == b"the last"
+        pair.stream.wait_sent(position)
 
 
 def test_end_over_tls_behind_a_backlog_lets_the_peer_read_everything_and_then_close_notify(
     certificate: Certificate,
 ) -> None:
     size = MORE_THAN_KERNELS_BUFFER
-    with pair(window=SMALL_WINDOW, certificate=certificate) as met:
-        met.put(bytes(size), awaited=True)
-        met.stream.end()
-        assert met.peer.read(size) == bytes(size)
-        assert met.peer.read_to_eof() == b""
+    with stream_pair(window=SMALL_WINDOW, certificate=certificate) as pair:
+        pair.put(bytes(size), awaited=True)
+        pair.stream.end()
+        assert pair.peer.read(size) == bytes(size)
+        assert pair.peer.read_to_eof() == b""
 
 
 def test_end_leaves_the_peer_its_own_direction() -> None:
-    with pair() as met:
-        met.stream.end()
-        assert met.peer.read_to_eof() == b""
-        met.peer.send(b"still")
-        assert met.stream.read(100) == b"still"
-        met.peer.close()
-        assert met.stream.read(100) == b""
+    with stream_pair() as pair:
+        pair.stream.end()
+        assert pair.peer.read_to_eof() == b""
+        pair.peer.send(b"still")
+        assert pair.stream.read(100) == b"still"
+        pair.peer.close()
+        assert pair.stream.read(100) == b""
 
 
 def test_put_after_the_end_raises_and_sends_nothing() -> None:
-    with pair() as met:
-        met.stream.end()
-        met.stream.end()
+    with stream_pair() as pair:
+        pair.stream.end()
+        pair.stream.end()
         for data in (b"late", b""):
             with pytest.raises(ConnectionError, match="the connection is closing"):
-                met.put(data)
-        assert met.stream.position == 0
-        assert met.peer.read_to_eof() == b""
+                pair.put(data)
+        assert pair.stream.position == 0
+        assert pair.peer.read_to_eof() == b""
 
 
 def test_put_after_an_abort_raises_with_its_reason() -> None:
-    with pair() as met:
-        met.stream.abort("enough")
-        met.stream.abort("the first reason counts")
+    with stream_pair() as pair:
+        pair.stream.abort("enough")
+        pair.stream.abort("the first reason counts")
         with pytest.raises(ConnectionError, match="enough"):
-            met.put(b"late")
-        assert met.stream.lost == met.stream.failure == "enough"
-        assert met.stream.read(100) == b""
-        assert met.peer.read_to_eof() == b""
+            pair.put(b"late")
+        assert pair.stream.lost == pair.stream.failure == "enough"
+        assert pair.stream.read(100) == b""
+        assert pair.peer.read_to_eof() == b""
 
 
 def test_close_waits_until_the_drainer_has_let_go_of_the_socket() -> None:
     before = set(threading.enumerate())
-    with pair(window=SMALL_WINDOW) as met:
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)
         drainers = [t for t in set(threading.enumerate()) - before if "drainer" in t.name]
         assert len(drainers) == 1
-        met.stream.close()
-        assert not met.stream.is_draining
+        pair.stream.close()
+        assert not pair.stream.is_draining
         assert eventually(lambda: not drainers[0].is_alive())
 
 
@@ -342,74 +342,74 @@ def test_close_waits_until_the_drainer_has_let_go_of_the_socket() -> None:
 
 
 def test_read_returns_what_is_there_or_none_in_time_or_nothing_at_the_end() -> None:
-    with pair() as met:
-        assert met.stream.read(100, 0) is None
-        assert met.stream.read(100, 0.05) is None
-        assert not met.stream.has_unread()
-        met.peer.send(b"abcdef")
-        assert eventually(met.stream.has_unread)
-        assert met.stream.read(4) == b"abcd"
-        assert met.stream.has_unread()
-        assert met.stream.read(4, 0) == b"ef"
-        met.peer.close()
-        assert met.stream.read(100) == b""
-        assert met.stream.lost is None
+    with stream_pair() as pair:
+        assert pair.stream.read(100, 0) is None
+        assert pair.stream.read(100, 0.05) is None
+        assert not pair.stream.has_unread()
+        pair.peer.send(b"abcdef")
+        assert eventually(pair.stream.has_unread)
+        assert pair.stream.read(4) == b"abcd"
+        assert pair.stream.has_unread()
+        assert pair.stream.read(4, 0) == b"ef"
+        pair.peer.close()
+        assert pair.stream.read(100) == b""
+        assert pair.stream.lost is None
 
 
 def test_read_raises_nothing_but_tells_the_reason_when_the_peer_resets() -> None:
-    with pair() as met:
-        reset(met.peer)
-        assert met.stream.read(100) == b""
-        assert met.stream.lost == "Connection reset by peer"
-        assert not met.stream.has_unread()
+    with stream_pair() as pair:
+        reset(pair.peer)
+        assert pair.stream.read(100) == b""
+        assert pair.stream.lost == "Connection reset by peer"
+        assert not pair.stream.has_unread()
 
 
 def test_reader_that_waits_is_woken_when_the_stream_is_aborted() -> None:
-    with pair() as met:
-        reading = met.spawn(met.stream.read, 100)
-        met.stream.abort("enough")
+    with stream_pair() as pair:
+        reading = pair.spawn(pair.stream.read, 100)
+        pair.stream.abort("enough")
         assert reading.result() == b""
 
 
 def test_read_over_tls_returns_none_while_no_record_is_whole(certificate: Certificate) -> None:
-    with pair(certificate=certificate) as met:
-        assert met.tunnel
-        met.tunnel.tls.write(b"slow")
-        record = met.tunnel.take_held_back()
-        met.tunnel.sock.sendall(record[:-1])
-        assert eventually(met.stream.has_unread)
-        assert met.stream.read(100, 0) is None
-        assert met.stream.read(100, 0.05) is None
-        met.tunnel.sock.sendall(record[-1:])
-        assert met.stream.read(100) == b"slow"
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        pair.tunnel.tls.write(b"slow")
+        record = pair.tunnel.take_held_back()
+        pair.tunnel.sock.sendall(record[:-1])
+        assert eventually(pair.stream.has_unread)
+        assert pair.stream.read(100, 0) is None
+        assert pair.stream.read(100, 0.05) is None
+        pair.tunnel.sock.sendall(record[-1:])
+        assert pair.stream.read(100) == b"slow"
 
 
 def test_read_over_tls_waits_until_the_record_is_whole(certificate: Certificate) -> None:
-    with pair(certificate=certificate) as met:
-        assert met.tunnel
-        met.tunnel.tls.write(b"slow")
-        record = met.tunnel.take_held_back()
-        met.tunnel.sock.sendall(record[:-1])
-        assert eventually(met.stream.has_unread)
-        reading = met.spawn(met.stream.read, 100)
-        assert eventually(lambda: not met.stream.has_unread())
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        pair.tunnel.tls.write(b"slow")
+        record = pair.tunnel.take_held_back()
+        pair.tunnel.sock.sendall(record[:-1])
+        assert eventually(pair.stream.has_unread)
+        reading = pair.spawn(pair.stream.read, 100)
+        assert eventually(lambda: not pair.stream.has_unread())
         assert reading.running
-        met.tunnel.sock.sendall(record[-1:])
+        pair.tunnel.sock.sendall(record[-1:])
         assert reading.result() == b"slow"
 
 
 def test_when_the_peer_was_last_heard_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pair() as met:
-        looked = Looked(met, monkeypatch)
+    with stream_pair() as pair:
+        looked = Looked(pair, monkeypatch)
         looked.start += 1000.0
-        met.peer.send(b"abc")
-        assert met.stream.read(100) == b"abc"
-        assert met.stream.heard_at == looked.start
+        pair.peer.send(b"abc")
+        assert pair.stream.read(100) == b"abc"
+        assert pair.stream.heard_at == looked.start
         looked.start += 1000.0
-        assert met.stream.read(100, 0) is None
-        met.peer.close()
-        assert met.stream.read(100) == b""
-        assert met.stream.heard_at == looked.start - 1000.0  # FIN says nothing
+        assert pair.stream.read(100, 0) is None
+        pair.peer.close()
+        assert pair.stream.read(100) == b""
+        assert pair.stream.heard_at == looked.start - 1000.0  # FIN says nothing
 
 
 # Deadlines: what the clock finds when it looks, at times that the test makes up
@@ -422,11 +422,11 @@ class Looked:
     does not look at it.
     """
 
-    def __init__(self, met: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.stream = met.stream
+    def __init__(self, pair: StreamPair, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stream = pair.stream
         self.start = float(int(time.monotonic()))
         self.taken = 0
-        monkeypatch.setattr(stream_module, "_not_taken", lambda _: met.stream.handed - self.taken)
+        monkeypatch.setattr(stream_module, "_not_taken", lambda _: pair.stream.handed - self.taken)
         monkeypatch.setattr(stream_module, "time", self)
 
     def monotonic(self) -> float:
@@ -439,36 +439,36 @@ class Looked:
 
 
 def test_stream_without_a_deadline_asks_for_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pair() as met:
-        looked = Looked(met, monkeypatch)
+    with stream_pair() as pair:
+        looked = Looked(pair, monkeypatch)
         assert looked.look(5.0) == math.inf
-        met.stream.watch(lambda now: now + 7.0)
+        pair.stream.watch(lambda now: now + 7.0)
         assert looked.look(5.0) == 12.0
 
 
 def test_deadline_passes_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pair() as met:
-        looked = Looked(met, monkeypatch)
-        met.stream.set_deadline(5000.0, "another takes its place")
-        met.stream.set_deadline(1000.0, "it took too long")
+    with stream_pair() as pair:
+        looked = Looked(pair, monkeypatch)
+        pair.stream.set_deadline(5000.0, "another takes its place")
+        pair.stream.set_deadline(1000.0, "it took too long")
         assert looked.look(1.0) == 1000.0
         assert looked.look(999.0) == 1000.0
-        assert met.stream.lost is None
+        assert pair.stream.lost is None
         assert looked.look(1000.0) == math.inf
-        assert met.stream.lost == "it took too long"
+        assert pair.stream.lost == "it took too long"
         assert looked.look(1001.0) == math.inf
-        assert met.peer.read_to_eof() == b""
+        assert pair.peer.read_to_eof() == b""
 
 
 def test_patient_deadline_moves_while_the_peer_takes_what_was_put_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It moves by 100 s at most, in which the slowest peer takes the 1,638,400 bytes."""
-    with pair(window=SMALL_WINDOW) as met:
-        looked = Looked(met, monkeypatch)
-        met.put(bytes(100 * 16384), awaited=True)
-        met.stream.timeouts = CALM._replace(write_timeout=math.inf)
-        met.stream.set_deadline(1000.0, "it took too long", patient=True)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        looked = Looked(pair, monkeypatch)
+        pair.put(bytes(100 * 16384), awaited=True)
+        pair.stream.timeouts = CALM._replace(write_timeout=math.inf)
+        pair.stream.set_deadline(1000.0, "it took too long", patient=True)
         assert looked.look(400.0) == 650.0  # a quarter of the time later
         looked.taken = 1
         assert looked.look(500.0) == 750.0
@@ -477,48 +477,48 @@ def test_patient_deadline_moves_while_the_peer_takes_what_was_put_before_it(
         assert looked.look(1099.0) == 1100.0
         looked.taken = 3
         assert looked.look(1100.0) == math.inf
-        assert met.stream.lost == "it took too long"
+        assert pair.stream.lost == "it took too long"
 
 
 def test_patient_deadline_passes_at_its_time_where_the_peer_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        looked = Looked(met, monkeypatch)
-        met.put(bytes(100 * 16384), awaited=True)
-        met.stream.timeouts = CALM._replace(write_timeout=math.inf)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        looked = Looked(pair, monkeypatch)
+        pair.put(bytes(100 * 16384), awaited=True)
+        pair.stream.timeouts = CALM._replace(write_timeout=math.inf)
         looked.taken = 1  # before the deadline is set: it does not count
-        met.stream.set_deadline(1000.0, "it took too long", patient=True)
+        pair.stream.set_deadline(1000.0, "it took too long", patient=True)
         assert looked.look(999.0) == 1000.0
         assert looked.look(1000.0) == math.inf
-        assert met.stream.lost == "it took too long"
+        assert pair.stream.lost == "it took too long"
 
 
 def test_peer_that_takes_nothing_for_the_write_timeout_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        looked = Looked(met, monkeypatch)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        looked = Looked(pair, monkeypatch)
         assert looked.look(0.0) == math.inf
-        met.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the write timeout is 60 s
+        pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the write timeout is 60 s
         assert looked.look(1.0) == 8.5  # an eighth of it later
         assert looked.look(55.0) == 60.0
         looked.taken = 1
         assert looked.look(59.0) == 66.5
         assert looked.look(118.0) == 119.0
-        assert met.stream.lost is None
+        assert pair.stream.lost is None
         assert looked.look(119.0) == math.inf
-        assert met.stream.lost == "took nothing for 60 s"
+        assert pair.stream.lost == "took nothing for 60 s"
 
 
 def test_send_that_waits_does_not_count_as_what_waits_for_a_peer() -> None:
-    with pair(window=SMALL_WINDOW) as met:
-        sending = met.spawn(met.stream.send, bytes(MORE_THAN_KERNELS_BUFFER))
-        eventually(lambda: met.stream.is_draining)
-        met.put(bytes(MIB))
-        also_sending = met.spawn(met.stream.send, b"the last")
-        eventually(lambda: met.stream.position > MORE_THAN_KERNELS_BUFFER + MIB)
-        met.peer.read(MORE_THAN_KERNELS_BUFFER + MIB)
+    with stream_pair(window=SMALL_WINDOW) as pair:
+        sending = pair.spawn(pair.stream.send, bytes(MORE_THAN_KERNELS_BUFFER))
+        eventually(lambda: pair.stream.is_draining)
+        pair.put(bytes(MIB))
+        also_sending = pair.spawn(pair.stream.send, b"the last")
+        eventually(lambda: pair.stream.position > MORE_THAN_KERNELS_BUFFER + MIB)
+        pair.peer.read(MORE_THAN_KERNELS_BUFFER + MIB)
         sending.result()
         also_sending.result()
-        assert met.peer.read(8) == b"the last"
+        assert pair.peer.read(8) == b"the last"

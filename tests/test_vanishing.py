@@ -6,7 +6,6 @@ Each is a line in the server's log at most, and never a trace.
 import contextlib
 import logging
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from peers import PATIENCE, QUICK, Peer, echo, eventually, masked, serving, tcp
+from pairs import reset
+from peers import PATIENCE, QUICK, Peer, echo_messages, eventually, masked, serving, tcp
 from rfc6455 import WebSocket, WebSocketServer
 from rfc6455.stream import Stream
 from tls import Certificate, Tunnel, through, tunnel_to
@@ -63,12 +63,6 @@ def fin(peer: Peer) -> None:
     peer.close()
 
 
-def reset(peer: Peer) -> None:
-    bare = peer.sock.sock if isinstance(peer.sock, Tunnel) else peer.sock
-    bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
-
-
 ENDS = [fin, reset]
 
 # The client's part before it vanishes must not run out of time on a busy machine.
@@ -112,7 +106,7 @@ def serving_all(
     directory: Path, **options: Any
 ) -> contextlib.AbstractContextManager[WebSocketServer]:
     """Our server with these files, and an echo at /ws."""
-    return serving(echo, "/ws", directory=directory, timeouts=TIMEOUTS, **options)
+    return serving(echo_messages, "/ws", directory=directory, timeouts=TIMEOUTS, **options)
 
 
 @pytest.mark.parametrize("end", ENDS)

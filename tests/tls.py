@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from conftest import find_openssl, require
+from finding import find_openssl, require
 from peers import PATIENCE, Peer, Reachable
 
 REQUEST = """\

@@ -1,4 +1,4 @@
-"""`Meeting` puts our endpoint, in either role, opposite a bare socket that speaks the other one."""
+"""`Pair`: our endpoint, in either role, connected with a bare socket that plays the other one."""
 
 import contextlib
 import itertools
@@ -9,8 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from peers import MASK, PATIENCE, Peer, masked, request, response, serving, unmasked
-from protocols import both_roles as both_roles  # for the tests that import it from here
+from peers import MASK, PATIENCE, Frame, Peer, masked, request, response, serving, unmasked
 from rfc6455 import ConnectionClosed, State, Timeouts, WebSocket, WebSocketServer, connect
 from tls import Certificate, Tunnel
 
@@ -57,19 +56,19 @@ class Task:
         return answer
 
 
-class Meeting:
+class Pair:
     """Our endpoint in one role and a raw peer in the other, after the opening handshake.
 
-    `life` is what the endpoint does, in a thread of its own; `messages` is what it has received.
+    `handler` is what the endpoint does, in a thread of its own; `messages` is what it has received.
     """
 
     peer: Peer
     tunnel: Tunnel | None = None
     websocket: WebSocket
 
-    def __init__(self, role: str, life: Callable[["Meeting"], None]) -> None:
+    def __init__(self, role: str, handler: Callable[["Pair"], None]) -> None:
         self.role = role
-        self.life = life
+        self.handler = handler
         self.messages: queue.Queue[str | bytes | None] = queue.Queue()
         self.leave = threading.Event()
         self.opened = threading.Event()
@@ -78,11 +77,12 @@ class Meeting:
         self.error: BaseException | None = None
         self.tasks: list[Task] = []
 
-    def live(self, websocket: WebSocket) -> None:
+    def run(self, websocket: WebSocket) -> None:
+        """Run the handler with the endpoint, and note how it ends."""
         self.websocket = websocket
         self.opened.set()
         try:
-            self.life(self)
+            self.handler(self)
         except ConnectionClosed as closed:
             self.closed = closed
         except BaseException as error:
@@ -103,11 +103,11 @@ class Meeting:
     def say(self, first: int, payload: bytes = b"") -> None:
         self.peer.send(self.frame(first, payload))
 
-    def read_frame(self) -> tuple[int, bytes]:
-        """The endpoint's next frame: first byte and payload."""
+    def read_frame(self) -> Frame:
+        """The endpoint's next frame."""
         first, payload, key = self.peer.read_frame_and_key()
         assert (key is None) == (self.role == "server")
-        return first, payload
+        return Frame(first, payload)
 
     def read_close(self) -> tuple[int | None, str]:
         """Code and reason of the endpoint's Close, which EOF follows.
@@ -140,7 +140,7 @@ class Meeting:
         """The next message that the endpoint received."""
         return self.messages.get(timeout=PATIENCE)
 
-    def rest(self) -> list[str | bytes | None]:
+    def remaining_messages(self) -> list[str | bytes | None]:
         """The messages that the endpoint has received up to its end and that were not taken."""
         assert self.ended.wait(PATIENCE)
         found = []
@@ -149,28 +149,28 @@ class Meeting:
                 found.append(self.messages.get_nowait())
         return found
 
-    def outcome(self) -> ConnectionClosed:
-        """With what the endpoint's `receive` ended."""
+    def raised(self) -> ConnectionClosed:
+        """The ConnectionClosed with which the endpoint's handler ended."""
         assert self.ended.wait(PATIENCE)
         assert self.closed is not None
         return self.closed
 
 
-def listen(met: Meeting) -> None:
-    """A life: receive until the connection ends."""
+def listen(pair: Pair) -> None:
+    """A handler: receive until the connection ends."""
     while True:
-        met.messages.put(met.websocket.receive())
+        pair.messages.put(pair.websocket.receive())
 
 
-def stand_by(met: Meeting) -> None:
-    """A life: neither receive nor send, which the test does itself."""
-    assert met.leave.wait(60)
+def stand_by(pair: Pair) -> None:
+    """A handler: neither receive nor send, which the test does itself."""
+    assert pair.leave.wait(60)
 
 
 @contextlib.contextmanager
-def meeting(
+def connected_pair(
     role: str,
-    life: Callable[[Meeting], None] = listen,
+    handler: Callable[[Pair], None] = listen,
     *,
     early: bytes = b"",
     window: int | None = None,
@@ -178,51 +178,51 @@ def meeting(
     extensions: str | None = None,
     timeouts: Timeouts = CALM,
     **options: Any,
-) -> Iterator[Meeting]:
-    """A meeting that ends with the `with` statement. `options` are those of server or client.
+) -> Iterator[Pair]:
+    """A pair that lasts as long as the `with` statement; `options` are those of server or client.
 
     `early` is what the peer sends in one piece with the handshake. `window` bounds what the kernel
     buffers on the way to the peer, in bytes. `extensions` is the peer's Sec-WebSocket-Extensions
     header: its offer to a server, or its answer to a client.
     """
-    met = Meeting(role, life)
+    pair = Pair(role, handler)
     options["timeouts"] = timeouts
     if certificate:
         context = certificate.server() if role == "server" else certificate.client()
         options["ssl_context"] = context
     with contextlib.ExitStack() as stack:
         if role == "server":
-            server = stack.enter_context(serving(met.live, **options))
+            server = stack.enter_context(serving(pair.run, **options))
             if window:
                 server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, window)
             sock = stack.enter_context(_call(server, window))
         else:
-            sock = stack.enter_context(_await_call(met, window, options))
-        met.peer = Peer(sock)
+            sock = stack.enter_context(_await_call(pair, window, options))
+        pair.peer = Peer(sock)
         if certificate and role == "server":
-            met.tunnel = Tunnel(sock, certificate.client(), "localhost")
+            pair.tunnel = Tunnel(sock, certificate.client(), "localhost")
         elif certificate:
-            met.tunnel = Tunnel(sock, certificate.server())
-        if met.tunnel:
-            met.tunnel.shake_hands()
-            met.peer.sock = cast(socket.socket, met.tunnel)
+            pair.tunnel = Tunnel(sock, certificate.server())
+        if pair.tunnel:
+            pair.tunnel.shake_hands()
+            pair.peer.sock = cast(socket.socket, pair.tunnel)
         if role == "server":
-            met.peer.send(request(server, Sec_WebSocket_Extensions=extensions) + early)
-            assert met.peer.read_head().startswith("HTTP/1.1 101 ")
+            pair.peer.send(request(server, Sec_WebSocket_Extensions=extensions) + early)
+            assert pair.peer.read_head().startswith("HTTP/1.1 101 ")
         else:
             lines = [f"Sec-WebSocket-Extensions: {extensions}"] if extensions else []
-            met.peer.send(response(met.peer.read_head(), *lines) + early)
-        stack.callback(met.leave.set)
-        assert met.opened.wait(PATIENCE)
+            pair.peer.send(response(pair.peer.read_head(), *lines) + early)
+        stack.callback(pair.leave.set)
+        assert pair.opened.wait(PATIENCE)
         if window and role == "client":  # `connect` has no option for it
-            ours = met.websocket._stream._sock
+            ours = pair.websocket._stream._sock
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, window)
-        yield met
-    for task in met.tasks:
+        yield pair
+    for task in pair.tasks:
         task.thread.join(PATIENCE)
         assert not task.running, "a call does not return"
-    if met.error:
-        raise met.error
+    if pair.error:
+        raise pair.error
 
 
 def _call(server: WebSocketServer, window: int | None) -> socket.socket:
@@ -238,12 +238,12 @@ def _call(server: WebSocketServer, window: int | None) -> socket.socket:
     return sock
 
 
-def _await_call(met: Meeting, window: int | None, options: dict[str, Any]) -> socket.socket:
+def _await_call(pair: Pair, window: int | None, options: dict[str, Any]) -> socket.socket:
     """Have our client connect, and accept its connection."""
 
-    def live(url: str) -> None:
+    def run(url: str) -> None:
         with connect(url, **options) as websocket:
-            met.live(websocket)
+            pair.run(websocket)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if window:
@@ -251,7 +251,7 @@ def _await_call(met: Meeting, window: int | None, options: dict[str, Any]) -> so
         listener.settimeout(PATIENCE)
         port = listener.getsockname()[1]
         secure = "ssl_context" in options
-        met.spawn(live, f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/")
+        pair.spawn(run, f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/")
         return listener.accept()[0]
 
 
@@ -266,5 +266,7 @@ def send_until_closed(send: Callable[[bytes], None], message: bytes) -> tuple[in
 
 
 def reset(peer: Peer) -> None:
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """End TCP with a reset, under TLS if the peer speaks it."""
+    bare = peer.sock.sock if isinstance(peer.sock, Tunnel) else peer.sock
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
