@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rfc6455
-from chat.batch import Item, batches, finish
+from chat.batch import Item, MessagesThread, batches, finish
 from chat.entry import History, HistoryError, pages
 from chat.history import open_history
 from chat.message import GAP, decode, encode_all
@@ -95,14 +95,17 @@ def main() -> None:
         sys.exit(f"cannot open the history: {error}")
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")  # Go: log.Fatal(...)
-    messages_thread = threading.Thread(target=handle_messages, daemon=True)
+    messages_thread = MessagesThread(handle_messages)
     messages_thread.start()  # Go: go handleMessages()
     threading.Thread(target=presence.tell_changes, daemon=True).start()
     # Go: http.ListenAndServe(":8000", nil)
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
     finish(broadcast, messages_thread)  # differs from Go: what was said is sent before the end
     server.close_connections()
-    history.close()
+    if not messages_thread.is_alive():  # otherwise it still uses the history
+        history.close()
+    if messages_thread.failed:
+        sys.exit(1)
 
 
 def handle_connections(ws: WebSocket) -> None:
@@ -154,7 +157,7 @@ def handle_messages() -> None:
                 # A client that cannot be reached is passed over: its own thread removes it.
                 rfc6455.broadcast(everyone, *texts)
                 last_sent = page.end(last_sent)
-            batch.admit_returning(history, last_sent, presence, hide_emails=options.hide_emails)
+            batch.admit_resuming(history, last_sent, presence, hide_emails=options.hide_emails)
             batch.confirm_repeated(history, hide_emails=options.hide_emails)
         except Exception as error:  # noqa: BLE001 (`fail` logs it, and the next batch tries again)
             batch.fail(error)

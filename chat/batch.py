@@ -9,9 +9,10 @@ already needs nobody to say it again: it is shown to everyone as soon as it can 
 import contextlib
 import logging
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -19,11 +20,11 @@ from chat.entry import PAGE_CHARACTERS, Content, Entry, History, HistoryError, s
 from chat.message import encode
 from chat.presence import Presence
 from chat.refusal import is_refused, refuse, refuse_everyone
-from chat.resume import Joining, admit
+from chat.resume import Resuming, admit
 from rfc6455 import ConnectionClosed, WebSocket
 
 RETRY = 1.0  # seconds after which a history that could not be read is read again
-END_TIME = 1.0  # seconds at the end for what waits; the whole exit may take five
+END_TIME = 0.5  # seconds at the end to send what waits; the whole exit may take five
 
 log = logging.getLogger("chat")
 
@@ -39,7 +40,7 @@ News = Literal["news"]  # other servers have appended to the history
 S = TypeVar("S", bound=Said)
 # What goes through the queue `broadcast`: a message; a client that comes back, and has caught up;
 # "news", when another server has stored messages in the history; and None at the end.
-Item: TypeAlias = S | Joining | News | None
+Item: TypeAlias = S | Resuming | News | None
 
 
 class _Resent(NamedTuple):
@@ -52,17 +53,27 @@ class _Resent(NamedTuple):
 class Batch:
     """What `handle_messages` took from the queue at once, and the clients that wait for it."""
 
-    def __init__(self, items: Sequence[Item[Said]], *, is_retry: bool) -> None:
+    def __init__(self, *, is_retry: bool) -> None:
         self.failed = False
+        self.is_last = False  # None was taken
         self._is_retry = is_retry
-        self._is_empty = not items
-        self._joining = [item for item in items if isinstance(item, Joining)]
-        said = [item for item in items if item is not None and not isinstance(item, str | Joining)]
-        self._said = [each for each in said if not is_refused(each.sender)]
+        self._is_empty = True
+        self._resuming: list[Resuming] = []
+        self._said: list[Said] = []
         self._resent: list[_Resent] = []
-        # The clients that are sent away if something fails now.
-        self._waiting = [each.sender for each in self._said]
-        self._waiting += [each.websocket for each in self._joining]
+        self._waiting: list[WebSocket] = []  # the clients to refuse if something fails now
+
+    def add(self, item: Item[Said]) -> None:
+        """Add what was taken from the queue."""
+        self._is_empty = False
+        if item is None:
+            self.is_last = True
+        elif isinstance(item, Resuming):
+            self._resuming.append(item)
+            self._waiting.append(item.websocket)
+        elif not isinstance(item, str) and not is_refused(item.sender):
+            self._said.append(item)
+            self._waiting.append(item.sender)
 
     def append_to(self, history: History) -> None:
         """Append what was said to the history. If that cannot be written, send the senders away.
@@ -85,9 +96,9 @@ class Batch:
         # What was appended is shown sooner or later, whatever fails now. So its senders do not wait
         # any more, except for those who are to get a copy.
         self._waiting = [each.said.sender for each in self._resent]
-        self._waiting += [each.websocket for each in self._joining]
+        self._waiting += [each.websocket for each in self._resuming]
 
-    def admit_returning(
+    def admit_resuming(
         self, history: History, position: str, presence: Presence, *, hide_emails: bool
     ) -> None:
         """Make the clients that come back some of `clients`, which have all up to `position`.
@@ -95,9 +106,9 @@ class Batch:
         A failure for one client costs the others nothing. Raises nothing.
         """
         self._waiting = []
-        for joining in self._joining:
-            let_in = partial(admit, joining, position, history, presence, hide_emails=hide_emails)
-            _try_for(joining.websocket, let_in, "%s cannot be let in: %s")
+        for resuming in self._resuming:
+            let_in = partial(admit, resuming, position, history, presence, hide_emails=hide_emails)
+            _try_for(resuming.websocket, let_in, "%s cannot be let in: %s")
 
     def confirm_repeated(self, history: History, *, hide_emails: bool) -> None:
         """Send each client that has repeated a message the stored one, and nobody else.
@@ -149,37 +160,60 @@ def batches(broadcast: "queue.Queue[Item[S]]") -> Iterator[Batch]:
     failed = False
     closed = False
     while not (closed and broadcast.empty()):
-        items = take(broadcast, RETRY if failed else None)
-        closed = closed or None in items
-        batch = Batch(items, is_retry=failed)
-        yield batch
+        batch = Batch(is_retry=failed)
+        try:
+            for item in take(broadcast, RETRY if failed else None):
+                batch.add(item)
+        except Exception as error:  # noqa: BLE001 (`fail` logs it)
+            batch.fail(error)
+            time.sleep(RETRY)  # so that a failure each time does not keep the processor busy
+        else:
+            yield batch
+        closed = closed or batch.is_last
         failed = batch.failed
 
 
-def take(broadcast: "queue.Queue[Item[S]]", timeout: float | None) -> list[Item[S]]:
-    """Wait for an item; then take all that wait, up to about a page. Empty after the timeout."""
-    try:
-        items = [broadcast.get(timeout=timeout)]
-    except queue.Empty:
-        return []
-    size = _characters(items[0])
-    while size < PAGE_CHARACTERS:
-        try:
-            items.append(broadcast.get_nowait())
-        except queue.Empty:
-            break
-        size += _characters(items[-1])
-    return items
+def take(broadcast: "queue.Queue[Item[S]]", timeout: float | None) -> Iterator[Item[S]]:
+    """Wait for an item, and yield it and all others that wait, up to about a page of the history.
+
+    Yields nothing if no item comes before the timeout, in seconds.
+    """
+    size = 0
+    with contextlib.suppress(queue.Empty):
+        item = broadcast.get(timeout=timeout)
+        while True:
+            yield item  # Only then can something fail: a client whose item was taken is known.
+            size += _characters(item)
+            if size >= PAGE_CHARACTERS:
+                return
+            item = broadcast.get_nowait()
 
 
 def _characters(item: Item[Said]) -> int:
-    return 0 if item is None or isinstance(item, str | Joining) else size_of(item)
+    return 0 if item is None or isinstance(item, str | Resuming) else size_of(item)
+
+
+class MessagesThread(threading.Thread):
+    """The thread of `handle_messages`. Without it nothing is shown, so the server ends with it."""
+
+    failed = False  # whether an exception has ended it
+
+    def __init__(self, handle_messages: Callable[[], None]) -> None:
+        super().__init__(target=handle_messages, name="handle_messages", daemon=True)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException:
+            log.exception("handle_messages has failed; the server ends")
+            self.failed = True
+            signal.raise_signal(signal.SIGTERM)
 
 
 def finish(broadcast: "queue.Queue[Item[S]]", handle_messages: threading.Thread) -> None:
     """Put None, which is as close(broadcast) for a channel in Go, and wait for its reader.
 
-    What waits is still shown, unless that takes more than END_TIME: Redis may be away.
+    What waits is still sent, unless that takes more than END_TIME: Redis may be away.
     """
     deadline = time.monotonic() + END_TIME
     with contextlib.suppress(queue.Full):

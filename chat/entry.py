@@ -95,7 +95,7 @@ class History(Protocol):
     def close(self) -> None:
         """Release what it holds. Nothing may be asked of it afterwards."""
 
-    def for_joiner(self) -> "History":
+    def for_resuming(self) -> "History":
         """The same history for a client that joins: reading gives up after a while."""
 
 

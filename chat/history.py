@@ -279,7 +279,7 @@ class SqliteHistory:
         """The id of the newest message, `0-0` in an empty history."""
         return _to_id(self._newest)
 
-    def for_joiner(self) -> "SqliteHistory":
+    def for_resuming(self) -> "SqliteHistory":
         """This history: reading it takes nobody long."""
         return self
 

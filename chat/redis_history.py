@@ -50,7 +50,7 @@ KEY_LIFETIME = 3600  # seconds for which a message's key is known; resending tak
 ANSWER_LIFETIME = (
     86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
 )
-JOINER_PATIENCE = 10.0  # seconds; a client that waits to join holds a thread and a place
+RESUME_PATIENCE = 10.0  # seconds; a client that waits to join holds a thread and a place
 _RETRY_INTERVAL = 0.2  # seconds between two attempts to reach Redis
 _ANSWER_TIMEOUT = 5.0  # seconds
 _BLOCK = 1000  # milliseconds that Redis waits for news before it answers that there are none
@@ -222,10 +222,10 @@ class RedisHistory:
     def close(self) -> None:
         """Do nothing. A thread may be waiting for Redis; the connections end with the process."""
 
-    def for_joiner(self) -> "RedisHistory":
-        """The same history, but it raises HistoryError if Redis is away for JOINER_PATIENCE."""
+    def for_resuming(self) -> "RedisHistory":
+        """The same history, but it raises HistoryError if Redis is away for RESUME_PATIENCE."""
         hurried = copy.copy(self)
-        hurried._patience = JOINER_PATIENCE
+        hurried._patience = RESUME_PATIENCE
         return hurried
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:

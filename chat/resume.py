@@ -20,12 +20,12 @@ from chat.message import GAP, encode_all
 from chat.presence import Presence
 from rfc6455 import Close, CloseCode, Handshake, InvalidHandshake, WebSocket, broadcast
 
-RESUMED = 500  # messages that a client gets at most of those it missed
+MAX_RESUMED = 500  # messages that a client gets at most of those it missed
 
 log = logging.getLogger("chat")
 
 
-class Joining(NamedTuple):
+class Resuming(NamedTuple):
     """A client that has everything up to `position`, and wants to get what follows."""
 
     websocket: WebSocket
@@ -48,19 +48,19 @@ def since_of(query: str) -> str | None:
     return parse_qs(query, keep_blank_values=True).get("since", [None])[-1]
 
 
-def catch_up(websocket: WebSocket, since: str, history: History, *, hide_emails: bool) -> Joining:
+def catch_up(websocket: WebSocket, since: str, history: History, *, hide_emails: bool) -> Resuming:
     """Send a client what follows `since`; returns how far it got.
 
     However slowly the client reads, only a page is held in memory for it. Raises ConnectionClosed,
     and Close if the history cannot be read.
     """
     try:
-        position = _send_past(websocket, since, history.for_joiner(), hide_emails=hide_emails)
+        position = _send_past(websocket, since, history.for_resuming(), hide_emails=hide_emails)
     except HistoryError as error:
         log.error("%s is sent away: the history cannot be read: %s", websocket.peer, error)
         reason = "the history could not be read"
         raise Close(CloseCode.INTERNAL_ERROR, reason) from None
-    return Joining(websocket, position)
+    return Resuming(websocket, position)
 
 
 def _send_past(websocket: WebSocket, since: str, history: History, *, hide_emails: bool) -> str:
@@ -69,7 +69,7 @@ def _send_past(websocket: WebSocket, since: str, history: History, *, hide_email
     gap = order(since) > order(newest)
     if gap:  # The id is from another history, or the clock was set back. New messages do not wait.
         position = newest
-    before_newest = history.before_newest(position, RESUMED)
+    before_newest = history.before_newest(position, MAX_RESUMED)
     gap = gap or order(before_newest) != order(position)
     position = before_newest
     for page in pages(history, position):
@@ -83,23 +83,23 @@ def _send_past(websocket: WebSocket, since: str, history: History, *, hide_email
 
 
 def admit(
-    joining: Joining, position: str, history: History, presence: Presence, *, hide_emails: bool
+    resuming: Resuming, position: str, history: History, presence: Presence, *, hide_emails: bool
 ) -> None:
     """Post a client what follows its own position, up to that of all others, and let it in.
 
     Only `handle_messages` may call. Raises ConnectionClosed, HistoryError.
     """
-    post_missed(joining, position, history, hide_emails=hide_emails)
-    presence.admit(joining.websocket)
+    post_missed(resuming, position, history, hide_emails=hide_emails)
+    presence.admit(resuming.websocket)
 
 
-def post_missed(joining: Joining, position: str, history: History, *, hide_emails: bool) -> None:
+def post_missed(resuming: Resuming, position: str, history: History, *, hide_emails: bool) -> None:
     """A client that missed more than may wait for it is dropped, and comes back."""
-    for page in pages(history, joining.position):
+    for page in pages(history, resuming.position):
         missed = [each for each in page.entries if order(each.message_id) <= order(position)]
         if page.gap:
-            joining.websocket.post(GAP)
+            resuming.websocket.post(GAP)
         if missed:
-            broadcast([joining.websocket], *encode_all(missed, hide_emails=hide_emails))
+            broadcast([resuming.websocket], *encode_all(missed, hide_emails=hide_emails))
         if len(missed) < len(page.entries):
             return  # what is left all others have not got, either

@@ -19,6 +19,7 @@ from programs import ROOT, Program, answer_close, name_of
 START = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
+import chat.batch
 import chat.message
 import chat.presence
 import chat.resume
@@ -64,7 +65,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def sent_away(peer: Peer) -> tuple[int, str]:
+def closed_with(peer: Peer) -> tuple[int, str]:
     """How the server closes this connection; who is here is left out."""
     messages, close = read_close_past_messages(peer)
     assert all(message.get("event") == "online" for message in messages)
@@ -110,6 +111,45 @@ def test_message_that_cannot_be_kept_costs_only_its_sender_the_connection(
             for peer in (again, bob, eve):
                 assert hear_said(peer)["message"] == "it was not kept"
         assert_goes_on(server, bob, eve)
+
+
+def test_message_that_is_taken_while_the_queue_fails_costs_only_its_sender_the_connection(
+    start: Start,
+) -> None:
+    server = start(f"{BREAK_ON_HEARING}\nfail_first(chat.batch, 'size_of')")
+    with server.join() as ada, server.join() as bob, resume(server) as eve:
+        await_admission(eve)
+        say(ada, "break it")
+        assert answer_close(ada) == (1011, "internal error")
+        assert_noted(server, "RuntimeError: unforeseen")
+        assert_goes_on(server, bob, eve)
+
+
+def test_chat_goes_on_after_the_queue_could_not_be_read_once(start: Start) -> None:
+    server = start(f"{BREAK_ON_HEARING}\nfail_first(chat.batch, 'take')")
+    with server.join() as ada, server.join() as bob:
+        say(ada, "break it")
+        for peer in (ada, bob):
+            assert hear(peer)["message"] == "break it"
+        assert_noted(server, "RuntimeError: unforeseen")
+        assert_goes_on(server, ada, bob)
+
+
+def test_server_ends_with_status_1_and_a_trace_when_handle_messages_fails(start: Start) -> None:
+    server = start(
+        f"{BREAK_ON_HEARING}\nfail_first(SqliteHistory, 'append')\n"
+        "def fail(batch, error):\n"
+        "    raise error\n"
+        "chat.batch.Batch.fail = fail"
+    )
+    with server.join() as ada, resume(server) as bob:
+        await_admission(bob)
+        say(ada, "break it")
+        for peer in (ada, bob):
+            assert closed_with(peer) == (1001, "the server is shutting down")
+    assert server.wait() == 1
+    assert_noted(server, "RuntimeError: unforeseen")
+    assert "handle_messages has failed" in server.log
 
 
 def test_client_whose_message_was_not_kept_is_not_heard_any_more_so_that_order_is_kept(
@@ -178,7 +218,7 @@ def test_client_that_cannot_be_let_in_is_told_so(start: Start) -> None:
         "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.resume, 'post_missed')"
     )
     with resume(server) as ada:
-        assert sent_away(ada) == (1011, "internal error")
+        assert closed_with(ada) == (1011, "internal error")
         assert_noted(server, "RuntimeError: unforeseen")
     with resume(server) as ada:
         assert_goes_on(server, ada)
@@ -197,7 +237,7 @@ def test_client_that_joins_while_the_history_cannot_be_read_is_told_and_may_come
 ) -> None:
     server = start(f"broken.append({error})\nfail_first(SqliteHistory, 'before_newest')")
     with resume(server) as ada:
-        assert sent_away(ada) == (1011, reason)
+        assert closed_with(ada) == (1011, reason)
         words = error.partition("'")[2].partition("'")[0]
         eventually(lambda: words in server.log)
         assert server.log.count("Traceback") == traces

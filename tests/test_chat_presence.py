@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from chat.presence import Presence
-from chat.resume import Joining, admit
+from chat.resume import Resuming, admit
 from chatting import (
     assert_here,
     hear,
@@ -224,7 +224,7 @@ def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
             presence.expect(each.websocket)
         presence.leave(gone.websocket)
         for each in (gone, here):
-            admit(Joining(each.websocket, "0"), "0-0", history, presence, hide_emails=False)
+            admit(Resuming(each.websocket, "0"), "0-0", history, presence, hide_emails=False)
         assert clients == {here.websocket}
 
 

@@ -195,7 +195,7 @@ def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
         f"sys.path.insert(0, {str(ROOT)!r})",
         "import chat.redis_history",
         "import chat_server",
-        "chat.redis_history.JOINER_PATIENCE = 0.5",
+        "chat.redis_history.RESUME_PATIENCE = 0.5",
         "chat_server.main()",
     ]
     (tmp_path / "hasty.py").write_text("\n".join(lines), encoding="utf-8")
