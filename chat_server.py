@@ -131,8 +131,8 @@ def handle_connections(ws: WebSocket) -> None:
             # being sent away are for nobody.
             if is_refused(ws) or presence.handle_event(ws, msg.event, msg.username):
                 continue
+            pace.wait()  # differs from Go: a client that sends too much is slowed
             broadcast.put(msg)  # Go: broadcast <- msg
-            pace.wait()  # differs from Go: a client that says too much is slowed
     finally:
         presence.leave(ws)  # Go: delete(clients, ws)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chat.entry import KEEP, KEEP_BYTES, MAX_MESSAGE
 from command_line import add_server_options
 
-MIN_RATE = 0.01  # messages a second; with less, a client that says too much would wait for years
+MIN_RATE = 0.1  # messages a second; a client that sends too much is not heard for 10 s at most
 MAX_RATE = 1e9  # messages a second
 MAX_COUNT = 1 << 53  # the largest whole number that every other program takes for one
 

@@ -236,7 +236,7 @@ def test_fast_client_slows_nobody_else() -> None:
 
 
 def test_first_message_is_free_at_any_rate() -> None:
-    with chat("--rate", "0.01") as server, server.join() as ada:
+    with chat("--rate", "0.1") as server, server.join() as ada:
         say(ada, "first")
         assert hear_texts(ada, 1) == ["first"]
 
@@ -253,7 +253,7 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--rate", "fast"],
         ["--rate", "nan"],
         ["--rate", "1e-10"],
-        ["--rate", "0.009"],
+        ["--rate", "0.09"],
         ["--rate", "1e10"],
         ["--max-message", "0"],
         ["--max-message", "1.5"],
@@ -282,7 +282,7 @@ def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--rate", "1e-10", "--rate must be 0, for no limit, or from 0.01 to 1000000000"),
+        ("--rate", "1e-10", "--rate must be 0, for no limit, or from 0.1 to 1000000000"),
         ("--max-message", "0", "--max-message must be a whole number from 1 to 16777216"),
         ("--max-clients", "0", "--max-clients must be a whole number from 1 to 9007199254740992"),
         ("--keep", "-1", "--keep must be a whole number from 1 to 9007199254740992"),
@@ -381,7 +381,7 @@ def test_history_and_redis_cannot_be_used_together(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     "arguments",
     [
-        "--rate 0.01",
+        "--rate 0.1",
         "--rate 1e9",
         "--rate 0",
         "--max-message 1",

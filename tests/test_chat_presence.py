@@ -137,8 +137,8 @@ def test_ping_is_answered_at_once_to_who_sent_it_and_to_nobody_else() -> None:
 
 
 def test_events_for_the_server_do_not_count_for_the_rate() -> None:
-    """At this rate whatever counts is followed by a pause of more than a minute."""
-    with chat("--rate", "0.01") as server, resume(server) as ada:
+    """At this rate a message that follows what counts waits for seven seconds or more."""
+    with chat("--rate", "0.1") as server, resume(server) as ada:
         for _ in range(5):
             tell_name(ada, "Ada")
             ada.send(masked(0x81, b'{"event": "ping"}'))
@@ -146,6 +146,16 @@ def test_events_for_the_server_do_not_count_for_the_rate() -> None:
         heard = [hear_said(ada) for _ in range(6)]
         assert heard[:5] == [{"event": "pong"}] * 5
         assert heard[5]["message"] == "the first"
+
+
+def test_ping_behind_a_message_is_answered_at_once_at_the_least_rate() -> None:
+    with chat("--rate", "0.1") as server, resume(server) as ada:
+        say(ada, "a message that the next one has to wait for")
+        assert hear_said(ada)["message"] == "a message that the next one has to wait for"
+        begin = time.monotonic()
+        ada.send(masked(0x81, b'{"event": "ping"}'))
+        assert hear_said(ada) == {"event": "pong"}
+        assert time.monotonic() - begin < 5  # seconds; the next message would wait for seven
 
 
 def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Program) -> None:
