@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rfc6455
-from chat.batch import Item, MessagesThread, batches, finish
+from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
 from chat.history import open_history
 from chat.message import GAP, decode, encode_all
@@ -124,7 +124,7 @@ def handle_connections(ws: WebSocket) -> None:
             # the id `since`. Then handle_messages adds it to `clients`.
             presence.expect(ws)
             returning = catch_up(ws, since, history, hide_emails=options.hide_emails)
-            broadcast.put(returning)
+            put(broadcast, returning)
         for text in ws:  # Go: for { err := ws.ReadJSON(&msg); ...
             msg = Message(**decode(text), sender=ws)
             # differs from Go: some messages are for the server alone. Those of a client that is
@@ -132,7 +132,7 @@ def handle_connections(ws: WebSocket) -> None:
             if is_refused(ws) or presence.handle_event(ws, msg.event, msg.username):
                 continue
             pace.wait()  # differs from Go: a client that sends too much is slowed
-            broadcast.put(msg)  # Go: broadcast <- msg
+            put(broadcast, msg)  # Go: broadcast <- msg
     finally:
         presence.leave(ws)  # Go: delete(clients, ws)
 

@@ -21,9 +21,10 @@ from chat.message import encode
 from chat.presence import Presence
 from chat.refusal import is_refused, refuse, refuse_everyone
 from chat.resume import Resuming, admit
-from rfc6455 import ConnectionClosed, WebSocket
+from rfc6455 import ConnectionClosed, State, WebSocket
 
 RETRY = 1.0  # seconds after which a history that could not be read is read again
+PUT_TIMEOUT = 1.0  # seconds after which a client that waits for the queue is looked after
 END_TIME = 0.5  # seconds at the end to send what waits; the whole exit may take five
 
 log = logging.getLogger("chat")
@@ -191,6 +192,24 @@ def take(broadcast: "queue.Queue[Item[S]]", timeout: float | None) -> Iterator[I
 
 def _characters(item: Item[Said]) -> int:
     return 0 if item is None or isinstance(item, str | Resuming) else size_of(item)
+
+
+def put(broadcast: "queue.Queue[Item[S]]", item: S | Resuming) -> None:
+    """Put a client's item into the queue. While the queue is full this waits, and so TCP slows the
+    client.
+
+    It gives up, and raises ConnectionClosed, when the client has gone: if Redis is away, the queue
+    may stay full for long, and the client's thread and place are needed for others.
+    """
+    websocket = item.websocket if isinstance(item, Resuming) else item.sender
+    while True:
+        try:
+            broadcast.put(item, timeout=PUT_TIMEOUT)
+            return
+        except queue.Full:
+            # While this thread is busy the clock reads from the client, and notices its end.
+            if websocket.state is State.CLOSED:
+                raise ConnectionClosed(websocket.close_code, websocket.close_reason) from None
 
 
 class MessagesThread(threading.Thread):

@@ -288,6 +288,51 @@ def test_all_waits_at_the_end_of_the_server_sum_to_less_than_five_seconds() -> N
     assert sum(waits) <= 4.7
 
 
+# A full queue
+
+
+@pytest.mark.parametrize("last_frame", [b"", masked(0x88, b"\x03\xe8")])
+def test_client_that_leaves_while_the_queue_is_full_does_not_hold_its_thread(
+    history: SqliteHistory, monkeypatch: pytest.MonkeyPatch, last_frame: bytes
+) -> None:
+    full: queue.Queue[Item] = queue.Queue(maxsize=1)
+    full.put("news")
+    monkeypatch.setattr(chat_server, "broadcast", full)
+    with serving(chat_server.handle_connections, "/ws") as server:
+        with shake_hands(server, "/ws") as peer:
+            eventually(lambda: chat_server.clients)
+            peer.send(masked(0x81, b"{}") + last_frame)
+        eventually(lambda: not chat_server.clients)
+    assert full.get_nowait() == "news" and full.empty()
+
+
+def test_client_that_stays_while_the_queue_is_full_loses_nothing(
+    history: SqliteHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: queue.Queue[None] = queue.Queue()
+
+    class Watched(queue.Queue[Item]):
+        def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
+            tries.put(None)
+            super().put(item, block, timeout)
+
+    full = Watched(maxsize=1)
+    full.put("news")
+    monkeypatch.setattr(chat_server, "broadcast", full)
+    monkeypatch.setattr(chat.batch, "PUT_TIMEOUT", 0.01)
+    with (
+        serving(chat_server.handle_connections, "/ws") as server,
+        shake_hands(server, "/ws") as peer,
+    ):
+        eventually(lambda: chat_server.clients)
+        peer.send(masked(0x81, b'{"message": "patient"}'))
+        for _ in range(4):
+            tries.get(timeout=PATIENCE)
+        assert full.get() == "news"
+        said = full.get(timeout=PATIENCE)
+        assert isinstance(said, Message) and said.message == "patient"
+
+
 # Leaving
 
 
