@@ -150,7 +150,9 @@ def handle_messages() -> None:
             for page in pages(history, last_sent):
                 if page.gap:  # messages were deleted before they could be sent
                     presence.tell(GAP)
-                texts = encode_all(page.entries, hide_emails=options.hide_emails)
+                texts = encode_all(
+                    page.entries, batch.refuse_sender, hide_emails=options.hide_emails
+                )
                 with clients_lock:
                     everyone = list(clients)
                 # Go: for client := range clients { client.WriteJSON(msg)

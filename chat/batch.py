@@ -62,6 +62,7 @@ class Batch:
         self._resuming: list[Resuming] = []
         self._said: list[Said] = []
         self._resent: list[_Resent] = []
+        self._senders: dict[str, WebSocket] = {}  # of the messages that were appended, by their ids
         self._waiting: list[WebSocket] = []  # the clients to refuse if something fails now
 
     def add(self, item: Item[Said]) -> None:
@@ -84,20 +85,30 @@ class Batch:
         try:
             appended = history.append(self._said)
         except HistoryError as error:
-            for each in self._said:
-                text = "%s is sent away: its message could not be saved: %s"
-                log.error(text, each.sender.peer, error)
-                refuse(each.sender, "the message could not be saved")
+            for sender in dict.fromkeys(each.sender for each in self._said):
+                log.error("%s is refused: its message could not be saved: %s", sender.peer, error)
+                refuse(sender, "the message could not be saved")
         else:
             self._resent = [
                 _Resent(said, outcome.message_id)
                 for said, outcome in zip(self._said, appended, strict=True)
                 if outcome.is_known
             ]
+            self._senders = {
+                outcome.message_id: said.sender
+                for said, outcome in zip(self._said, appended, strict=True)
+                if not outcome.is_known
+            }
         # What was appended is shown sooner or later, whatever fails now. So its senders do not wait
         # any more, except for those who are to get a copy.
         self._waiting = [each.said.sender for each in self._resent]
         self._waiting += [each.websocket for each in self._resuming]
+
+    def refuse_sender(self, entry: Entry) -> None:
+        """Refuse the client that waits for this message, which cannot be sent, if it is here."""
+        sender = self._senders.get(entry.message_id)
+        if sender:
+            refuse(sender, "internal error")
 
     def admit_resuming(
         self, history: History, position: str, presence: Presence, *, hide_emails: bool

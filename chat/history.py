@@ -277,7 +277,8 @@ class SqliteHistory:
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` in an empty history."""
-        return _to_id(self._newest)
+        with self._lock:
+            return _to_id(self._newest)
 
     def for_resuming(self) -> "SqliteHistory":
         """This history: reading it takes nobody long."""

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from chat.entry import MAX_EMAIL, MAX_KEY, MAX_USERNAME, Entry
@@ -120,14 +120,23 @@ def encode(entry: Entry, *, hide_emails: bool) -> str:
     return encode_event(fields)
 
 
-def encode_all(entries: Iterable[Entry], *, hide_emails: bool) -> list[str]:
-    """The same for many. One that cannot be encoded is logged and left out: it delays nobody."""
+def encode_all(
+    entries: Iterable[Entry],
+    on_failure: Callable[[Entry], None] | None = None,
+    *,
+    hide_emails: bool,
+) -> list[str]:
+    """Encode many messages. One that cannot be encoded is logged and left out, so that the others
+    can be sent; `on_failure` is called with it.
+    """
     texts = []
     for entry in entries:
         try:
             texts.append(encode(entry, hide_emails=hide_emails))
         except Exception:
             log.exception("the message %s cannot be encoded", entry.message_id)
+            if on_failure:
+                on_failure(entry)
     return texts
 
 

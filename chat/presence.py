@@ -88,12 +88,14 @@ class Presence:
             self._changed.clear()
             try:
                 self.tell(self._online())
-            except Exception:  # it must go on: the next time may be better
-                log.exception("who is here could not be told")
+            except Exception:  # the next attempt may be better
+                log.exception("the event `online` could not be sent")
+                self._changed.set()
             time.sleep(PRESENCE_INTERVAL)
 
     def _online(self) -> str:
         with self._lock:
-            names = sorted({name for name in self._names.values() if name})
             count = len(self._clients)
-        return encode_event({"event": "online", "count": count, "usernames": names[:NAMES_TOLD]})
+            names = list(self._names.values())
+        usernames = sorted({name for name in names if name})[:NAMES_TOLD]
+        return encode_event({"event": "online", "count": count, "usernames": usernames})

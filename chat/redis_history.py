@@ -360,7 +360,7 @@ class _Link:
             while True:
                 client = self.client
                 try:
-                    answer = question(client)
+                    return question(client)
                 except redis.RedisError as error:
                     if not passes(error):
                         raise HistoryError(f"Redis: {error}") from error
@@ -370,12 +370,9 @@ class _Link:
                     if deadline is not None and time.monotonic() + _RETRY_INTERVAL > deadline:
                         raise HistoryError(f"Redis does not answer: {error}") from error
                     time.sleep(_RETRY_INTERVAL)
-                else:
-                    if complained:
-                        log.warning("Redis is back")
-                    return answer
         finally:
-            if complained:
+            if complained:  # Redis has answered, if only with an error that does not pass
+                log.warning("Redis is back")
                 self._away.release()
 
     def _complain(self, error: Exception) -> bool:

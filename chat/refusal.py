@@ -14,6 +14,7 @@ log = logging.getLogger("chat")
 
 # Weak, so that a connection is forgotten when its thread and the queue have let go of it.
 _refused: "weakref.WeakSet[WebSocket]" = weakref.WeakSet()
+_lock = threading.Lock()  # around each use of that set
 _ended = threading.Event()
 
 
@@ -22,7 +23,8 @@ def refuse(websocket: WebSocket, reason: str) -> None:
 
     Never waits, and raises nothing: `handle_messages` has to go on.
     """
-    _refused.add(websocket)
+    with _lock:
+        _refused.add(websocket)
     try:
         websocket.close(CloseCode.INTERNAL_ERROR, reason, wait=False)
     except Exception:
@@ -36,4 +38,7 @@ def refuse_everyone() -> None:
 
 def is_refused(websocket: WebSocket) -> bool:
     """Whether what this client says does not count any more."""
-    return websocket in _refused or _ended.is_set()
+    if _ended.is_set():
+        return True
+    with _lock:
+        return websocket in _refused

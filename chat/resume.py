@@ -89,7 +89,8 @@ def admit(
 
     Only `handle_messages` may call. Raises ConnectionClosed, HistoryError.
     """
-    post_missed(resuming, position, history, hide_emails=hide_emails)
+    if order(resuming.position) < order(position):
+        post_missed(resuming, position, history, hide_emails=hide_emails)
     presence.admit(resuming.websocket)
 
 

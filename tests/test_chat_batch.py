@@ -149,6 +149,18 @@ def test_message_that_waits_behind_a_failed_one_of_the_same_client_is_not_kept(
         assert texts(history.since("0").entries) == ["by another"]
 
 
+def test_client_whose_many_messages_cannot_be_saved_is_logged_once(
+    history: SqliteHistory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(history, "append", fail_to_append)
+    with guests(2) as (ada, bob):
+        sayers = [ada, bob, ada, ada]
+        handle(*(Message(sender=each.websocket, message="x") for each in sayers))
+        logged = [each for each in caplog.messages if "could not be saved: a bad block" in each]
+        assert len(logged) == 2
+        assert ada.websocket.peer in logged[0] and bob.websocket.peer in logged[1]
+
+
 def test_failure_for_one_client_does_not_send_away_those_whose_wish_was_fulfilled(
     history: SqliteHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from chatting import hear, hear_said, read_close_past_messages, resume, say
+from chatting import (
+    hear,
+    hear_online,
+    hear_said,
+    read_close_past_messages,
+    resume,
+    say,
+    tell_name,
+)
 from peers import Peer, eventually, masked
 from programs import ROOT, Program, answer_close, name_of
 
@@ -215,7 +223,7 @@ def test_copy_that_cannot_be_read_costs_only_the_client_that_needs_it_the_connec
 
 def test_client_that_cannot_be_let_in_is_told_so(start: Start) -> None:
     server = start(
-        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.resume, 'post_missed')"
+        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, 'admit')"
     )
     with resume(server) as ada:
         assert closed_with(ada) == (1011, "internal error")
@@ -260,7 +268,7 @@ def test_mistake_of_the_server_is_never_blamed_on_the_client(start: Start, error
         assert_goes_on(server, bob)
 
 
-def test_message_that_cannot_be_encoded_is_left_out_and_delays_nobody(
+def test_message_that_cannot_be_encoded_is_left_out_and_costs_only_its_sender_the_connection(
     start: Start,
 ) -> None:
     server = start(
@@ -272,8 +280,14 @@ def test_message_that_cannot_be_encoded_is_left_out_and_delays_nobody(
         "chat.message.encode = fail"
     )
     with server.join() as ada, resume(server) as bob:
-        for text in ("before", "bad", "after"):
-            say(ada, text)
+        await_admission(bob)
+        say(ada, "before")
+        with server.join() as sender:
+            say(sender, "bad")
+            while (frame := sender.read_frame())[0] == 0x81:
+                assert json.loads(frame[1])["message"] == "before"
+            assert frame == (0x88, b"\x03\xf3internal error")
+        say(ada, "after")
         for peer in (ada, bob):
             assert [hear_said(peer)["message"] for _ in range(2)] == ["before", "after"]
         with resume(server) as eve:
@@ -307,12 +321,13 @@ def test_client_that_cannot_be_sent_to_is_dropped_and_the_others_hear_everything
         assert_goes_on(server, *heard)
 
 
-def test_presence_is_told_again_after_a_failure(start: Start) -> None:
+def test_online_event_is_sent_again_after_a_failure_without_a_further_change(start: Start) -> None:
     server = start(
-        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, '_online')"
+        f"{BREAK_ON_HEARING}\nfail_first(chat.presence.Presence, '_online')\n"
+        "chat.presence.PRESENCE_INTERVAL = 0.1"
     )
     with resume(server) as ada:
-        assert_noted(server, "who is here could not be told")
-        with resume(server):
-            while (heard := json.loads(ada.read_frame()[1]))["count"] != 2:
-                assert heard["event"] == "online"
+        await_admission(ada)
+        tell_name(ada, "break it")
+        assert hear_online(ada, lambda event: event["usernames"] == ["break it"])["count"] == 1
+        assert_noted(server, "the event `online` could not be sent")

@@ -226,6 +226,41 @@ def test_clients_that_come_back_to_a_chat_that_forgot_everything_are_told_who_is
 # In this process
 
 
+def test_client_that_has_got_what_all_others_have_is_admitted_without_reading_the_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(message_id: str) -> None:
+        raise AssertionError("the history is read")
+
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with guests(1) as (ada,), opened() as history:
+        presence.expect(ada.websocket)
+        monkeypatch.setattr(history, "since", fail)
+        admit(Resuming(ada.websocket, "7-0"), "7-0", history, presence, hide_emails=False)
+        assert clients == {ada.websocket}
+
+
+def test_names_are_sorted_while_others_may_use_the_lock() -> None:
+    lock = threading.Lock()
+    presence = Presence(set(), lock)
+    locked: list[bool] = []
+
+    class Name(str):
+        __slots__ = ()
+
+        def __lt__(self, other: str) -> bool:
+            locked.append(lock.locked())
+            return str(self) < str(other)
+
+    with guests(2) as people:
+        for each, name in zip(people, ("Bob", "Ada"), strict=True):
+            presence.expect(each.websocket)
+            presence.handle_event(each.websocket, "join", Name(name))
+        assert json.loads(presence._online())["usernames"] == ["Ada", "Bob"]
+    assert locked == [False]
+
+
 def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())

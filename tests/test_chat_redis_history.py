@@ -16,6 +16,25 @@ from redis_server import AWAY, BACK, Redis, connected, put
 pytestmark = pytest.mark.redis
 
 
+def test_redis_that_comes_back_with_an_error_that_does_not_pass_is_logged_as_back(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    import redis as package
+
+    from chat.redis_history import RedisHistory
+
+    history = RedisHistory(redis.url)
+    errors = [package.ResponseError("WRONGTYPE"), package.ConnectionError("refused")]
+
+    def fail(client: Any) -> None:
+        raise errors.pop()
+
+    with pytest.raises(HistoryError, match="WRONGTYPE"):
+        history._ask(fail)
+    away, back = caplog.messages
+    assert AWAY in away and BACK in back
+
+
 def test_old_connections_end_with_every_version_of_redis_py(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
