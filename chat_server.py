@@ -17,8 +17,8 @@ from pathlib import Path
 import rfc6455
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
-from chat.history import open_history
 from chat.message import GAP, decode, encode_all
+from chat.open_history import open_history
 from chat.options import Options, read_options
 from chat.pace import Pace
 from chat.presence import Presence

@@ -2,14 +2,14 @@
 
 While the chat runs any program may read the file, for example `sqlite3 FILE .backup`. A second
 server on the same file is refused, because two servers would give one id twice: `FILE-lock` holds
-the lock. For many servers there is `redis_history`; `open_history` chooses between the two.
+the lock. For many servers there is `redis_history`.
 """
 
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from chat.entry import (
@@ -19,14 +19,12 @@ from chat.entry import (
     Appended,
     Content,
     Entry,
-    History,
     HistoryError,
     Page,
     make_entry,
     order,
     size_of,
 )
-from chat.options import Options
 
 # In the file an id is one number: the milliseconds since 1970, and the sequence in these low bits.
 SEQUENCE_BITS = 20
@@ -36,23 +34,6 @@ _MAX_VARIABLES = 500  # in one statement; SQLite before 3.32 allows 999
 _BUSY_TIMEOUT = 2.0  # seconds to wait for another program that is writing to the file
 _MAX_WAL = 16_000_000  # bytes of FILE-wal that stay after a long reader has let it grow
 _ROW_OVERHEAD = 100  # bytes that a row takes beside its texts, roughly
-
-
-def open_history(options: Options, wake: Callable[[], None]) -> History:
-    """The history that the command line asks for: in a file, on Redis, or else in memory.
-
-    With Redis, `wake` is called when any server has appended something, in a thread of its own.
-    Raises HistoryError.
-    """
-    if not options.redis:
-        return SqliteHistory(options.history, options.keep, options.keep_bytes)
-    try:
-        from chat.redis_history import RedisHistory
-    except ImportError:
-        raise HistoryError("--redis needs a package: pip install redis") from None
-    history = RedisHistory(options.redis, options.keep, options.keep_bytes, options.max_message)
-    threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
-    return history
 
 
 class SqliteHistory:
