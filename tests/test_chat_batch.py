@@ -212,7 +212,7 @@ def test_client_that_cannot_be_let_in_does_not_keep_others_out(
                 chat_server.presence.leave(each.websocket)
         assert bad.peer.read_frame() == (0x88, b"\x03\xf3internal error")
         assert json.loads(good.peer.read_frame()[1])["message"] == "missed"
-        (record,) = [each for each in caplog.records if "cannot be let in" in each.message]
+        (record,) = [each for each in caplog.records if "could not be admitted" in each.message]
         assert record.exc_info
 
 

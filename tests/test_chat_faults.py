@@ -216,7 +216,7 @@ def test_copy_that_cannot_be_read_costs_only_the_client_that_needs_it_the_connec
             assert hear_said(peer)["message"] == "once"
         say(ada, "again", key="k")
         assert answer_close(ada) == (1011, "internal error")
-        eventually(lambda: "gets no copy" in server.log)
+        eventually(lambda: "could not be sent a copy" in server.log)
         assert server.log.count("Traceback") == ("RuntimeError" in error)
         assert_goes_on(server, bob, eve)
 
