@@ -129,7 +129,7 @@ class Batch:
             do = partial(admit, resuming, position, history, presence, hide_emails=hide_emails)
             _try_for(resuming.websocket, do, "%s is refused: it could not be admitted: %s")
 
-    def confirm_repeated(self, history: History, *, hide_emails: bool) -> None:
+    def confirm_resent(self, history: History, *, hide_emails: bool) -> None:
         """Send each client that has resent a message a copy of it, as the history has it.
 
         If this fails for one client, that one is refused, and the others get theirs. Raises

@@ -133,8 +133,8 @@ def make_entry(
 ) -> Entry:
     """Make an entry of fields that another program may have written.
 
-    A field that is not text becomes empty, and one that is too long is cut off, as the web page
-    expects neither.
+    A field that is not text becomes empty, and one that is longer than a client's may be is cut
+    off, so that one message cannot fill every screen.
     """
     return Entry(
         message_id,

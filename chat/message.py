@@ -1,7 +1,7 @@
 """The JSON of the chat: messages in both directions, and events.
 
-What a client sends has to be valid JSON. As in Go's decoder, names may come in any case, and unknown
-ones are ignored.
+What a client sends has to be valid JSON. As in Go's decoder, names may come in any case, and
+unknown ones are ignored.
 """
 
 import functools

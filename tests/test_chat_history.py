@@ -611,7 +611,7 @@ def test_full_disk_is_told_in_words_and_leaves_nothing_of_the_batch(
 # In memory
 
 
-def test_history_in_memory_is_nobody_elses() -> None:
+def test_two_histories_in_memory_share_nothing() -> None:
     with opened() as one, opened() as other:
         append(one, numbered(2))
         assert since(other, "0") == ([], False)

@@ -293,7 +293,9 @@ def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
         ),
     ],
 )
-def test_option_out_of_range_is_told_what_it_may_be(option: str, value: str, words: str) -> None:
+def test_error_for_an_option_out_of_range_names_the_range(
+    option: str, value: str, words: str
+) -> None:
     ended = run("chat_server.py", option, value)
     assert ended.stderr.decode().splitlines()[-1] == f"chat_server.py: error: {words}"
 
@@ -336,6 +338,23 @@ def test_help_names_every_option() -> None:
     for default in ("20", "65536", "10000", "100000", "100000000", "127.0.0.1", "8000"):
         assert f"(default: {default})" in words
     assert "--max-clients N how many clients can be in the chat at once" in words
+
+
+@pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
+def test_help_tells_the_default_of_every_option(script: str) -> None:
+    text = " ".join(run(script, "--help").stdout.decode().partition("options:")[2].split())
+    parts = re.split(r" (?=--[a-z-]+ (?:[A-Z]+ )?[a-z])", text)
+    assert len(parts) > 5
+    for part in parts[2:]:  # the first two are those of --help
+        assert "(default: " in part
+
+
+def test_help_tells_the_range_of_every_number() -> None:
+    words = " ".join(run("chat_server.py", "--help").stdout.decode().split())
+    assert words.count("from 1 to 9007199254740992") == 3  # --keep, --keep-bytes, --max-clients
+    assert "from 1 to 16777216 (default: 65536)" in words
+    assert "from 0.1 to 1000000000, or 0 for no limit (default: 20)" in words
+    assert "from 1 to 65535; 0 picks one that is free (default: 8000)" in words
 
 
 # The options as a value

@@ -164,7 +164,12 @@ BAD = [
 def test_malformed_since_is_refused_with_400_at_the_handshake(server: Program, since: str) -> None:
     status, text = server.answer(request(server, f"/ws?since={since}"))
     assert status == 400
-    assert "is not a message id" in text
+    assert "is not a message id, such as 1700000000000-0" in text
+
+
+def test_answer_to_a_malformed_since_quotes_it(server: Program) -> None:
+    _, text = server.answer(request(server, "/ws?since=x"))
+    assert text.endswith("since='x' is not a message id, such as 1700000000000-0\n")
 
 
 def test_very_long_since_is_refused_briefly(server: Program) -> None:
@@ -206,7 +211,7 @@ def test_client_that_missed_what_was_trimmed_is_told() -> None:
             assert hear_all_said(bob, 4) == told[-4:]
 
 
-def test_newest_10_are_kept_on_demand_across_a_restart(tmp_path: Path) -> None:
+def test_keep_10_keeps_the_newest_10_across_a_restart(tmp_path: Path) -> None:
     options = ("--keep", "10", "--history", str(tmp_path / "history"))
     with chat(*options) as server:
         told = tell(server, 25)
