@@ -75,7 +75,7 @@ def main() -> None:
     options = read_options()
     log_to_stderr()
     if not (options.deflate or options.all_cores):
-        hold_to_one_core()  # Python runs one thread at a time, except while it compresses
+        hold_to_one_core()  # faster, except for compression, which can use several cores
     try:
         # The history calls `wake` when another server has appended messages.
         history = open_history(options, wake=lambda: broadcast.put("news"))

@@ -3,8 +3,8 @@
 One batch costs one transaction in the history and one system call for each client, however many
 messages are in it. In the Go original nothing can fail between the channel and the clients. Here a
 message is appended to the history first, which can fail. `Batch` knows which clients wait for what,
-so that a failure costs only those their connection who would otherwise wait in vain. A message that
-is in the history is not lost by a failure: it is sent as soon as it can be read.
+so that only those lose their connection that would otherwise wait in vain. A message that is in the
+history is not lost by a failure: it is sent as soon as it can be read.
 """
 
 import contextlib
@@ -138,9 +138,7 @@ class Batch:
         for resent in self._resent:
             send_copy = partial(_acknowledge, resent, history, hide_emails=hide_emails)
             _try_for(
-                resent.said.sender,
-                send_copy,
-                "%s is refused: it could not be sent a copy: %s",
+                resent.said.sender, send_copy, "%s is refused: it could not be sent a copy: %s"
             )
 
     def fail(self, error: Exception) -> None:
@@ -224,8 +222,8 @@ def put(broadcast: "queue.Queue[Item[S]]", item: S | Resuming) -> None:
     """Put a client's message, or the client as resuming, into the queue; wait while it is full.
 
     Meanwhile nothing is read from the client, and TCP slows it. While Redis is away the queue may
-    stay full for long, so this raises ConnectionClosed if the client has gone: a thread that waits
-    for nobody would keep its place in the chat from others.
+    stay full for long, so this raises ConnectionClosed if the client has gone: a thread that went
+    on waiting would take a place in the chat from others.
     """
     websocket = item.websocket if isinstance(item, Resuming) else item.sender
     while True:

@@ -1,4 +1,4 @@
-"""What `handle_messages` takes at once, and who is sent away when something fails on the way."""
+"""What `handle_messages` takes at once, and who is refused when something fails on the way."""
 
 import contextlib
 import json
@@ -161,7 +161,7 @@ def test_client_whose_many_messages_cannot_be_saved_is_logged_once(
         assert ada.websocket.peer in logged[0] and bob.websocket.peer in logged[1]
 
 
-def test_failure_for_one_client_does_not_send_away_those_whose_wish_was_fulfilled(
+def test_failure_for_one_client_does_not_refuse_those_that_have_what_they_wait_for(
     history: SqliteHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(message_id: str) -> None:
@@ -190,7 +190,7 @@ def test_failure_for_one_client_does_not_send_away_those_whose_wish_was_fulfille
         assert bob.websocket.state is eve.websocket.state is State.OPEN
 
 
-def test_client_that_cannot_be_let_in_does_not_keep_others_out(
+def test_client_that_cannot_be_admitted_does_not_keep_others_out(
     history: SqliteHistory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     history.append([Said("missed")])
@@ -216,7 +216,7 @@ def test_client_that_cannot_be_let_in_does_not_keep_others_out(
         assert record.exc_info
 
 
-def test_client_that_cannot_even_be_sent_away_does_not_end_handle_messages(
+def test_client_that_cannot_even_be_refused_does_not_end_handle_messages(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(code: int, reason: str, *, wait: bool) -> None:

@@ -94,7 +94,7 @@ def assert_goes_on(server: Program, *peers: Peer) -> None:
 
 
 def await_admission(peer: Peer) -> None:
-    """Wait until one that resumes is among those who are told: before, it may still be let in."""
+    """Wait until one that resumes gets events: before, it may not be admitted yet."""
     while hear(peer).get("event") != "online":
         pass
 
@@ -221,7 +221,7 @@ def test_copy_that_cannot_be_read_costs_only_the_client_that_needs_it_the_connec
         assert_goes_on(server, bob, eve)
 
 
-def test_client_that_cannot_be_let_in_is_told_so(start: Start) -> None:
+def test_client_that_cannot_be_admitted_is_refused(start: Start) -> None:
     server = start(
         "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, 'admit')"
     )

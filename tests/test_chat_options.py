@@ -220,8 +220,14 @@ def test_everything_that_a_fast_client_said_before_it_left_is_shown() -> None:
         frames = [text_frame(json.dumps({"message": text})) for text in texts]
         fast.send(b"".join(frames) + masked(0x88, b"\x03\xe8"))
         assert hear_texts(other, 80) == texts
-        assert hear_texts(fast, 80) == texts
-        assert fast.read_close() == (1000, "")
+        assert hear_texts(fast, 79) == texts[:79]
+        # Its Close is answered as soon as its last message is in the queue, and so perhaps before
+        # that message is sent.
+        first, payload = fast.read_frame()
+        if first == 0x81:
+            assert json.loads(payload)["message"] == texts[79]
+            first, payload = fast.read_frame()
+        assert (first, payload) == (0x88, b"\x03\xe8")
 
 
 def test_fast_client_slows_nobody_else() -> None:

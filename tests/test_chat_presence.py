@@ -45,7 +45,7 @@ def test_client_that_tells_its_name_is_named_to_those_who_resume() -> None:
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         for peer in (ada, bob):
-            # A client may be named before it is let in, and counted.
+            # A client may be named before it is admitted, and counted.
             event = hear_online(
                 peer, lambda event: event["count"] == 2 and len(event["usernames"]) == 2
             )
@@ -261,7 +261,7 @@ def test_names_are_sorted_while_others_may_use_the_lock() -> None:
     assert locked == [False]
 
 
-def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
+def test_client_that_left_before_its_turn_came_is_not_admitted() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
     with guests(2) as (gone, here), opened() as history:
@@ -294,7 +294,7 @@ def test_client_that_cannot_be_told_an_event_does_not_keep_it_from_others(
         assert len([each for each in caplog.records if each.exc_info]) == 2
 
 
-def test_event_is_sent_only_to_clients_that_can_resume_and_were_let_in() -> None:
+def test_event_is_sent_only_to_clients_that_can_resume_and_were_admitted() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
     with guests(3) as (plain, expected, admitted):

@@ -201,7 +201,7 @@ def assert_missed(server: Program, since: str, missed: list[dict[str, Any]]) -> 
         assert_here(bob)
 
 
-def test_client_that_missed_what_was_trimmed_is_told() -> None:
+def test_client_that_missed_what_was_deleted_is_told() -> None:
     with chat("--keep", "10") as server:
         told = tell(server, 50)
         with resume(server, told[5]["id"]) as bob:
@@ -227,7 +227,7 @@ def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_
     tmp_path: Path,
 ) -> None:
     """Fewer than 500 messages in all, so that nobody may be told of a gap."""
-    talkers, each, joiners = 3, 150, 8
+    talkers, each, resuming = 3, 150, 8
 
     def talk(number: int) -> None:
         with room.join() as peer:
@@ -250,17 +250,17 @@ def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_
     with (
         chat(env=restless_environment(tmp_path)) as room,
         resume(room) as witness,
-        ThreadPoolExecutor(talkers + joiners) as pool,
+        ThreadPoolExecutor(talkers + resuming) as pool,
     ):
         talking = [pool.submit(talk, number) for number in range(talkers)]
-        coming = [pool.submit(come_and_go, number) for number in range(joiners)]
+        coming = [pool.submit(come_and_go, number) for number in range(resuming)]
         all_ids = ids(hear_all_said(witness, talkers * each))
         say(witness, "end")
         all_ids += ids(hear_until(witness, "end"))
         assert len(all_ids) == talkers * each + 1
         assert_rising(all_ids)
-        for joiner in coming:
-            assert joiner.result() == all_ids
+        for client in coming:
+            assert client.result() == all_ids
         for talker in talking:
             talker.result()
 
