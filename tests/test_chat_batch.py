@@ -211,7 +211,7 @@ def test_client_that_cannot_be_admitted_does_not_keep_others_out(
             for each in (bad, good):
                 chat_server.presence.leave(each.websocket)
         assert bad.peer.read_frame() == (0x88, b"\x03\xf3internal error")
-        assert json.loads(good.peer.read_frame()[1])["message"] == "missed"
+        assert json.loads(good.peer.read_frame().payload)["message"] == "missed"
         (record,) = [each for each in caplog.records if "could not be admitted" in each.message]
         assert record.exc_info
 
