@@ -1,4 +1,4 @@
-"""What the command lines of both servers have in common, and how they use the processor."""
+"""Options that both servers have, and the choice of processor cores."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from rfc6455.handshake import Authority, Origin
 
 
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
-    """Add --host, --port with this default, --allow-origin and --allow-host to a parser."""
+    """Add --host, --port, --allow-origin and --allow-host; `port` is the default of --port."""
     parser.add_argument(
         "--host",
         type=_address,
@@ -24,7 +24,8 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         "--port",
         type=int,
         default=port,
-        help="the port to listen on; 0 picks one that is free (default: %(default)s)",
+        help="the port to listen on, from 1 to 65535; 0 picks one that is free "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--allow-origin",
@@ -32,8 +33,8 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="let pages of another site connect, such as https://chat.example; * stands for every "
-        "site; can be given several times",
+        help="let web pages of another site connect, such as https://chat.example; * stands for "
+        "every site; can be given several times (default: only the server's own web page)",
     )
     parser.add_argument(
         "--allow-host",
@@ -43,12 +44,13 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         metavar="HOST",
         help="answer requests to this host name, such as chat.example; can be given several "
         "times. A server on a loopback address, and every server with this option, answers only "
-        "to these names, to localhost, and to the address that it listens on",
+        "to these names, to localhost, and to the address that it listens on (default: no further "
+        "names on a loopback address, and any name elsewhere)",
     )
 
 
 def advise(refused: Refused) -> str:
-    """How to allow what the server has refused, for who reads its answer or its log."""
+    """A hint for whoever reads the server's answer or log: the option that allows the request."""
     # The value is quoted where a shell would change it: to a shell, the brackets of an IPv6 address
     # are a pattern for file names.
     return f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
@@ -71,7 +73,8 @@ def hold_to_one_core() -> None:
             os.sched_setaffinity(0, {core})
 
 
-# The types of options. Of what they raise, argparse shows the text of an ArgumentTypeError alone.
+# Functions for argparse's `type=`, which check the text of an option. argparse shows the text of an
+# ArgumentTypeError to the user; for any other exception it shows only that the value is invalid.
 
 
 def _address(text: str) -> str:

@@ -43,8 +43,8 @@ class LineWriter:
     def __init__(self, stream: TextIO | None, describe_loss: Callable[[int], str]) -> None:
         self._stream = stream
         self._describe_loss = describe_loss
-        # Around all that follows. Its lock is reentrant, because the garbage collector may run a
-        # finalizer at any point, and that may log.
+        # Held around every access to the attributes below. Its lock is reentrant, because the
+        # garbage collector may run a finalizer at any point, and that may log.
         self._changed = threading.Condition()
         self._lines: list[str] = []  # those that the thread has not taken yet
         self._waiting = 0  # characters that are not written yet

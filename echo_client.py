@@ -21,8 +21,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     options = read_options()
     try:
-        # As in the original, it claims to be a page of the server: x/net's server demands that.
-        # differs from Go: the origin is made from the URL, and not written out in the program.
+        # As in the original, it sends the origin of the server's own web page: x/net's server
+        # demands an origin. differs from Go: the origin is derived from the URL, not a constant.
         origin = parse_url(options.url).origin
         websocket = connect(options.url, origin=origin)
     except (ValueError, OSError, InvalidHandshake) as error:
@@ -34,9 +34,9 @@ def main() -> None:
             talk(websocket, options.message)
     except ConnectionClosed as error:
         sys.exit(printable(f"the server closed the connection: {error}"))
-    except UnicodeEncodeError:  # an argument that was not UTF-8 reaches Python as half surrogates
+    except UnicodeEncodeError:  # bytes of an argument that are not UTF-8 became lone surrogates
         sys.exit(f"cannot send what is not text: {options.message!a}")
-    except OSError as error:  # from `print`: the layer raises ConnectionClosed from here on
+    except OSError as error:  # from `print`, as an open WebSocket raises only ConnectionClosed
         sys.exit(f"cannot print: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -46,7 +46,7 @@ def talk(websocket: WebSocket, message: str) -> None:
     """Send the message, and print what was sent and what came back."""
     websocket.send(message)
     print(f"Send: {printable(message)}")
-    answer = websocket.receive()  # differs from Go: whole, where the original reads 512 bytes
+    answer = websocket.receive()  # differs from Go: the original reads only the first 512 bytes
     text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
     print(f"Receive: {printable(text)}", flush=True)
 

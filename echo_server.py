@@ -13,13 +13,16 @@ from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
-# differs from Go: no client waits for its answer because nobody reads what the server prints.
+# differs from Go: printing never delays an answer, even if nobody reads the output.
 output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
 
 
 def echo(websocket: WebSocket) -> None:
-    # differs from Go: it answers until the client closes, the original only the first message; and
-    # it receives that message whole, the original its first 512 bytes.
+    """Print each message, and send it back in brackets.
+
+    differs from Go: the original answers the first message only, and receives only its first 512
+    bytes.
+    """
     for message in websocket:
         # As in the original, the answer to binary data is text, too.
         text = message if isinstance(message, str) else message.decode(errors="replace")
@@ -40,8 +43,8 @@ def main() -> None:
     if not options.deflate:
         hold_to_one_core()
     try:
-        # differs from Go: a client that names no origin is let in, and the page of another site
-        # is not. The original demands an origin, and takes any.
+        # differs from Go: a client without an Origin header is accepted, and a web page of another
+        # site is refused. The original demands the header, and accepts any origin.
         server = WebSocketServer(
             (options.host, options.port),
             {"/echo": echo_plain if options.plain else echo},
@@ -59,7 +62,7 @@ def main() -> None:
 
 
 def read_options() -> argparse.Namespace:
-    """The command line; where it is wrong, this exits with status 2 and a line that says why."""
+    """Parse the command line. If it is wrong, print a line that says why, and exit with 2."""
     parser = argparse.ArgumentParser(
         description="A WebSocket echo server. It sends each message back in brackets."
     )
@@ -69,19 +72,20 @@ def read_options() -> argparse.Namespace:
         type=int,
         default=32 << 20,
         metavar="BYTES",
-        help="the largest message that a client may send; a larger one ends its connection "
-        "(default: %(default)s)",
+        help="the largest message that a client may send; a larger one ends its connection; at "
+        "least 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="send each message back exactly as it came, and print none of them",
+        help="send each message back exactly as it came, and print none of them (default: send "
+        "each back in brackets, and print it)",
     )
     parser.add_argument(
         "--deflate",
         action="store_true",
-        help="compress messages for clients that offer it; this costs much processor time, and "
-        "is faster over slow lines only",
+        help="compress messages for clients that offer it; this uses much processor time, and "
+        "helps only on slow networks (default: no compression)",
     )
     options = parser.parse_args()
     if options.max_message < 1:

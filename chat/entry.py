@@ -1,23 +1,25 @@
-"""A message that is kept, its id, and what a history of such messages can do.
+"""A message in the history, its id, and what a history can do.
 
-`history` and `redis_history` are the two histories. Everything that both need stands here.
+`history` and `redis_history` are the two histories. What both need is here.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-KEEP = 100_000  # messages that a history keeps; the oldest go first
-KEEP_BYTES = 100_000_000  # of memory or disk that it fills with them; the oldest go first
-# Where a page of messages ends, in characters. A page is sent in one piece: a larger piece could
-# overrun the 1 MiB that may wait for a client, and drop clients that are not slow.
+# The defaults of --keep and --keep-bytes. When there is more, the oldest messages are deleted.
+KEEP = 100_000  # messages
+KEEP_BYTES = 100_000_000  # bytes of memory or disk
+# The size from which on a page of the history is full, in characters. A page is sent in one piece,
+# and a larger piece could exceed the 1 MiB that may wait for a client, so that clients that are not
+# slow would be dropped.
 PAGE_CHARACTERS = 128 * 1024
-_OVERHEAD = 200  # characters of JSON around a message's own text, roughly
+_OVERHEAD = 200  # characters of a message's JSON beside its texts, roughly
 
-MAX_EMAIL = 254  # characters; no longer address can receive mail (RFC 5321, 4.5.3.1)
-MAX_USERNAME = 64  # characters; a longer name would not fit on a line of the page
+MAX_EMAIL = 254  # characters; a longer address cannot receive mail (RFC 5321, 4.5.3.1)
+MAX_USERNAME = 64  # characters; a longer name would not fit on a line of the web page
 MAX_KEY = 64  # characters
-MAX_MESSAGE = 1 << 24  # characters; --max-message allows no more
+MAX_MESSAGE = 1 << 24  # bytes, and so also characters; --max-message allows no more
 
 _ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _MAX_PART = (1 << 64) - 1  # of an id: Redis stores the time and the sequence in 64 bits each
@@ -51,33 +53,33 @@ class Entry(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """What became of a message that was to be appended."""
+    """What `append` has done with a message."""
 
     message_id: str
-    is_known: bool  # The history had a message with this key already, and this is its id.
+    is_known: bool  # Nothing was appended: `message_id` is that of a message with the same key.
 
 
 class Page(NamedTuple):
-    """Messages that follow an id, oldest first, and no more than can be sent in one piece."""
+    """A piece of the history: messages that follow an id, oldest first, to be sent in one piece."""
 
     entries: list[Entry]
     gap: bool  # Some messages before these were deleted.
     more: bool  # Another page may follow.
 
     def end(self, position: str) -> str:
-        """The id of its last message, or `position`, which the page follows, if it has none."""
+        """The id of its last message, or if it is empty `position`, the id that it follows."""
         return self.entries[-1].message_id if self.entries else position
 
 
 class History(Protocol):
-    """The numbered history of what was said. Any thread may call; all may raise HistoryError."""
+    """All messages in their order. Any thread may call; all methods may raise HistoryError."""
 
-    start: str  # the newest id when the history was opened; what follows it has to be shown
+    start: str  # the newest id when the history was opened; what follows it was sent to nobody yet
 
     def append(self, messages: Sequence[Content]) -> list[Appended]:
-        """Append the messages whose key is not known; the answers are in the messages' order.
+        """Append the messages whose key is not known; returns what was done with each, in order.
 
-        After a HistoryError some may have been appended all the same.
+        After a HistoryError the messages may have been appended all the same.
         """
 
     def entry(self, message_id: str) -> Entry | None:
@@ -93,14 +95,14 @@ class History(Protocol):
         """The id of the newest message, `0-0` in an empty history."""
 
     def close(self) -> None:
-        """Release what it holds. Nothing may be asked of it afterwards."""
+        """Release what it holds. After that nothing else may be called."""
 
-    def for_joiner(self) -> "History":
-        """The same history for a client that joins: reading gives up after a while."""
+    def for_resuming(self) -> "History":
+        """The same history for a resuming client: reading raises HistoryError after a while."""
 
 
 def pages(history: History, message_id: str) -> Iterator[Page]:
-    """Everything that follows an id, page by page. One page at a time is held in memory."""
+    """Yield everything that follows an id, page by page, with one page in memory at a time."""
     more = True
     while more:
         page = history.since(message_id)
@@ -117,11 +119,11 @@ def order(message_id: str) -> tuple[int, int]:
         sequence = int(match[2] or 0)
         if max(milliseconds, sequence) <= _MAX_PART:
             return milliseconds, sequence
-    raise ValueError(f"{message_id[:40]!r} is not a message id")
+    raise ValueError(f"{message_id[:40]!r} is not a message id, such as 1700000000000-0")
 
 
 def size_of(content: Content) -> int:
-    """The characters that a message takes in JSON, roughly."""
+    """The size of a message as JSON, roughly, in characters."""
     text = len(content.email) + len(content.username) + len(content.message)
     return _OVERHEAD + text + len(content.key or "")
 
@@ -129,9 +131,10 @@ def size_of(content: Content) -> int:
 def make_entry(
     message_id: str, email: object, username: object, message: object, key: object
 ) -> Entry:
-    """An entry from what is stored under an id, which other programs may have written.
+    """Make an entry of fields that another program may have written.
 
-    What is not text becomes empty. What is too long is cut, so that it cannot fill every screen.
+    A field that is not text becomes empty, and one that is longer than a client's may be is cut
+    off, so that one message cannot fill every screen.
     """
     return Entry(
         message_id,

@@ -1,15 +1,15 @@
-"""The history in SQLite, in a file or in memory: what is appended gets a number, its id.
+"""The history in SQLite, in a file or in memory.
 
-While the chat runs any program may read the file, for example `sqlite3 FILE .backup`. A second
-server on the same file is refused, because two servers would give one id twice: `FILE-lock` holds
-the lock. For many servers there is `redis_history`; `open_history` chooses between the two.
+While the chat runs any program may read the file, for example `sqlite3 FILE .backup`. But a second
+server cannot use it, because both would give the same ids to different messages; `FILE-lock` is the
+lock that prevents this. For many servers there is `redis_history`.
 """
 
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from chat.entry import (
@@ -19,49 +19,31 @@ from chat.entry import (
     Appended,
     Content,
     Entry,
-    History,
     HistoryError,
     Page,
     make_entry,
     order,
     size_of,
 )
-from chat.options import Options
 
-# In the file an id is one number: the milliseconds since 1970, and the sequence in these low bits.
+# In the file an id is one number: the milliseconds since 1970, and in these low bits the sequence.
 SEQUENCE_BITS = 20
 _MAX_NUMBER = (1 << 63) - 1  # the largest integer that SQLite stores
-_APPLICATION_ID = 0x72666343  # marks a database as ours
-_MAX_VARIABLES = 500  # in one statement; SQLite before 3.32 allows 999
+_APPLICATION_ID = 0x72666343  # in the header of the file; says that it belongs to this program
+_MAX_VARIABLES = 500  # the most in one statement; SQLite before 3.32 allows 999
 _BUSY_TIMEOUT = 2.0  # seconds to wait for another program that is writing to the file
 _MAX_WAL = 16_000_000  # bytes of FILE-wal that stay after a long reader has let it grow
-_ROW_OVERHEAD = 100  # bytes that a row takes beside its texts, roughly
-
-
-def open_history(options: Options, wake: Callable[[], None]) -> History:
-    """The history that the command line asks for: in a file, on Redis, or else in memory.
-
-    With Redis, `wake` is called when any server has appended something, in a thread of its own.
-    Raises HistoryError.
-    """
-    if not options.redis:
-        return SqliteHistory(options.history, options.keep, options.keep_bytes)
-    try:
-        from chat.redis_history import RedisHistory
-    except ImportError:
-        raise HistoryError("--redis needs a package: pip install redis") from None
-    history = RedisHistory(options.redis, options.keep, options.keep_bytes, options.max_message)
-    threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
-    return history
+_ROW_OVERHEAD = 100  # bytes of a row beside its texts, roughly
 
 
 class SqliteHistory:
-    """Keeps the newest messages in a file, or in memory. Any thread may call.
+    """The newest messages, in a file or in memory. Any thread may call.
 
-    At most `keep` messages stay, and a hundredth more, in about `keep_bytes` of the file or of
-    memory. Ids rise strictly, also across restarts and when the clock is set back. What was
-    appended survives the end of the process; a power cut may take the last moments with it, because
-    nothing waits for the disk. A key is known for as long as its message is kept.
+    The oldest are deleted when there are more than `keep` messages, by more than a hundredth, or
+    when they take more than about `keep_bytes` bytes. Ids rise strictly, also across restarts and
+    when the clock is set back. What was appended in a file survives a crash of the process. A power
+    cut may lose the newest messages, because nothing waits for the disk. A key is known until its
+    message is deleted.
     """
 
     def __init__(
@@ -72,11 +54,12 @@ class SqliteHistory:
         self._keep = keep
         self._keep_bytes = keep_bytes
         self._unmeasured = 0  # bytes written since the size was last measured, roughly
-        # The last batch, and the id that it follows. Those who have everything up to that id get
-        # the batch without reading it again, and whole, even if it is more than what is kept.
+        # The last batch, and the number that it follows. `since` returns it to who asks for what
+        # follows that number. So it is not read again, and is complete even if `keep` is less.
         self._newest_batch: list[Entry] = []
         self._before_newest_batch = -1
-        # The real path, so that two names of one file have one lock, and `:memory:` is a file name.
+        # The real path, so that a file with two names has one lock. It is absolute, so that a file
+        # that is called `:memory:` is not taken for SQLite's word for no file.
         file = ":memory:" if path is None else os.path.realpath(path)
         with _sqlite_errors("" if path is None else f"{path}: "):
             self._database = _connect(file, _BUSY_TIMEOUT)
@@ -97,7 +80,7 @@ class SqliteHistory:
             raise sqlite3.DatabaseError("this is the database of another program")
 
     def _prepare(self) -> None:
-        """Make the tables if they are missing, and find out where the history stands."""
+        """Make the tables if they are missing, and read the newest id and what was deleted."""
         self._database.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
             f"PRAGMA journal_size_limit={_MAX_WAL}; PRAGMA application_id={_APPLICATION_ID};"
@@ -110,17 +93,18 @@ class SqliteHistory:
         if self._newest >> SEQUENCE_BITS >= _MAX_NUMBER >> SEQUENCE_BITS:
             raise sqlite3.DatabaseError("no id can follow its newest one")
         self.start = _to_id(self._newest)
-        (trimmed,) = self._database.execute("SELECT max(number) FROM trimmed").fetchone()
-        if trimmed is None:  # the file is new, or older than this table
-            trimmed = oldest - 1 if self._count >= self._keep else 0
-            self._database.execute("INSERT INTO trimmed VALUES (?)", (trimmed,))
-        self._trimmed: int = trimmed  # everything up to this number was deleted
-        # A history in memory begins now: whoever remembers an earlier id has missed something.
+        (deleted,) = self._database.execute("SELECT max(number) FROM trimmed").fetchone()
+        if deleted is None:  # the file is new, or older than this table
+            deleted = oldest - 1 if self._count >= self._keep else 0
+            self._database.execute("INSERT INTO trimmed VALUES (?)", (deleted,))
+        self._deleted: int = deleted  # everything up to this number was deleted
+        # A history in memory begins now: a client that asks for an earlier id may have missed
+        # messages of the server that ran before.
         self._began = _now() if self._file_lock is None else 0
         (self._page_size,) = self._database.execute("PRAGMA page_size").fetchone()
 
     def close(self) -> None:
-        """Close the file, and release its lock. What is asked afterwards raises HistoryError."""
+        """Close the file, and release its lock. Any later call raises HistoryError."""
         with self._lock:
             self._database.close()
             if self._file_lock:  # last, so that the next server finds everything done
@@ -131,7 +115,7 @@ class SqliteHistory:
     def append(self, messages: Sequence[Content]) -> list[Appended]:
         """Append the messages whose key is not known, in one transaction.
 
-        The answers are in the messages' order. Raises HistoryError, and then nothing was appended.
+        Returns what was done with each, in order. After a HistoryError nothing was appended.
         """
         appended: list[Appended] = []
         entries: list[Entry] = []
@@ -155,7 +139,7 @@ class SqliteHistory:
         return appended
 
     def _find_keys(self, keys: list[str]) -> dict[str, str]:
-        """Those of the keys that the history has, with the ids of their messages."""
+        """Look the keys up; returns those that the history has, with the ids of their messages."""
         known: dict[str, str] = {}
         for start in range(0, len(keys), _MAX_VARIABLES):
             some = keys[start : start + _MAX_VARIABLES]
@@ -165,7 +149,10 @@ class SqliteHistory:
         return known
 
     def _write(self, first: int, entries: list[Entry]) -> None:
-        """Write the entries, numbered from `first` on, and delete what is more than is kept."""
+        """Write the entries, numbered from `first` on, and delete the oldest if there are too many.
+
+        All happens in one transaction.
+        """
         rows = [
             (number, each.email, each.username, each.message, each.key)
             for number, each in enumerate(entries, first)
@@ -175,38 +162,40 @@ class SqliteHistory:
         try:
             self._database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
             count = self._count + len(rows)
-            trimmed = self._trimmed
-            # Measuring and deleting take time, so they happen after each hundredth only.
+            deleted = self._deleted
+            # Measuring and deleting take time, so they are done only after a further hundredth of
+            # the bytes or messages was written.
             unmeasured = self._unmeasured + size
             too_large = False
             if unmeasured > self._keep_bytes // 100:
                 too_large = self._bytes() > self._keep_bytes
                 unmeasured = 0
             if too_large or count > self._keep + self._keep // 100:
-                count, trimmed = self._trim()
+                count, deleted = self._delete_oldest()
             self._database.execute("COMMIT")
         except BaseException:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
         self._count = count
-        self._trimmed = trimmed
+        self._deleted = deleted
         self._unmeasured = unmeasured
 
     def _bytes(self) -> int:
-        """The bytes that messages take. Pages that were freed do not count: they are used again."""
+        """The bytes that messages take: all pages of the file, except for those that are free."""
         (pages,) = self._database.execute("PRAGMA page_count").fetchone()
         (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
         return int((pages - free) * self._page_size)
 
-    def _trim(self) -> tuple[int, int]:
+    def _delete_oldest(self) -> tuple[int, int]:
         """Delete the oldest messages; returns how many are left, and the last number deleted.
 
-        To free bytes, a hundredth of the messages goes at a time. The newest message always stays.
+        While they take too many bytes, a hundredth of the messages is deleted at a time. The newest
+        message always stays.
         """
         execute = self._database.execute
         (count,) = execute("SELECT count(*) FROM messages").fetchone()
-        trimmed = self._trimmed
+        deleted = self._deleted
         surplus = count - self._keep
         while True:
             if surplus <= 0 and self._bytes() > self._keep_bytes:
@@ -215,13 +204,13 @@ class SqliteHistory:
             if surplus <= 0:
                 break
             query = "SELECT number FROM messages ORDER BY number LIMIT 1 OFFSET ?"
-            (trimmed,) = execute(query, (surplus - 1,)).fetchone()
-            execute("DELETE FROM messages WHERE number <= ?", (trimmed,))
+            (deleted,) = execute(query, (surplus - 1,)).fetchone()
+            execute("DELETE FROM messages WHERE number <= ?", (deleted,))
             count -= surplus
             surplus = 0
         execute("DELETE FROM trimmed")
-        execute("INSERT INTO trimmed VALUES (?)", (trimmed,))
-        return count, trimmed
+        execute("INSERT INTO trimmed VALUES (?)", (deleted,))
+        return count, deleted
 
     # Reading
 
@@ -233,7 +222,7 @@ class SqliteHistory:
                 return Page(self._newest_batch, gap=False, more=False)
             entries = self._read("number > ? ORDER BY number", number)
             more = bool(entries) and entries[-1].message_id != _to_id(self._newest)
-            gap = number < self._trimmed or 0 < number < self._began
+            gap = number < self._deleted or 0 < number < self._began
             return Page(entries, gap, more)
 
     def _read(self, condition: str, number: int) -> list[Entry]:
@@ -250,11 +239,12 @@ class SqliteHistory:
                     if characters >= PAGE_CHARACTERS:
                         break
         except sqlite3.OperationalError as error:
-            # This error has no class and no code of its own, so its text has to tell.
+            # SQLite has neither a class nor a code for this error, but only a text.
             is_decoding = str(error).startswith("Could not decode")
             if not is_decoding or self._database.text_factory is _decode_leniently:
                 raise
-            # Another program has written text that is not UTF-8.
+            # Another program has written text that is not UTF-8. Read everything leniently from
+            # now on.
             self._database.text_factory = _decode_leniently
             return self._read(condition, number)
         return entries
@@ -277,22 +267,24 @@ class SqliteHistory:
 
     def newest(self) -> str:
         """The id of the newest message, `0-0` in an empty history."""
-        return _to_id(self._newest)
+        with self._lock:
+            return _to_id(self._newest)
 
-    def for_joiner(self) -> "SqliteHistory":
-        """This history: reading it takes nobody long."""
+    def for_resuming(self) -> "SqliteHistory":
+        """This history itself, because reading it never takes long."""
         return self
 
 
 def _connect(file: str, timeout: float) -> sqlite3.Connection:
-    """A connection on which transactions begin and end only where the code says so."""
+    """Open a connection on which a transaction begins and ends only by BEGIN and COMMIT."""
     return sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 
 def _lock_file(file: str) -> sqlite3.Connection:
-    """Lock an empty database beside ours for as long as the process lives; the file stays behind.
+    """Lock an empty database beside ours until the connection is closed; the file stays.
 
-    SQLite's own way of locking works wherever its files do, and a killed process holds no lock.
+    SQLite's own lock is used because it works wherever SQLite does, and because it ends with the
+    process, even if that is killed.
     """
     lock = _connect(file, 0)
     try:
@@ -316,12 +308,15 @@ def _sqlite_errors(where: str = "") -> Iterator[None]:
 
 
 def _decode_leniently(data: bytes) -> str:
-    """Slower than SQLite's own way, which fails for a whole row when one byte is wrong."""
+    """Decode text with U+FFFD for each wrong byte.
+
+    SQLite's own decoder is faster, but fails for the whole row.
+    """
     return data.decode(errors="replace")
 
 
 def _now() -> int:
-    """The first number of this millisecond."""
+    """The lowest number of the present millisecond."""
     return time.time_ns() // 1_000_000 << SEQUENCE_BITS
 
 
@@ -330,7 +325,11 @@ def _to_id(number: int) -> str:
 
 
 def _to_number(message_id: str) -> int:
-    """The number of an id. One that is too large for us keeps its place between the others."""
+    """The number of an id. Raises ValueError for a malformed id.
+
+    A time or a sequence that is too large for the file is replaced by the largest possible one, so
+    that the id keeps its place among those in the file.
+    """
     milliseconds, sequence = order(message_id)
     sequence = min(sequence, (1 << SEQUENCE_BITS) - 1)
     return min(milliseconds << SEQUENCE_BITS | sequence, _MAX_NUMBER)

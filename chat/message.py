@@ -1,14 +1,14 @@
 """The JSON of the chat: messages in both directions, and events.
 
-Reading is as strict as JSON and as lenient as Go's decoder: names may come in any case, and unknown
-ones are ignored.
+What a client sends has to be valid JSON. As in Go's decoder, names may come in any case, and
+unknown ones are ignored.
 """
 
 import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from chat.entry import MAX_EMAIL, MAX_KEY, MAX_USERNAME, Entry
@@ -17,12 +17,12 @@ from rfc6455 import Close, CloseCode
 log = logging.getLogger("chat")
 
 _GO_FIELDS = {"email", "username", "message"}  # as in Go, their names may come in any case
-_OUR_FIELDS = {"key", "event"}  # not in the original, so they need no second spelling
+_OUR_FIELDS = {"key", "event"}  # not in the original, so only this spelling is accepted
 _LIMITS = {"email": MAX_EMAIL, "username": MAX_USERNAME, "key": MAX_KEY}  # characters
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as its names and values in the order in which they came, doubles included."""
+    """A JSON object as a list of its names and values, in their order, and with repeated names."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -30,8 +30,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: json.loads and json.dumps would make a new one for each message. `parse_int=float`
-# because a field that nobody reads may hold more digits than Python converts to an int.
+# Made once, because json.loads and json.dumps would make a new one for each message. Integers are
+# parsed as floats, because Python refuses to convert very long numbers to an int, and an unknown
+# field may have one.
 _decode = json.JSONDecoder(
     object_pairs_hook=_Pairs, parse_int=float, parse_constant=_refuse_constant
 ).decode
@@ -42,14 +43,14 @@ PONG = encode_event({"event": "pong"})
 
 
 def decode(data: str | bytes) -> dict[str, str]:
-    """The fields of a message from a client: those of `email`, `username`, `message`, `key` and
-    `event` that it has.
+    """Read a client's message; returns the fields that it has.
 
-    As in Go, the last of several equal names counts, and null changes nothing. Raises Close, with
-    the reason in words: 1003 for binary data, 1008 for anything else that is not such a message.
+    They are some of `email`, `username`, `message`, `key` and `event`. As in Go, the last of
+    several equal names counts, and null stands for a missing field. Raises Close, with the reason
+    in words: 1003 for binary data, 1008 for anything else that is not such a message.
     """
     if isinstance(data, bytes):
-        raise Close(CloseCode.UNSUPPORTED_DATA, "the chat is text")
+        raise Close(CloseCode.UNSUPPORTED_DATA, "the chat accepts text messages only")
     fields: dict[str, str] = {}
     for spelling, value in _decode_object(data):
         name = _field_name(spelling)
@@ -59,7 +60,7 @@ def decode(data: str | bytes) -> dict[str, str]:
             fields[name] = _without_surrogates(value)
         elif name != "event":
             raise Close(CloseCode.POLICY_VIOLATION, f"{name} is not a string")
-    for name, limit in _LIMITS.items():  # differs from Go, which has no limits
+    for name, limit in _LIMITS.items():  # differs from Go: it has no limits
         if len(fields.get(name, "")) > limit:
             what = "the key" if name == "key" else name
             reason = f"{what} has more than {limit} characters"
@@ -70,8 +71,10 @@ def decode(data: str | bytes) -> dict[str, str]:
 
 
 def _decode_object(text: str) -> _Pairs:
-    """differs from Go: its decoder stops after the first value, and what follows is lost; it takes
-    null for an empty message; and it accepts objects that are nested ten times as deep.
+    """Decode a text that has to be one JSON object. Raises Close.
+
+    differs from Go: its decoder ignores what follows the first value, takes null for an empty
+    message, and accepts objects that are nested ten times as deep.
     """
     try:
         pairs = _decode(text)
@@ -91,23 +94,26 @@ def _field_name(spelling: str) -> str | None:
 
 
 def _fold(name: str) -> str:
-    """Make names equal that are equal in Go's eyes: by the simple case folding of Unicode.
+    """Lower the case as Go does to compare names, by the simple case folding of Unicode.
 
-    Beside A to Z this maps two other letters to ASCII: U+212A to k, as `lower` does, and U+017F
-    to s.
+    It maps two letters to ASCII beside A to Z: U+212A to k, as `lower` does, and U+017F to s, which
+    `lower` leaves.
     """
     return name.lower().replace("\u017f", "s")
 
 
 def _without_surrogates(text: str) -> str:
-    """As in Go, half of a surrogate pair becomes U+FFFD: JSON can express it, but UTF-8 cannot."""
+    """Replace each half of a surrogate pair by U+FFFD, as Go does.
+
+    JSON can escape such a half, but UTF-8 cannot encode it.
+    """
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def encode(entry: Entry, *, hide_emails: bool) -> str:
-    """The message as everyone gets it: first the original's three fields, then ours."""
+    """Encode a message as all clients get it: the original's three fields, and then ours."""
     fields = {
         "email": "" if hide_emails else entry.email,
         "username": entry.username,
@@ -120,18 +126,27 @@ def encode(entry: Entry, *, hide_emails: bool) -> str:
     return encode_event(fields)
 
 
-def encode_all(entries: Iterable[Entry], *, hide_emails: bool) -> list[str]:
-    """The same for many. One that cannot be encoded is logged and left out: it delays nobody."""
+def encode_all(
+    entries: Iterable[Entry],
+    on_failure: Callable[[Entry], None] | None = None,
+    *,
+    hide_emails: bool,
+) -> list[str]:
+    """Encode many messages. One that cannot be encoded is logged and left out, so that the others
+    can be sent; `on_failure` is called with it.
+    """
     texts = []
     for entry in entries:
         try:
             texts.append(encode(entry, hide_emails=hide_emails))
         except Exception:
             log.exception("the message %s cannot be encoded", entry.message_id)
+            if on_failure:
+                on_failure(entry)
     return texts
 
 
 @functools.lru_cache(maxsize=10_000)
 def _avatar(email: str) -> str:
-    """The name of the picture at Gravatar that belongs to an email."""
+    """The name under which Gravatar has the picture for an email address."""
     return hashlib.sha256(email.strip().lower().encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The command line of `chat_server.py` as a typed value; `--help` shows it."""
+"""The command line of `chat_server.py`, with its help, its ranges and its defaults."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from chat.entry import KEEP, KEEP_BYTES, MAX_MESSAGE
 from command_line import add_server_options
 
-MIN_RATE = 0.01  # messages a second; with less, a client that says too much would wait for years
+MIN_RATE = 0.1  # messages a second; each message of a client then waits for ten seconds at most
 MAX_RATE = 1e9  # messages a second
-MAX_COUNT = 1 << 53  # the largest whole number that every other program takes for one
+MAX_COUNT = 1 << 53  # 2**53; larger integers lose precision where numbers are floats
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for; each field is the flag of its name, with its default."""
+    """The values of the options. Each field has the name and the default of its option."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     allow_origin: Sequence[str] = ()
     allow_host: Sequence[str] = ()
-    history: str | None = None  # a file; None is memory
+    history: str | None = None  # a file name; None keeps the history in memory
     keep: int = KEEP  # messages
-    keep_bytes: int = KEEP_BYTES
-    redis: str | None = None  # a URL
+    keep_bytes: int = KEEP_BYTES  # bytes
+    redis: str | None = None  # a URL; None means without Redis
     rate: float = 20  # messages a second for each client; 0 is no limit
     max_message: int = 65536  # bytes
     max_clients: int = 10_000
@@ -35,11 +35,11 @@ class Options:
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     """Parse these arguments, or those of the process.
 
-    If they are wrong, prints a line that says why and exits with status 2.
+    If one is wrong, this prints a line that says why, and exits with status 2.
     """
     parser = argparse.ArgumentParser(
-        description="A chat for everyone who opens its page in a browser.",
-        epilog="Without options the page is at http://localhost:8000, for this computer only.",
+        description="A chat for everyone who opens its web page in a browser.",
+        epilog="Without options the web page is at http://localhost:8000, for this computer only.",
     )
     add_server_options(parser, port=Options.port)
     _add_history(parser)
@@ -54,30 +54,31 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--history",
         metavar="FILE",
-        help="keep what was said in this file, so that it is still there after a restart; the "
-        "file is made if it does not exist (default: keep it in memory until the server ends)",
+        help="keep the messages in this file, so that they are still there after a restart; the "
+        "file is made if it does not exist (default: keep them in memory until the server ends)",
     )
     parser.add_argument(
         "--keep",
         type=int,
         default=Options.keep,
         metavar="N",
-        help="keep the newest N messages and delete older ones; on Redis at least 10000 are kept "
-        "(default: %(default)s)",
+        help="keep the newest N messages, and delete older ones; N is from 1 to "
+        f"{MAX_COUNT}, and on Redis at least 10000 messages are kept (default: %(default)s)",
     )
     parser.add_argument(
         "--keep-bytes",
         type=int,
         default=Options.keep_bytes,
         metavar="BYTES",
-        help="also delete the oldest messages when all messages together take more than this in "
-        "memory, in the file or on Redis; on Redis some megabytes are always kept "
+        help="also delete the oldest messages when all together take more than this in memory, in "
+        f"the file or on Redis; from 1 to {MAX_COUNT}, but on Redis at least four batches of "
+        "messages are kept, some 2400000 bytes with the default --max-message "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--redis",
         metavar="URL",
-        help="keep what was said on a Redis server, such as redis://localhost:6379/0; all chat "
+        help="keep the messages on a Redis server, such as redis://localhost:6379/0; all chat "
         "servers with the same URL form one chat (default: no Redis)",
     )
 
@@ -89,16 +90,16 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=Options.rate,
         metavar="N",
         help="let each client send N messages a second; a faster client is slowed down and loses "
-        "nothing, and as many as fit in three seconds may come at once; 0 means no limit "
-        "(default: %(default)g)",
+        "nothing, and after a pause it may send those of three seconds at once; N is from "
+        f"{MIN_RATE:g} to {MAX_RATE:.0f}, or 0 for no limit (default: %(default)g)",
     )
     parser.add_argument(
         "--max-message",
         type=int,
         default=Options.max_message,
         metavar="BYTES",
-        help="the largest message that a client may send; a larger one ends its connection "
-        "(default: %(default)s)",
+        help="the largest message that a client may send; a larger one ends its connection; from "
+        f"1 to {MAX_MESSAGE} (default: %(default)s)",
     )
     parser.add_argument(
         "--max-clients",
@@ -106,7 +107,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=Options.max_clients,
         metavar="N",
         help="how many clients can be in the chat at once; when it is full, others are told so "
-        "and may try again (default: %(default)s)",
+        f"and may try again; N is from 1 to {MAX_COUNT} (default: %(default)s)",
     )
 
 
@@ -114,26 +115,27 @@ def _add_switches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hide-emails",
         action="store_true",
-        help="do not show the email addresses that people type to the others; the pictures that "
-        "belong to them are still shown (default: emails are shown)",
+        help="do not send the email addresses that people type to anybody; the SHA-256 of each "
+        "address is still sent, for its picture, so that anybody can test a guess "
+        "(default: addresses are sent)",
     )
     parser.add_argument(
         "--all-cores",
         action="store_true",
         help="let the server use all processor cores; this usually makes it slower, because "
-        "Python runs one thread at a time (default: use one core)",
+        "Python runs one thread at a time (default: use one core, or all with --deflate)",
     )
     parser.add_argument(
         "--deflate",
         action="store_true",
-        help="compress messages for clients that offer it; browsers then compress every short "
-        "message too, which costs a small chat more than it saves (default: no compression)",
+        help="compress messages for clients that offer it; worth it only for long messages over "
+        "slow networks (default: no compression)",
     )
 
 
 def _check(parser: argparse.ArgumentParser, options: Options) -> None:
-    """Exit with a line that says what is wrong, if anything is."""
-    # NaN is in no range.
+    """If an option is wrong, exit with a line that says why."""
+    # Written so that NaN, which compares as false with every number, is refused.
     if not (options.rate == 0 or MIN_RATE <= options.rate <= MAX_RATE):
         parser.error(f"--rate must be 0, for no limit, or from {MIN_RATE:g} to {MAX_RATE:.0f}")
     _check_count(parser, "--max-message", options.max_message, MAX_MESSAGE)

@@ -1,4 +1,4 @@
-"""How fast a client may talk: one that says more than `--rate` is slowed, and loses nothing."""
+"""How fast a client may send: one that sends more than `--rate` is slowed, and loses nothing."""
 
 import time
 
@@ -11,12 +11,13 @@ class Pace:
     def __init__(self, rate: float) -> None:
         """`rate` is in messages a second; 0 is no limit."""
         self._rate = rate
-        self._due = 0.0  # when everything said so far would have been said at this rate
+        self._due = 0.0  # the time from which the next message is within the rate
 
     def wait(self) -> None:
-        """Call after each message. While this waits nothing is read, and TCP slows the client."""
+        """Call before each message. While this waits nothing is read, and TCP slows the client."""
         if not self._rate:
             return
         now = time.monotonic()
-        self._due = max(self._due, now - BURST) + 1 / self._rate
-        time.sleep(max(0.0, self._due - now))
+        sent = max(now, self._due)
+        time.sleep(sent - now)
+        self._due = max(self._due, sent - BURST) + 1 / self._rate

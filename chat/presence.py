@@ -1,8 +1,9 @@
-"""Who is here: those who can resume are told, with the event `online`, how many and who.
+"""Who is here: how many clients, and the names of those that have told theirs.
 
-A client that connects to `/ws?since=ID` can resume, and gets events. It tells its name with the
-event `join`, and asks with the event `ping` whether the server is there. A client of plain `/ws`
-gets messages only, as from the Go original; it is counted, but has no name here.
+A client that connects to `/ws?since=ID` can resume, and gets events. The event `online` tells it
+who is here. With the event `join` it tells the server its name, and with the event `ping` it asks
+whether the server still answers. A client of plain `/ws` gets messages only, as from the Go
+original; it is counted, but not named.
 """
 
 import logging
@@ -12,14 +13,14 @@ import time
 from chat.message import PONG, encode_event
 from rfc6455 import WebSocket, broadcast
 
-NAMES_TOLD = 50  # names in one event at most
-PRESENCE_INTERVAL = 1.0  # seconds at least between two `online` events
+NAMES_TOLD = 50  # the most names in one `online` event, so that it stays small
+PRESENCE_INTERVAL = 1.0  # seconds, at least, between two `online` events
 
 log = logging.getLogger("chat")
 
 
 class Presence:
-    """Adds to `clients` and removes from it, and tells those who can resume of each change.
+    """Adds clients to `clients` and removes them, and sends `online` events when that changes.
 
     Any thread may call. `clients_lock` also guards the names, and nothing is sent while it is held.
     """
@@ -27,8 +28,9 @@ class Presence:
     def __init__(self, clients: set[WebSocket], clients_lock: threading.Lock) -> None:
         self._clients = clients
         self._lock = clients_lock
-        self._names: dict[WebSocket, str] = {}  # of all who can resume; "" until they tell it
-        self._changed = threading.Event()
+        # The names of all clients that can resume; "" for those that have not told theirs yet.
+        self._names: dict[WebSocket, str] = {}
+        self._changed = threading.Event()  # set when `online` events have to be sent
 
     def enter(self, websocket: WebSocket) -> None:
         """Add a plain client to `clients`."""
@@ -37,27 +39,27 @@ class Presence:
         self._changed.set()
 
     def expect(self, websocket: WebSocket) -> None:
-        """Note that a client can resume. It becomes one of `clients` when it has caught up."""
+        """Note that a client can resume. `admit` adds it to `clients` when it has caught up."""
         self._name(websocket, "")
 
     def admit(self, websocket: WebSocket) -> None:
-        """Add a client that can resume to `clients`, unless it has left in the meantime."""
+        """Add a client that can resume to `clients`, unless it has left since `expect`."""
         with self._lock:
             if websocket in self._names:
                 self._clients.add(websocket)
         self._changed.set()
 
     def leave(self, websocket: WebSocket) -> None:
-        """Remove a client of either kind. After that `admit` does not add it any more."""
+        """Remove any client. After that `admit` does not add it any more."""
         with self._lock:
             self._names.pop(websocket, None)
             self._clients.discard(websocket)
         self._changed.set()
 
     def handle_event(self, websocket: WebSocket, event: str | None, username: str) -> bool:
-        """Do what a client asks the server for; False if its message is for everyone.
+        """Handle a message that is for the server alone; returns False if it is for all clients.
 
-        From a plain client every message is for everyone, as in the original. Raises
+        As in the original, every message of a plain client is for all clients. Raises
         ConnectionClosed.
         """
         with self._lock:
@@ -76,24 +78,26 @@ class Presence:
         self._changed.set()
 
     def tell(self, event: str) -> None:
-        """Post an event, as JSON, to those of `clients` that can resume."""
+        """Send an event, given as JSON, to those of `clients` that can resume. Never waits."""
         with self._lock:
             receivers = [client for client in self._clients if client in self._names]
         broadcast(receivers, event)
 
     def tell_changes(self) -> None:
-        """Tell who is here whenever that has changed, at most once a second; never returns."""
+        """Send `online` events whenever they have changed, once a second at most. Never returns."""
         while True:
             self._changed.wait()
             self._changed.clear()
             try:
                 self.tell(self._online())
-            except Exception:  # it must go on: the next time may be better
-                log.exception("who is here could not be told")
+            except Exception:  # the next attempt may be better
+                log.exception("the event `online` could not be sent")
+                self._changed.set()
             time.sleep(PRESENCE_INTERVAL)
 
     def _online(self) -> str:
         with self._lock:
-            names = sorted({name for name in self._names.values() if name})
             count = len(self._clients)
-        return encode_event({"event": "online", "count": count, "usernames": names[:NAMES_TOLD]})
+            names = list(self._names.values())
+        usernames = sorted({name for name in names if name})[:NAMES_TOLD]
+        return encode_event({"event": "online", "count": count, "usernames": usernames})

@@ -1,11 +1,11 @@
 """The history on a Redis stream, so that chat servers on many machines share one chat.
 
-Ids are those of the stream. What one server appends all of them find: `follow` wakes them.
+The id of a message is its id on the stream. `follow` notices what other servers have appended.
 
-While Redis is away, whoever asks it waits until it is back. A sender's thread waits, TCP makes its
-client wait, and no connection ends. Only a client that joins is told so after a while, and comes
-back. Redis 5 and redis-py 5 are enough, as nothing newer is used. Redis Cluster is not supported:
-the keys would have to share a slot.
+While Redis is away, each call waits until it is back. Meanwhile the threads of senders wait, TCP
+slows their clients, and no connection is closed. Only a resuming client is refused after a while,
+and may try again. Redis 5 and redis-py 5 are enough, as nothing newer is used. Redis Cluster is not
+supported: the keys would have to share a slot.
 """
 
 import copy
@@ -39,23 +39,24 @@ from chat.entry import (
 log = logging.getLogger("chat")
 
 STREAM = "chat"
-# A hash. `trimmed` is set once the stream has lost its beginning; `unmeasured` counts the bytes
-# that were written since the stream's memory was last measured.
+# A hash. Its field `trimmed` is set when messages were deleted from the stream for the first time;
+# `unmeasured` counts the bytes that were written since the stream's memory was last measured.
 STATE = "chat:state"
-# A message that is trimmed before a server has read it is lost for that server. So several batches
-# always stay, whatever --keep and --keep-bytes say: each may come from another server.
-LEAST_KEEP = 10_000  # messages; a batch has less than a tenth of them
-LEAST_BATCHES = 4  # of the largest size, in bytes
-KEY_LIFETIME = 3600  # seconds for which a message's key is known; resending takes seconds
+# A server misses a message that is deleted before it has read it. So the newest batches, which may
+# come from several servers, are never deleted, whatever --keep and --keep-bytes say.
+LEAST_KEEP = 10_000  # messages, which is more than ten batches
+LEAST_BATCHES = 4  # batches of the largest possible size
+KEY_LIFETIME = 3600  # seconds for which a key is known; clients resend within seconds
 ANSWER_LIFETIME = (
     86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
 )
-JOINER_PATIENCE = 10.0  # seconds; a client that waits to join holds a thread and a place
+RESUME_PATIENCE = 10.0  # seconds; a resuming client that waits takes a place from others
 _RETRY_INTERVAL = 0.2  # seconds between two attempts to reach Redis
 _ANSWER_TIMEOUT = 5.0  # seconds
-_BLOCK = 1000  # milliseconds that Redis waits for news before it answers that there are none
-_SLOW_RETRY = 5.0  # seconds until the follower tries again after an error that does not pass
-# What this module depends on, whatever the URL asks for.
+_BLOCK = 1000  # milliseconds that Redis waits for a new message before it answers that none came
+_SLOW_RETRY = 5.0  # seconds until `follow` tries again after an error that does not pass
+_CANNOT_FOLLOW = "messages of other servers cannot be read, trying again in %g s"
+# Options of the connections to Redis on which this module depends. They replace those in the URL.
 _OPTIONS = {
     "decode_responses": True,
     "encoding": "utf-8",
@@ -69,10 +70,10 @@ _OPTIONS = {
     "retry_on_error": [],
     "retry_on_timeout": False,
 }
-# Errors that pass by themselves, for example after a failover: callers wait, and nothing is lost.
-# All others (OOM, MISCONF, NOPERM, WRONGTYPE) are told to the sender. For some of the passing ones
-# redis-py has a class. Others are known by a word of Redis, which in a script's error may stand
-# anywhere in the text.
+# Errors that pass by themselves, for example after a failover. Callers wait until then, and nothing
+# is lost. All others (OOM, MISCONF, NOPERM, WRONGTYPE) are raised as HistoryError. redis-py has a
+# class for some of the errors that pass. The others are recognized by the word with which Redis
+# begins them, which is anywhere in the text if the error comes from a script.
 _PASSING_ERRORS = (
     redis.ConnectionError,  # LOADING and a refused password, too
     redis.TimeoutError,
@@ -85,11 +86,11 @@ _PASSING_WORDS = re.compile(
     r"|TRYAGAIN|BUSY) "
     r"|Protocol error: unauthenticated "  # the answer to a long command instead of NOAUTH
 )
-# Appends a batch in one call. If its answer gets lost, the call is repeated with the same token and
-# returns the first answer, so that nothing is appended twice; the next batch's call deletes it.
-# The memory of the stream is measured each time that another hundredth of it was written. Keys
-# count as written: they take some 200 bytes each until they expire. Where the user may not ask for
-# the memory nothing is trimmed for it: an error would come after the messages were written.
+# Appends a batch in one call. If the answer does not arrive, the call is repeated with the same
+# token, and returns the first answer, so that nothing is appended twice. The call for the next
+# batch deletes that answer. The memory of the stream is measured after each further hundredth of
+# --keep-bytes that was written. Keys are counted, too, with some 200 bytes each. Errors of MEMORY
+# USAGE are ignored, because the messages are already written when it is called.
 _APPEND = r"""
 local stream, state, answered, forgotten = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local key_lifetime, answer_lifetime = ARGV[1], ARGV[2]
@@ -113,9 +114,9 @@ for i = 5, #ARGV, 4 do
     size = size + #ARGV[i] + #ARGV[i+1] + #ARGV[i+2] + #ARGV[i+3] + 50
   end
 end
-local length, trimmed = redis.call('XLEN', stream), 0
+local length, deleted = redis.call('XLEN', stream), 0
 if length > keep + keep / 100 then
-  trimmed = redis.call('XTRIM', stream, 'MAXLEN', '~', keep)
+  deleted = redis.call('XTRIM', stream, 'MAXLEN', '~', keep)
 end
 if redis.call('HINCRBY', state, 'unmeasured', size) > keep_bytes / 100 then
   redis.call('HSET', state, 'unmeasured', 0)
@@ -126,19 +127,19 @@ if redis.call('HINCRBY', state, 'unmeasured', size) > keep_bytes / 100 then
   end
   while length > 1 and too_large() do
     length = length - math.ceil(length / 100)
-    trimmed = trimmed + redis.call('XTRIM', stream, 'MAXLEN', length)
+    deleted = deleted + redis.call('XTRIM', stream, 'MAXLEN', length)
   end
 end
-if trimmed > 0 then redis.call('HSET', state, 'trimmed', 1) end
+if deleted > 0 then redis.call('HSET', state, 'trimmed', 1) end
 answer = table.concat(lines, '\n')
 redis.call('SET', answered, answer, 'EX', answer_lifetime)
 redis.call('DEL', forgotten)
 return answer
 """
-# What follows an id until a page is full, whether the id itself is on the stream, and whether more
-# follows. It reads a few messages at a time, so that little more than the page is in memory. Each
-# read begins with the last message of the one before, because Redis before 6.2 cannot leave out
-# the beginning of a range.
+# Returns whether an id is on the stream, whether more than a page follows it, and that page. The
+# script reads a few messages at a time, so that Redis holds little more than the page in memory.
+# Each read begins with the last message of the read before, because Redis before 6.2 has no ranges
+# that exclude their beginning.
 _SINCE = """
 local begin, full, few = ARGV[1], tonumber(ARGV[2]), 10
 local entries, size, exact, last = {}, 0, 0, begin
@@ -159,7 +160,7 @@ while true do
   last = found[#found][1]
 end
 """
-# The id that the newest messages follow. Their texts stay in Redis, a few at a time in memory.
+# Returns the id that the newest messages follow. As a script, so that their texts stay in Redis.
 _BEFORE_NEWEST = """
 local begin, left, few = ARGV[1], tonumber(ARGV[2]), 10
 local last = '+'
@@ -177,14 +178,14 @@ while true do
 end
 """
 
-Client = Any  # redis.Redis, whose own types say of each answer that it may be awaited
+Client = Any  # redis.Redis; its own types are of no use, because they are also those of asyncio
 
 
 class RedisHistory:
     """The history that many servers share. Any thread may call.
 
-    A key is known for an hour. The id that belongs to it is kept for that time, even if the message
-    is trimmed. `max_message`, in bytes, is the largest message that the servers accept.
+    A key is known for KEY_LIFETIME, even if its message is deleted. `max_message`, in bytes, is the
+    largest message that the servers accept.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class RedisHistory:
         keep_bytes: int = KEEP_BYTES,
         max_message: int = MAX_MESSAGE,
     ) -> None:
-        """Raises HistoryError where no Redis answers, or where it may not be written to."""
+        """Raises HistoryError if Redis does not answer, or cannot be written to."""
         largest_batch = 4 * PAGE_CHARACTERS + max_message  # a character has at most four bytes
         least_bytes = LEAST_BATCHES * largest_batch
         self._limits = [
@@ -203,29 +204,30 @@ class RedisHistory:
             max(keep, LEAST_KEEP),
             max(keep_bytes, least_bytes),
         ]
-        self._answered = f"{STREAM}:answered:none"  # the token of the last batch whose answer came
-        self._appending = threading.Lock()  # one batch at a time, or `_answered` would be wrong
-        self._looked = threading.Event()  # set when the history was read; paces `follow`
-        self._patience: float | None = None  # seconds to wait for Redis; None is without end
+        # The token of the last batch whose answer has arrived.
+        self._answered = f"{STREAM}:answered:none"
+        self._appending = threading.Lock()  # held while a batch is appended; guards `_answered`
+        self._looked = threading.Event()  # set when the history was read; `follow` waits for it
+        self._patience: float | None = None  # seconds to wait for Redis; None is without limit
         try:
             self._link = _Link(parse_url(_checked(url)) | _OPTIONS)  # type: ignore[no-untyped-call]
             client = self._link.client
             newest = client.xrevrange(STREAM, count=1)
             self._run_append(client, _new_token(), [])
             _warn_if_memory_is_hidden(client)
-        # redis-py raises one of the last three for a URL that it cannot use, a bad port for one.
+        # redis-py raises one of the last three errors for a malformed URL.
         except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
             # `from None`: a trace would show the password.
             raise HistoryError(f"{_public(url)}: {error}") from None
         self.start = _first_id(newest)
 
     def close(self) -> None:
-        """Do nothing. A thread may be waiting for Redis; the connections end with the process."""
+        """Do nothing: the connections end with the process, and a thread may still use one."""
 
-    def for_joiner(self) -> "RedisHistory":
-        """The same history, but it raises HistoryError if Redis is away for JOINER_PATIENCE."""
+    def for_resuming(self) -> "RedisHistory":
+        """The same history, but reading it raises HistoryError after RESUME_PATIENCE."""
         hurried = copy.copy(self)
-        hurried._patience = JOINER_PATIENCE
+        hurried._patience = RESUME_PATIENCE
         return hurried
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
@@ -234,7 +236,10 @@ class RedisHistory:
     # Writing
 
     def append(self, messages: Sequence[Content]) -> list[Appended]:
-        """Append the messages whose key is not known; the answers are in the messages' order."""
+        """Append the messages whose key is not known; returns what was done with each, in order.
+
+        After a HistoryError the messages may have been appended all the same.
+        """
         if not messages:
             return []
         arguments: list[str] = []
@@ -256,7 +261,7 @@ class RedisHistory:
     def since(self, message_id: str) -> Page:
         """The first page of what follows this id. Raises ValueError, HistoryError.
 
-        Where the message with this id is still on the stream, nothing can be missing behind it.
+        If the message with this id is still on the stream, nothing that follows it was deleted.
         """
         whole_id = _whole_id(message_id)
         self._looked.set()
@@ -271,9 +276,10 @@ class RedisHistory:
         return Page(entries, gap=False, more=bool(more))
 
     def _is_missing_before(self, message_id: str) -> bool:
-        """Whether messages after this id, which is not on the stream, may have been trimmed.
+        """Whether messages after this id, which is not on the stream, may have been deleted.
 
-        If the message with this id was the last one to be trimmed, the answer is yes, wrongly.
+        If exactly the messages up to this id were deleted, the answer is yes, although none is
+        missing.
         """
         if self._ask(lambda client: client.xrevrange(STREAM, message_id, "-", 1)):
             return False
@@ -283,11 +289,11 @@ class RedisHistory:
         return bool(self._ask(lambda client: client.hget(STATE, "trimmed")))
 
     def _last_given(self) -> tuple[int, int]:
-        """The last id that the stream has given to a message, in order."""
+        """The id of the newest message that was ever on the stream, as numbers."""
         return order(str(self._info().get("last-generated-id", "0-0")))
 
     def _info(self) -> dict[str, Any]:
-        """What Redis tells of the stream; nothing if there is none."""
+        """What XINFO STREAM returns; empty if there is no stream."""
         if not self._ask(lambda client: client.exists(STREAM)):
             return {}
         return dict(self._ask(lambda client: client.xinfo_stream(STREAM)))
@@ -311,8 +317,8 @@ class RedisHistory:
     def follow(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever any server has appended something; never returns.
 
-        After that it waits until somebody has read the history: a server that is behind is not
-        woken again and again.
+        After each call it waits until the history was read, so that `wake` is not called again for
+        messages that were not read yet.
         """
         heard = self.start
         while True:
@@ -322,23 +328,24 @@ class RedisHistory:
                 wake()
                 self._looked.wait()
             except HistoryError as error:
-                log.error("nothing is heard of other servers: %s", error)
+                log.error(_CANNOT_FOLLOW + ": %s", _SLOW_RETRY, error)
                 time.sleep(_SLOW_RETRY)
             except Exception:
-                log.exception("nothing is heard of other servers")
+                log.exception(_CANNOT_FOLLOW, _SLOW_RETRY)
                 time.sleep(_SLOW_RETRY)
 
     def _await_news(self, heard: str) -> str:
-        """Wait until something follows this id; returns the id of the newest message."""
+        """Wait until there are messages after this id; returns the id of the newest one."""
         while True:
             found = self._ask(lambda client: client.xread({STREAM: heard}, 1, _BLOCK))
             newest = self.newest()
-            if found or order(newest) < order(heard):  # lower: a new stream may have begun
+            # The newest id is lower if the stream was deleted and a new one has begun.
+            if found or order(newest) < order(heard):
                 return newest
 
 
 class _Link:
-    """The connections to Redis, and the patience with which it is asked. Any thread may call."""
+    """The connections to Redis; repeats a request while Redis is away. Any thread may call."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -350,9 +357,10 @@ class _Link:
         return redis.Redis(connection_pool=pool)
 
     def ask(self, question: Callable[[Client], Any], patience: float | None = None) -> Any:
-        """Ask until Redis answers. The log gets a line when Redis goes, and one when it is back.
+        """Ask until Redis answers. Log when Redis goes away, and when it is back.
 
-        With a `patience` in seconds it raises HistoryError after that time, and logs nothing.
+        With a `patience`, in seconds, log nothing, and raise HistoryError after that time. Raises
+        HistoryError also for an error that does not pass.
         """
         deadline = None if patience is None else time.monotonic() + patience
         complained = False
@@ -360,7 +368,7 @@ class _Link:
             while True:
                 client = self.client
                 try:
-                    answer = question(client)
+                    return question(client)
                 except redis.RedisError as error:
                     if not passes(error):
                         raise HistoryError(f"Redis: {error}") from error
@@ -370,43 +378,40 @@ class _Link:
                     if deadline is not None and time.monotonic() + _RETRY_INTERVAL > deadline:
                         raise HistoryError(f"Redis does not answer: {error}") from error
                     time.sleep(_RETRY_INTERVAL)
-                else:
-                    if complained:
-                        log.warning("Redis is back")
-                    return answer
         finally:
-            if complained:
+            if complained:  # Redis has answered, if only with an error that does not pass
+                log.warning("Redis is back")
                 self._away.release()
 
     def _complain(self, error: Exception) -> bool:
-        """Log that Redis is away, unless another thread has done so; whether this one did."""
+        """Log that Redis is away, unless another thread has logged it; returns whether it did."""
         if not self._away.acquire(blocking=False):
             return False
-        # As text: a log record that keeps the error would keep the old connections, too.
+        # The text, not the error: the log record would keep the error, and with it the connections.
         log.warning("Redis is away, senders wait until it is back: %s", str(error))
         return True
 
     def _leave(self, client: Client, error: Exception) -> None:
-        """Connect anew: behind the same address another server may be in charge by now.
+        """Replace the connections, because the address may lead to another server by now.
 
-        The old connections end when the last thread has let go of them.
+        The old connections are closed when no thread uses them any more.
         """
         if client is self.client and not isinstance(error, redis.TimeoutError):
             self.client = self._connect()
 
 
 def _warn_if_memory_is_hidden(client: Client) -> None:
-    """Say at the start if this user may not ask for the memory that --keep-bytes limits."""
+    """Log a warning if the user of Redis has no right to the command that --keep-bytes needs."""
     try:
         client.memory_usage(STREAM, samples=0)
     except redis.ResponseError as error:
         log.warning(
-            "the bytes of the stream in Redis are not bounded, only its messages: %s", error
+            "--keep-bytes has no effect: this Redis user may not run MEMORY USAGE (%s)", error
         )
 
 
 def passes(error: redis.RedisError) -> bool:
-    """Whether an error passes by itself, so that a caller who waits loses nothing."""
+    """Whether an error passes by itself, so that the request can be repeated until then."""
     return isinstance(error, _PASSING_ERRORS) or bool(_PASSING_WORDS.search(str(error)))
 
 
@@ -415,7 +420,7 @@ def _new_token() -> str:
 
 
 def _whole_id(message_id: str) -> str:
-    """The id with its sequence, as Redis writes it. Raises ValueError for a malformed id."""
+    """The id with both numbers, as Redis writes it. Raises ValueError for a malformed id."""
     milliseconds, sequence = order(message_id)
     return f"{milliseconds}-{sequence}"
 
@@ -428,9 +433,12 @@ def _first_id(found: list[Any]) -> str:
 
 
 def _entry(message_id: Any, fields: Any) -> Entry:
-    """An entry that another program may have written; what is not a message becomes empty."""
+    """Make an entry of what is on the stream, which another program may have written.
+
+    What is not a message becomes an empty one.
+    """
     if not isinstance(fields, dict):
-        log.error("what Redis has under %.50r is not a message: %.100r", message_id, fields)
+        log.error("the entry %.50r in Redis is not a message: %.100r", message_id, fields)
         fields = {}
     return make_entry(
         str(message_id),
@@ -442,12 +450,12 @@ def _entry(message_id: Any, fields: Any) -> Entry:
 
 
 def _named(fields: list[Any]) -> dict[Any, Any]:
-    """The fields of a script's answer, in which each name is followed by its value."""
+    """The fields of a message by their names, from a list of names each followed by its value."""
     return dict(zip(fields[::2], fields[1::2], strict=False))
 
 
 def _id_of_key(text: str) -> str:
-    """The id that is stored under a key; `0-0` if another program has stored something else."""
+    """The id that is stored for a key; `0-0` if another program has stored something else."""
     try:
         order(text)
     except ValueError:
@@ -456,7 +464,7 @@ def _id_of_key(text: str) -> str:
 
 
 def _checked(url: str) -> str:
-    """The URL. Raises ValueError where nobody can say where its password ends."""
+    """The URL. Raises ValueError if it is ambiguous where the password ends."""
     if "@" in _after_authority(url):
         raise ValueError(
             "percent-encode each / ? and # in the name of the user and in the password"
@@ -472,9 +480,9 @@ def _after_authority(url: str) -> str:
 
 
 def _public(url: str) -> str:
-    """The URL as it may be logged: without the user's name, the password, and options."""
+    """The URL as it may be logged: without the user's name, the password and the options."""
     scheme, separator, rest = url.partition("://")
     if "@" in _after_authority(url):
-        return f"{scheme}{separator}***"  # nobody can say where the password ends
+        return f"{scheme}{separator}***"  # it is ambiguous where the password ends
     address = rest.rpartition("@")[2].partition("?")[0]
     return f"{scheme}{separator}{'***@' if '@' in rest else ''}{address}"

@@ -1,7 +1,8 @@
-"""Sending a client away whose wish could not be fulfilled.
+"""Refusing a client whose message could not be saved, or that could not be sent what it waits for.
 
-It may come back and say its message again, under the same key. What it has said behind that message
-is not heard: it would be shown in another order than it was said.
+Its connection is closed with 1011, and messages that it has sent meanwhile are ignored. The client
+may connect again, and resend what it has not seen, with the same keys. If the later messages were
+not ignored, they could be shown before the one that failed.
 """
 
 import logging
@@ -12,28 +13,33 @@ from rfc6455 import CloseCode, WebSocket
 
 log = logging.getLogger("chat")
 
-# Weak, so that a connection is forgotten when its thread and the queue have let go of it.
+# Weak references, so that a connection is removed when nothing else refers to it any more.
 _refused: "weakref.WeakSet[WebSocket]" = weakref.WeakSet()
-_ended = threading.Event()
+_lock = threading.Lock()  # held around each use of that set
+_ended = threading.Event()  # set when all clients are ignored
 
 
 def refuse(websocket: WebSocket, reason: str) -> None:
-    """Close with 1011 and this reason, and hear nothing more from this client.
+    """Close the connection with 1011 and this reason, and ignore what else the client sends.
 
-    Never waits, and raises nothing: `handle_messages` has to go on.
+    Never waits, and raises nothing, because `handle_messages` has to go on. Any thread.
     """
-    _refused.add(websocket)
+    with _lock:
+        _refused.add(websocket)
     try:
         websocket.close(CloseCode.INTERNAL_ERROR, reason, wait=False)
     except Exception:
-        log.exception("%s could not be sent away", websocket.peer)
+        log.exception("%s could not be refused", websocket.peer)
 
 
 def refuse_everyone() -> None:
-    """Hear nothing more from anybody: `handle_messages` has ended, and the server ends."""
+    """Ignore what any client sends from now on, because nobody will handle it. Any thread."""
     _ended.set()
 
 
 def is_refused(websocket: WebSocket) -> bool:
-    """Whether what this client says does not count any more."""
-    return websocket in _refused or _ended.is_set()
+    """Whether messages of this client are ignored. Any thread."""
+    if _ended.is_set():
+        return True
+    with _lock:
+        return websocket in _refused

@@ -1,14 +1,14 @@
-"""Coming back after a lost connection, without missing anything and without getting it twice.
+"""Resuming after a lost connection: a client gets each message that it has missed exactly once.
 
 A client that connects to `/ws?since=ID` gets what follows that id in three steps:
 
-1. `catch_up` sends it the past, in the client's own thread and at the client's own pace.
-2. `admit` posts what was said in the meantime, in the thread of `handle_messages`.
+1. `catch_up` sends it what is in the history, in the client's own thread.
+2. `admit` posts what was appended in the meantime, in the thread of `handle_messages`.
 3. From then on it is one of `clients`, and gets what all others get.
 
-Nothing can slip through between two steps, because `handle_messages` alone decides what comes after
-what. Messages that the client cannot get any more are announced by the event `gap`, at the place
-where they are missing.
+No message is lost or sent twice between these steps, because the thread of `handle_messages` does
+the last two, and knows which message it has sent to all clients last. In place of messages that
+were deleted the client gets the event `gap`.
 """
 
 import logging
@@ -20,56 +20,60 @@ from chat.message import GAP, encode_all
 from chat.presence import Presence
 from rfc6455 import Close, CloseCode, Handshake, InvalidHandshake, WebSocket, broadcast
 
-RESUMED = 500  # messages that a client gets at most of those it missed
+MAX_RESUMED = 500  # the most messages that a client gets of those it missed
 
 log = logging.getLogger("chat")
 
 
-class Joining(NamedTuple):
-    """A client that has everything up to `position`, and wants to get what follows."""
+class Resuming(NamedTuple):
+    """A client that has got everything up to `position`, and is to get what follows."""
 
     websocket: WebSocket
     position: str  # an id
 
 
 def check_since(handshake: Handshake) -> None:
-    """Refuse, before the connection opens, a `since` that is not a message id."""
+    """Refuse an opening handshake whose `since` is not a message id, with 400."""
     since = since_of(handshake.query)
     if since is None:
         return
     try:
         order(since)
     except ValueError as error:
-        raise InvalidHandshake(400, str(error)) from None
+        raise InvalidHandshake(400, f"since={error}") from None
 
 
 def since_of(query: str) -> str | None:
-    """The id that a client wants to resume at, or None for a client of plain `/ws`."""
+    """The id after which a client resumes, or None for a client of plain `/ws`."""
     return parse_qs(query, keep_blank_values=True).get("since", [None])[-1]
 
 
-def catch_up(websocket: WebSocket, since: str, history: History, *, hide_emails: bool) -> Joining:
-    """Send a client what follows `since`; returns how far it got.
+def catch_up(websocket: WebSocket, since: str, history: History, *, hide_emails: bool) -> Resuming:
+    """Send a client what follows the id `since`, and return the client with its new position.
 
-    However slowly the client reads, only a page is held in memory for it. Raises ConnectionClosed,
-    and Close if the history cannot be read.
+    It waits for the client, and holds only one page of the history in memory. Raises
+    ConnectionClosed, and Close if the history cannot be read. To be called in the client's own
+    thread.
     """
     try:
-        position = _send_past(websocket, since, history.for_joiner(), hide_emails=hide_emails)
+        position = _send_past(websocket, since, history.for_resuming(), hide_emails=hide_emails)
     except HistoryError as error:
-        log.error("%s is sent away: the history cannot be read: %s", websocket.peer, error)
+        log.error("%s is refused: the history could not be read: %s", websocket.peer, error)
         reason = "the history could not be read"
         raise Close(CloseCode.INTERNAL_ERROR, reason) from None
-    return Joining(websocket, position)
+    return Resuming(websocket, position)
 
 
 def _send_past(websocket: WebSocket, since: str, history: History, *, hide_emails: bool) -> str:
+    """Send what follows the id `since`; returns the id of the last message that was sent."""
     newest = history.newest()
     position = since
     gap = order(since) > order(newest)
-    if gap:  # The id is from another history, or the clock was set back. New messages do not wait.
+    if gap:
+        # The id is from another history, or the clock was set back. New messages may have lower
+        # ids than this one, and the client is to get them all the same.
         position = newest
-    before_newest = history.before_newest(position, RESUMED)
+    before_newest = history.before_newest(position, MAX_RESUMED)
     gap = gap or order(before_newest) != order(position)
     position = before_newest
     for page in pages(history, position):
@@ -83,23 +87,28 @@ def _send_past(websocket: WebSocket, since: str, history: History, *, hide_email
 
 
 def admit(
-    joining: Joining, position: str, history: History, presence: Presence, *, hide_emails: bool
+    resuming: Resuming, position: str, history: History, presence: Presence, *, hide_emails: bool
 ) -> None:
-    """Post a client what follows its own position, up to that of all others, and let it in.
+    """Post a client what follows its own position, up to `position`, and add it to `clients`.
 
-    Only `handle_messages` may call. Raises ConnectionClosed, HistoryError.
+    `position` is the id of the last message that was sent to all clients. Raises ConnectionClosed,
+    HistoryError. Only the thread of `handle_messages` may call.
     """
-    post_missed(joining, position, history, hide_emails=hide_emails)
-    presence.admit(joining.websocket)
+    if order(resuming.position) < order(position):
+        post_missed(resuming, position, history, hide_emails=hide_emails)
+    presence.admit(resuming.websocket)
 
 
-def post_missed(joining: Joining, position: str, history: History, *, hide_emails: bool) -> None:
-    """A client that missed more than may wait for it is dropped, and comes back."""
-    for page in pages(history, joining.position):
+def post_missed(resuming: Resuming, position: str, history: History, *, hide_emails: bool) -> None:
+    """Post what follows the client's own position, up to `position`.
+
+    A client that has missed more than its connection may hold back is dropped, and resumes again.
+    """
+    for page in pages(history, resuming.position):
         missed = [each for each in page.entries if order(each.message_id) <= order(position)]
         if page.gap:
-            joining.websocket.post(GAP)
+            resuming.websocket.post(GAP)
         if missed:
-            broadcast([joining.websocket], *encode_all(missed, hide_emails=hide_emails))
+            broadcast([resuming.websocket], *encode_all(missed, hide_emails=hide_emails))
         if len(missed) < len(page.entries):
-            return  # what is left all others have not got, either
+            return  # the other entries were not sent to all clients yet either

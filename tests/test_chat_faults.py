@@ -6,19 +6,27 @@ says triggers it.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from chatting import hear, hear_said, read_close_past_messages, resume, say
+from chatting import (
+    hear,
+    hear_online,
+    hear_said,
+    read_close_past_messages,
+    resume,
+    say,
+    tell_name,
+)
 from peers import Peer, eventually, masked
 from programs import ROOT, Program, answer_close, name_of
 
 START = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
+import chat.batch
 import chat.message
 import chat.presence
 import chat.resume
@@ -64,7 +72,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def sent_away(peer: Peer) -> tuple[int, str]:
+def closed_with(peer: Peer) -> tuple[int, str]:
     """How the server closes this connection; who is here is left out."""
     messages, close = read_close_past_messages(peer)
     assert all(message.get("event") == "online" for message in messages)
@@ -85,7 +93,7 @@ def assert_goes_on(server: Program, *peers: Peer) -> None:
 
 
 def await_admission(peer: Peer) -> None:
-    """Wait until one that resumes is among those who are told: before, it may still be let in."""
+    """Wait until one that resumes gets events: before, it may not be admitted yet."""
     while hear(peer).get("event") != "online":
         pass
 
@@ -110,6 +118,45 @@ def test_message_that_cannot_be_kept_costs_only_its_sender_the_connection(
             for peer in (again, bob, eve):
                 assert hear_said(peer)["message"] == "it was not kept"
         assert_goes_on(server, bob, eve)
+
+
+def test_message_that_is_taken_while_the_queue_fails_costs_only_its_sender_the_connection(
+    start: Start,
+) -> None:
+    server = start(f"{BREAK_ON_HEARING}\nfail_first(chat.batch, 'size_of')")
+    with server.join() as ada, server.join() as bob, resume(server) as eve:
+        await_admission(eve)
+        say(ada, "break it")
+        assert answer_close(ada) == (1011, "internal error")
+        assert_noted(server, "RuntimeError: unforeseen")
+        assert_goes_on(server, bob, eve)
+
+
+def test_chat_goes_on_after_the_queue_could_not_be_read_once(start: Start) -> None:
+    server = start(f"{BREAK_ON_HEARING}\nfail_first(chat.batch, 'take')")
+    with server.join() as ada, server.join() as bob:
+        say(ada, "break it")
+        for peer in (ada, bob):
+            assert hear(peer)["message"] == "break it"
+        assert_noted(server, "RuntimeError: unforeseen")
+        assert_goes_on(server, ada, bob)
+
+
+def test_server_ends_with_status_1_and_a_trace_when_handle_messages_fails(start: Start) -> None:
+    server = start(
+        f"{BREAK_ON_HEARING}\nfail_first(SqliteHistory, 'append')\n"
+        "def fail(batch, error):\n"
+        "    raise error\n"
+        "chat.batch.Batch.fail = fail"
+    )
+    with server.join() as ada, resume(server) as bob:
+        await_admission(bob)
+        say(ada, "break it")
+        for peer in (ada, bob):
+            assert closed_with(peer) == (1001, "the server is shutting down")
+    assert server.wait() == 1
+    assert_noted(server, "RuntimeError: unforeseen")
+    assert "handle_messages has failed" in server.log
 
 
 def test_client_whose_message_was_not_kept_is_not_heard_any_more_so_that_order_is_kept(
@@ -168,17 +215,17 @@ def test_copy_that_cannot_be_read_costs_only_the_client_that_needs_it_the_connec
             assert hear_said(peer)["message"] == "once"
         say(ada, "again", key="k")
         assert answer_close(ada) == (1011, "internal error")
-        eventually(lambda: "gets no copy" in server.log)
+        eventually(lambda: "could not be sent a copy" in server.log)
         assert server.log.count("Traceback") == ("RuntimeError" in error)
         assert_goes_on(server, bob, eve)
 
 
-def test_client_that_cannot_be_let_in_is_told_so(start: Start) -> None:
+def test_client_that_cannot_be_admitted_is_refused(start: Start) -> None:
     server = start(
-        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.resume, 'post_missed')"
+        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, 'admit')"
     )
     with resume(server) as ada:
-        assert sent_away(ada) == (1011, "internal error")
+        assert closed_with(ada) == (1011, "internal error")
         assert_noted(server, "RuntimeError: unforeseen")
     with resume(server) as ada:
         assert_goes_on(server, ada)
@@ -197,7 +244,7 @@ def test_client_that_joins_while_the_history_cannot_be_read_is_told_and_may_come
 ) -> None:
     server = start(f"broken.append({error})\nfail_first(SqliteHistory, 'before_newest')")
     with resume(server) as ada:
-        assert sent_away(ada) == (1011, reason)
+        assert closed_with(ada) == (1011, reason)
         words = error.partition("'")[2].partition("'")[0]
         eventually(lambda: words in server.log)
         assert server.log.count("Traceback") == traces
@@ -220,7 +267,7 @@ def test_mistake_of_the_server_is_never_blamed_on_the_client(start: Start, error
         assert_goes_on(server, bob)
 
 
-def test_message_that_cannot_be_encoded_is_left_out_and_delays_nobody(
+def test_message_that_cannot_be_encoded_is_left_out_and_costs_only_its_sender_the_connection(
     start: Start,
 ) -> None:
     server = start(
@@ -232,8 +279,14 @@ def test_message_that_cannot_be_encoded_is_left_out_and_delays_nobody(
         "chat.message.encode = fail"
     )
     with server.join() as ada, resume(server) as bob:
-        for text in ("before", "bad", "after"):
-            say(ada, text)
+        await_admission(bob)
+        say(ada, "before")
+        with server.join() as sender:
+            say(sender, "bad")
+            messages, close = read_close_past_messages(sender)
+            assert all(each["message"] == "before" for each in messages)
+            assert close == (0x88, b"\x03\xf3internal error")
+        say(ada, "after")
         for peer in (ada, bob):
             assert [hear_said(peer)["message"] for _ in range(2)] == ["before", "after"]
         with resume(server) as eve:
@@ -267,12 +320,13 @@ def test_client_that_cannot_be_sent_to_is_dropped_and_the_others_hear_everything
         assert_goes_on(server, *heard)
 
 
-def test_presence_is_told_again_after_a_failure(start: Start) -> None:
+def test_online_event_is_sent_again_after_a_failure_without_a_further_change(start: Start) -> None:
     server = start(
-        "broken.append(RuntimeError('unforeseen'))\nfail_first(chat.presence.Presence, '_online')"
+        f"{BREAK_ON_HEARING}\nfail_first(chat.presence.Presence, '_online')\n"
+        "chat.presence.PRESENCE_INTERVAL = 0.1"
     )
     with resume(server) as ada:
-        assert_noted(server, "who is here could not be told")
-        with resume(server):
-            while (heard := json.loads(ada.read_frame()[1]))["count"] != 2:
-                assert heard["event"] == "online"
+        await_admission(ada)
+        tell_name(ada, "break it")
+        assert hear_online(ada, lambda event: event["usernames"] == ["break it"])["count"] == 1
+        assert_noted(server, "the event `online` could not be sent")

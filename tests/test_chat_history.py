@@ -119,7 +119,7 @@ def test_ids_rise_across_a_restart(clock: Clock, tmp_path: Path, change: int) ->
         assert entry_ids(since(history, "0").entries) == before + after
 
 
-def test_ids_rise_where_all_but_one_message_was_trimmed(clock: Clock, tmp_path: Path) -> None:
+def test_ids_rise_where_all_but_one_message_was_deleted(clock: Clock, tmp_path: Path) -> None:
     with opened(tmp_path / "history", keep=1) as history:
         before = entry_ids(append(history, numbered(5)))
     with opened(tmp_path / "history", keep=1) as history:
@@ -370,7 +370,7 @@ def test_reader_that_trimming_overtakes_between_two_pages_gets_a_gap_at_that_pla
         assert not any(page.gap for page in reading)
 
 
-def test_entry_is_found_under_its_id_until_it_is_trimmed() -> None:
+def test_entry_is_found_under_its_id_until_it_is_deleted() -> None:
     with opened(keep=2) as history:
         first = append(history, [said("first", "k")])[0]
         assert history.entry(first.message_id) == first
@@ -433,7 +433,7 @@ def test_history_opened_with_a_smaller_number_is_trimmed_to_it(tmp_path: Path) -
         assert texts(since(history, "0").entries) == [str(number) for number in range(81, 101)]
 
 
-def test_reader_that_missed_trimmed_messages_gets_a_gap(tmp_path: Path) -> None:
+def test_reader_that_missed_deleted_messages_gets_a_gap(tmp_path: Path) -> None:
     with opened(tmp_path / "history", keep=10) as history:
         appended = history.append(numbered(15)) + history.append(numbered(5, 15))
         given = [each.message_id for each in appended]
@@ -450,7 +450,7 @@ def test_reader_that_missed_trimmed_messages_gets_a_gap(tmp_path: Path) -> None:
         assert since(history, given[13]).gap is False
 
 
-def test_reader_that_missed_trimmed_messages_gets_a_gap_even_if_more_is_kept_now(
+def test_reader_that_missed_deleted_messages_gets_a_gap_even_if_more_is_kept_now(
     tmp_path: Path,
 ) -> None:
     with opened(tmp_path / "history", keep=10) as history:
@@ -478,7 +478,7 @@ def test_file_from_before_the_trimmed_table_existed_can_be_opened(
     for _ in range(2):
         with opened(path, kept) as history:
             assert texts(since(history, "0").entries) == ["0", "1", "2"]
-            assert since(history, "0").gap == (kept == 3)  # as full as it may be: it was trimmed
+            assert since(history, "0").gap == (kept == 3)  # as full as it may be: some were deleted
             assert history.append([said("again", "k1")]) == [Appended(f"{NOW}-1", is_known=True)]
 
 
@@ -611,7 +611,7 @@ def test_full_disk_is_told_in_words_and_leaves_nothing_of_the_batch(
 # In memory
 
 
-def test_history_in_memory_is_nobody_elses() -> None:
+def test_two_histories_in_memory_share_nothing() -> None:
     with opened() as one, opened() as other:
         append(one, numbered(2))
         assert since(other, "0") == ([], False)

@@ -44,7 +44,7 @@ def test_message_is_read_as_go_reads_it(text: str, fields: dict[str, str]) -> No
 @pytest.mark.parametrize(
     ("data", "code", "reason"),
     [
-        (b"{}", 1003, "the chat is text"),
+        (b"{}", 1003, "the chat accepts text messages only"),
         ("", 1008, "the message is not JSON"),
         ("{", 1008, "the message is not JSON"),
         ("{} {}", 1008, "the message is not JSON"),

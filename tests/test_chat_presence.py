@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from chat.presence import Presence
-from chat.resume import Joining, admit
+from chat.resume import Resuming, admit
 from chatting import (
     assert_here,
     hear,
@@ -45,7 +45,7 @@ def test_client_that_tells_its_name_is_named_to_those_who_resume() -> None:
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         for peer in (ada, bob):
-            # A client may be named before it is let in, and counted.
+            # A client may be named before it is admitted, and counted.
             event = hear_online(
                 peer, lambda event: event["count"] == 2 and len(event["usernames"]) == 2
             )
@@ -137,8 +137,8 @@ def test_ping_is_answered_at_once_to_who_sent_it_and_to_nobody_else() -> None:
 
 
 def test_events_for_the_server_do_not_count_for_the_rate() -> None:
-    """At this rate whatever counts is followed by a pause of more than a minute."""
-    with chat("--rate", "0.01") as server, resume(server) as ada:
+    """At this rate a message that follows what counts waits for seven seconds or more."""
+    with chat("--rate", "0.1") as server, resume(server) as ada:
         for _ in range(5):
             tell_name(ada, "Ada")
             ada.send(masked(0x81, b'{"event": "ping"}'))
@@ -146,6 +146,16 @@ def test_events_for_the_server_do_not_count_for_the_rate() -> None:
         heard = [hear_said(ada) for _ in range(6)]
         assert heard[:5] == [{"event": "pong"}] * 5
         assert heard[5]["message"] == "the first"
+
+
+def test_ping_behind_a_message_is_answered_at_once_at_the_least_rate() -> None:
+    with chat("--rate", "0.1") as server, resume(server) as ada:
+        say(ada, "a message that the next one has to wait for")
+        assert hear_said(ada)["message"] == "a message that the next one has to wait for"
+        begin = time.monotonic()
+        ada.send(masked(0x81, b'{"event": "ping"}'))
+        assert hear_said(ada) == {"event": "pong"}
+        assert time.monotonic() - begin < 5  # seconds; the next message would wait for seven
 
 
 def test_ping_from_a_plain_client_is_a_message_as_in_the_original(server: Program) -> None:
@@ -216,7 +226,42 @@ def test_clients_that_come_back_to_a_chat_that_forgot_everything_are_told_who_is
 # In this process
 
 
-def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
+def test_client_that_has_got_what_all_others_have_is_admitted_without_reading_the_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(message_id: str) -> None:
+        raise AssertionError("the history is read")
+
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with guests(1) as (ada,), opened() as history:
+        presence.expect(ada.websocket)
+        monkeypatch.setattr(history, "since", fail)
+        admit(Resuming(ada.websocket, "7-0"), "7-0", history, presence, hide_emails=False)
+        assert clients == {ada.websocket}
+
+
+def test_names_are_sorted_while_others_may_use_the_lock() -> None:
+    lock = threading.Lock()
+    presence = Presence(set(), lock)
+    locked: list[bool] = []
+
+    class Name(str):
+        __slots__ = ()
+
+        def __lt__(self, other: str) -> bool:
+            locked.append(lock.locked())
+            return str(self) < str(other)
+
+    with guests(2) as people:
+        for each, name in zip(people, ("Bob", "Ada"), strict=True):
+            presence.expect(each.websocket)
+            presence.handle_event(each.websocket, "join", Name(name))
+        assert json.loads(presence._online())["usernames"] == ["Ada", "Bob"]
+    assert locked == [False]
+
+
+def test_client_that_left_before_its_turn_came_is_not_admitted() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
     with guests(2) as (gone, here), opened() as history:
@@ -224,7 +269,7 @@ def test_client_that_left_before_its_turn_came_is_not_let_in() -> None:
             presence.expect(each.websocket)
         presence.leave(gone.websocket)
         for each in (gone, here):
-            admit(Joining(each.websocket, "0"), "0-0", history, presence, hide_emails=False)
+            admit(Resuming(each.websocket, "0"), "0-0", history, presence, hide_emails=False)
         assert clients == {here.websocket}
 
 
@@ -249,7 +294,7 @@ def test_client_that_cannot_be_told_an_event_does_not_keep_it_from_others(
         assert len([each for each in caplog.records if each.exc_info]) == 2
 
 
-def test_event_is_sent_only_to_clients_that_can_resume_and_were_let_in() -> None:
+def test_event_is_sent_only_to_clients_that_can_resume_and_were_admitted() -> None:
     clients: set[WebSocket] = set()
     presence = Presence(clients, threading.Lock())
     with guests(3) as (plain, expected, admitted):

@@ -178,8 +178,8 @@ def test_clients_that_come_and_go_between_servers_hear_everything_once_and_in_or
         say(witness, "end")
         everything += hear_until(witness, "end")
         assert_rising(ids(everything))
-        for joiner in coming:
-            assert joiner.result() == everything
+        for client in coming:
+            assert client.result() == everything
         for talker in talking:
             talker.result()
 
@@ -314,7 +314,7 @@ def test_chat_needs_no_package_without_redis() -> None:
 # Redis that goes and comes back
 
 
-def test_while_redis_is_away_senders_wait_and_nobody_is_sent_away(redis: Redis) -> None:
+def test_while_redis_is_away_senders_wait_and_nobody_is_refused(redis: Redis) -> None:
     with (
         chat("--redis", redis.url) as one,
         chat("--redis", redis.url) as other,
@@ -415,7 +415,7 @@ def test_server_ends_in_time_while_redis_is_away(redis: Redis) -> None:
 # Redis that refuses
 
 
-def assert_sent_away(server: Program, text: str, **fields: str) -> None:
+def assert_sender_is_refused(server: Program, text: str, **fields: str) -> None:
     with server.join() as ada:
         name = name_of(ada)
         say(ada, text, **fields)
@@ -434,7 +434,7 @@ def assert_sent_away(server: Program, text: str, **fields: str) -> None:
 def test_sender_is_told_with_1011_when_redis_has_no_memory_left(redis: Redis) -> None:
     with chat("--redis", redis.url) as server, server.join() as bob, resume(server) as eve:
         redis.ask("CONFIG", "SET", "maxmemory", "1mb")
-        assert_sent_away(server, "no room", key="k")
+        assert_sender_is_refused(server, "no room", key="k")
         assert "maxmemory" in lines_with(server, "its message could not be saved")[0]
         assert_here(bob)
         assert_here(eve)
@@ -451,7 +451,7 @@ def test_sender_is_told_with_1011_while_the_key_is_not_a_stream(
     with chat("--redis", redis.url) as server, server.join() as bob:
         tell_texts(server, "before")
         redis.ask("SET", "chat", "something else")
-        assert_sent_away(server, "refused", key="k")
+        assert_sender_is_refused(server, "refused", key="k")
         redis.ask("DEL", "chat")
         assert hear(bob)["message"] == "before"
         with server.join() as ada:

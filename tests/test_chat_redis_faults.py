@@ -195,7 +195,7 @@ def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
         f"sys.path.insert(0, {str(ROOT)!r})",
         "import chat.redis_history",
         "import chat_server",
-        "chat.redis_history.JOINER_PATIENCE = 0.5",
+        "chat.redis_history.RESUME_PATIENCE = 0.5",
         "chat_server.main()",
     ]
     (tmp_path / "hasty.py").write_text("\n".join(lines), encoding="utf-8")
@@ -502,7 +502,7 @@ def test_redis_user_without_the_right_to_ask_for_memory_is_logged_and_can_chat(
     redis.ask("ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", "-memory")
     url = redis.url.replace("//", "//guest:pass@")
     with chat("--redis", url, "--keep-bytes", "1") as server, server.join() as ada:
-        (line,) = eventually(lambda: lines_with(server, "not bounded"))
+        (line,) = eventually(lambda: lines_with(server, "--keep-bytes has no effect"))
         assert "memory" in line
         for number in range(10):
             say(ada, f"{number}".ljust(60_000))
@@ -514,7 +514,9 @@ def memory(redis: Redis) -> int:
         return int(client.memory_usage("chat", samples=0))
 
 
-def test_sender_whose_message_was_trimmed_gets_a_copy_of_what_it_says_now(redis: Redis) -> None:
+def test_sender_whose_message_was_deleted_gets_a_copy_of_the_message_it_resent(
+    redis: Redis,
+) -> None:
     with chat("--redis", redis.url) as server, resume(server) as ada:
         say(ada, "once", key="k")
         copy = hear_said(ada)

@@ -16,6 +16,25 @@ from redis_server import AWAY, BACK, Redis, connected, put
 pytestmark = pytest.mark.redis
 
 
+def test_redis_that_comes_back_with_an_error_that_does_not_pass_is_logged_as_back(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    import redis as package
+
+    from chat.redis_history import RedisHistory
+
+    history = RedisHistory(redis.url)
+    errors = [package.ResponseError("WRONGTYPE"), package.ConnectionError("refused")]
+
+    def fail(client: Any) -> None:
+        raise errors.pop()
+
+    with pytest.raises(HistoryError, match="WRONGTYPE"):
+        history._ask(fail)
+    away, back = caplog.messages
+    assert AWAY in away and BACK in back
+
+
 def test_old_connections_end_with_every_version_of_redis_py(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,7 +241,8 @@ def test_follower_goes_on_whatever_it_meets(
     with pytest.raises(Enough):
         history.follow(look)
     assert len(caplog.records) == 3
-    assert all("nothing is heard of other servers" in each.message for each in caplog.records)
+    text = "messages of other servers cannot be read, trying again in 0.01 s"
+    assert all(text in each.message for each in caplog.records)
 
 
 def test_follower_does_not_wake_again_before_somebody_has_read(redis: Redis) -> None:

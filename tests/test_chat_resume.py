@@ -164,7 +164,12 @@ BAD = [
 def test_malformed_since_is_refused_with_400_at_the_handshake(server: Program, since: str) -> None:
     status, text = server.answer(request(server, f"/ws?since={since}"))
     assert status == 400
-    assert "is not a message id" in text
+    assert "is not a message id, such as 1700000000000-0" in text
+
+
+def test_answer_to_a_malformed_since_quotes_it(server: Program) -> None:
+    _, text = server.answer(request(server, "/ws?since=x"))
+    assert text.endswith("since='x' is not a message id, such as 1700000000000-0\n")
 
 
 def test_very_long_since_is_refused_briefly(server: Program) -> None:
@@ -196,7 +201,7 @@ def assert_missed(server: Program, since: str, missed: list[dict[str, Any]]) -> 
         assert_here(bob)
 
 
-def test_client_that_missed_what_was_trimmed_is_told() -> None:
+def test_client_that_missed_what_was_deleted_is_told() -> None:
     with chat("--keep", "10") as server:
         told = tell(server, 50)
         with resume(server, told[5]["id"]) as bob:
@@ -206,7 +211,7 @@ def test_client_that_missed_what_was_trimmed_is_told() -> None:
             assert hear_all_said(bob, 4) == told[-4:]
 
 
-def test_newest_10_are_kept_on_demand_across_a_restart(tmp_path: Path) -> None:
+def test_keep_10_keeps_the_newest_10_across_a_restart(tmp_path: Path) -> None:
     options = ("--keep", "10", "--history", str(tmp_path / "history"))
     with chat(*options) as server:
         told = tell(server, 25)
@@ -222,7 +227,7 @@ def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_
     tmp_path: Path,
 ) -> None:
     """Fewer than 500 messages in all, so that nobody may be told of a gap."""
-    talkers, each, joiners = 3, 150, 8
+    talkers, each, resuming = 3, 150, 8
 
     def talk(number: int) -> None:
         with room.join() as peer:
@@ -245,17 +250,17 @@ def test_clients_that_come_and_go_while_others_talk_hear_everything_once_and_in_
     with (
         chat(env=restless_environment(tmp_path)) as room,
         resume(room) as witness,
-        ThreadPoolExecutor(talkers + joiners) as pool,
+        ThreadPoolExecutor(talkers + resuming) as pool,
     ):
         talking = [pool.submit(talk, number) for number in range(talkers)]
-        coming = [pool.submit(come_and_go, number) for number in range(joiners)]
+        coming = [pool.submit(come_and_go, number) for number in range(resuming)]
         all_ids = ids(hear_all_said(witness, talkers * each))
         say(witness, "end")
         all_ids += ids(hear_until(witness, "end"))
         assert len(all_ids) == talkers * each + 1
         assert_rising(all_ids)
-        for joiner in coming:
-            assert joiner.result() == all_ids
+        for client in coming:
+            assert client.result() == all_ids
         for talker in talking:
             talker.result()
 

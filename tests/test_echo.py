@@ -483,7 +483,7 @@ def test_empty_option_ends_the_server_with_one_line(script: str, option: str) ->
     "options", [["--allow-origin", "foo"], ["--allow-host", "http://h"], ["--allow-host", "*"]]
 )
 @pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
-def test_servers_say_in_one_line_that_an_origin_or_a_host_is_none(
+def test_servers_say_in_one_line_that_an_origin_or_a_host_is_not_valid(
     script: str, options: list[str]
 ) -> None:
     ended = run(script, *options)

@@ -32,6 +32,7 @@ CHAT = (
     "options",
     "history",
     "redis_history",
+    "open_history",
     "pace",
     "presence",
     "refusal",
@@ -110,8 +111,7 @@ def test_module_of_the_chat_imports_only_from_below_and_the_public_names_of_the_
     ours = {"command_line"} if name == "options" else set()
     for imported in imports(chat_files()[name]):
         found = with_submodule(imported, modules)
-        # `history` chooses between the two, when it is asked for one.
-        assert found <= below | ({"chat.redis_history"} if name == "history" else set())
+        assert found <= below
         root, _, rest = imported.partition(".")
         assert root not in own_modules() - {"chat", "rfc6455"} - ours
         assert root != "rfc6455" or not rest or rest in rfc6455.__all__

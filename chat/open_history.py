@@ -1,0 +1,25 @@
+"""Choosing the history that the command line asks for."""
+
+import threading
+from collections.abc import Callable
+
+from chat.entry import History, HistoryError
+from chat.history import SqliteHistory
+from chat.options import Options
+
+
+def open_history(options: Options, wake: Callable[[], None]) -> History:
+    """Open the history: in a file, on Redis, or else in memory.
+
+    With Redis, `wake` is called when any server has appended something, in a thread of its own.
+    Raises HistoryError.
+    """
+    if not options.redis:
+        return SqliteHistory(options.history, options.keep, options.keep_bytes)
+    try:
+        from chat.redis_history import RedisHistory  # here, because the others need no redis-py
+    except ImportError:
+        raise HistoryError("--redis needs a package: pip install redis") from None
+    history = RedisHistory(options.redis, options.keep, options.keep_bytes, options.max_message)
+    threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
+    return history
