@@ -196,7 +196,7 @@ class WebSocket:
         """
         message = self._protocol.next_message()
         if self._protocol.has_data_to_send or self._protocol.state is not _OPEN:
-            self._follow()
+            self._act_on_protocol()
         return message
 
     def _read(self, timeout: float | None, at_most: int = _READ_AT_MOST) -> bool:
@@ -315,8 +315,11 @@ class WebSocket:
             with contextlib.suppress(ConnectionError):  # the thread that reads learns of it
                 self._stream.put(self._protocol.data_to_send(), control=True)
 
-    def _follow(self) -> None:
-        """Do what the protocol asks for after it has parsed bytes. Only the reader calls this."""
+    def _act_on_protocol(self) -> None:
+        """Send what the protocol has to send, and begin to end TCP where there is nothing to come.
+
+        Only the reader calls this, after bytes were parsed.
+        """
         with self._lock:
             self._put_control_frames()
         state = self._protocol.state
@@ -335,6 +338,7 @@ class WebSocket:
         self._tcp_end = _TcpEnd(self._stream, discards=discards, waits_for_peer=waits_for_peer)
 
     def _peer_still_sends(self) -> bool:
+        """Whether the peer is in the middle of a frame, or has sent more than was read."""
         return self._protocol.is_within_frame or self._stream.has_unread()
 
     def _set_closing_deadline(self, more: float = 0.0) -> None:
@@ -374,7 +378,7 @@ class WebSocket:
         self._has_received = False
         for _ in range(_READS_IN_A_ROW):
             protocol.handle_control_frames(close=is_busy)
-            self._follow()
+            self._act_on_protocol()
             if self._tcp_end:
                 return self._read_to_the_end(self._tcp_end, now)
             room = READ_AHEAD - protocol.unread

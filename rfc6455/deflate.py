@@ -30,7 +30,8 @@ class Deflate(NamedTuple):
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
     server_max_window_bits: int = 15  # 8 to 15
-    client_max_window_bits: int = 15  # 8 to 15, or 0: a client lets the server set no limit
+    # 8 to 15; with 0 a client does not offer the parameter, so that no server can limit it.
+    client_max_window_bits: int = 15
     threshold: int = 256  # bytes; shorter messages are sent uncompressed. It is not negotiated.
 
 

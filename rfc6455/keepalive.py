@@ -15,8 +15,8 @@ import math
 from enum import Enum
 
 SLOWEST_PEER = 16384  # bytes a second; a peer has to read at least so fast
-# Bytes that a peer may not have read, from which on a Ping asks how far it has read, even while it
-# is not silent.
+# A peer that may have more than this many bytes unread is pinged even while it sends, to learn how
+# far it has read.
 _UNPROVEN = 64 * 1024
 
 
