@@ -182,6 +182,13 @@ def test_layer_names_no_flag_of_a_program(name: str) -> None:
     assert [text for text in texts if re.search(r"(?<!-)--[a-z]", text)] == []
 
 
+def test_no_module_imports_a_test_module() -> None:
+    """What several tests use stands in a module of its own."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        roots = {name.rpartition(".")[2] for name in imports(path)}
+        assert not {name for name in roots if name.startswith("test_")}, path.name
+
+
 def test_public_names_have_docstrings() -> None:
     missing = []
     for path in layer_files().values():
