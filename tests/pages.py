@@ -66,10 +66,12 @@ FAKE_SOCKETS = """
 # The sockets are real; the page keeps them in `sockets`, so that a test can count and reach them.
 RECORD_SOCKETS = """
     window.sockets = [];
+    window.messagesReceived = 0;
     window.WebSocket = class extends WebSocket {
         constructor(url) {
             super(url);
             sockets.push(this);
+            this.addEventListener('message', () => { messagesReceived += 1; });
         }
     };
 """

@@ -67,10 +67,14 @@ def count_sockets(page: "Page") -> int:
 def drop_everything(forwarder: Forwarder, page: "Page") -> None:
     """Let the forwarder drop everything, and wait until nothing that it dropped can still arrive.
 
-    The page has then received the answer to a request that it made later, on a new connection.
+    The page has then received the answers to requests that it made later, on new connections, and
+    no message while they were under way: a browser keeps no order between two connections.
     """
     forwarder.go_deaf()
-    page.evaluate("fetch('favicon.svg').then((response) => response.text())")
+    before = -1
+    while before != (before := page.evaluate("messagesReceived")):
+        for _ in range(5):
+            page.evaluate("fetch('favicon.svg').then((response) => response.text())")
 
 
 def seconds_until_new_socket(page: "Page") -> float:
