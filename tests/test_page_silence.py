@@ -303,6 +303,7 @@ def test_echo_page_replaces_a_socket_that_does_not_open(page: "Page") -> None:
 
 
 def test_echo_page_replaces_a_dead_connection(page: "Page") -> None:
+    page.add_init_script(RECORD_SOCKETS)
     page.clock.install()
     with echo() as server, Forwarder(server.server_port) as forwarder:
         page.goto(forwarder.url)
