@@ -34,6 +34,10 @@ class Deflate(NamedTuple):
     client_max_window_bits: int = 15
     threshold: int = 256  # bytes; shorter messages are sent uncompressed. It is not negotiated.
 
+    def window_bits_of(self, *, is_client: bool) -> int:
+        """Bits of the window with which one of the sides compresses (7.1.2)."""
+        return self.client_max_window_bits if is_client else self.server_max_window_bits
+
 
 class Acceptance(NamedTuple):
     """How a server accepts an offer."""
@@ -178,9 +182,10 @@ class Inflater:
     @classmethod
     def for_side(cls, agreed: Deflate, *, is_client: bool) -> "Inflater":
         """The inflater of one side, which follows the parameters that bind the other side."""
+        window_bits = agreed.window_bits_of(is_client=not is_client)
         if is_client:
-            return cls(agreed.server_max_window_bits, agreed.server_no_context_takeover)
-        return cls(agreed.client_max_window_bits, agreed.client_no_context_takeover)
+            return cls(window_bits, agreed.server_no_context_takeover)
+        return cls(window_bits, agreed.client_no_context_takeover)
 
     def inflate(self, data: bytes, done: bool, room: int) -> bytes:
         """Inflate the next piece of a message, the last one if `done`; what it adds to the message.

@@ -130,11 +130,8 @@ class Protocol:
         self.sent_reason = ""  # of our Close, where this side has closed first
         self.pongs = 0  # how many Pongs have come
         self._deflate = deflate
-        self._window_bits = 0  # of what this side compresses; 0 where it does not
-        if deflate:
-            self._window_bits = (
-                deflate.client_max_window_bits if is_client else deflate.server_max_window_bits
-            )
+        # Of what this side compresses; 0 where it does not.
+        self._window_bits = deflate.window_bits_of(is_client=is_client) if deflate else 0
         inflater = Inflater.for_side(deflate, is_client=is_client) if deflate else None
         self._frames = FrameParser(
             masked=not is_client, max_message=max_message, compressed=inflater is not None
