@@ -165,6 +165,10 @@ def page(context: "BrowserContext") -> "Page":
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Program]:
+    """One chat for each file of tests.
+
+    A test leaves nothing said that it has not heard, or does not mind what others have said.
+    """
     with chat() as program:
         yield program
 

@@ -9,19 +9,13 @@ import pytest
 from chatting import hear, say
 from pairs import CALM
 from peers import MASK, Peer, echo_messages, eventually, masked, serving, shake_hands, unmasked
-from programs import Program, chat
+from programs import Program
 from proxy import Proxy, nginx
 from rfc6455 import ConnectionClosed, WebSocket
 
 pytestmark = pytest.mark.nginx
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    with chat() as program:
-        yield program
 
 
 @pytest.fixture(scope="module")

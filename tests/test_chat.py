@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,13 +16,6 @@ from programs import Program, answer_close, chat, name_of
 ID = re.compile(r"[0-9]{13}-[0-9]+")
 AVATAR_OF_ADA = "cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d"
 AVATAR_OF_NOBODY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """For tests that leave nothing said that they have not heard."""
-    with chat() as program:
-        yield program
 
 
 # The wire

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,14 +25,6 @@ from histories import pair
 from pairs import reset
 from peers import PATIENCE, Peer, eventually, masked
 from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, name_of
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """For tests that leave nothing said that they have not heard."""
-    with chat() as program:
-        yield program
-
 
 # Peers that do not behave
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -28,14 +27,6 @@ from histories import opened
 from peers import masked
 from programs import Program, chat
 from rfc6455 import State, WebSocket
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """For tests that do not mind what others have said."""
-    with chat() as program:
-        yield program
-
 
 # Who is here
 

@@ -6,7 +6,6 @@ of things, never by the time that passes.
 
 import contextlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,6 @@ from chatting import (
 from histories import Said, assert_rising
 from peers import Peer, eventually, masked, request
 from programs import Program, chat, name_of
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
-    """For tests that do not mind what others have said."""
-    with chat() as program:
-        yield program
-
 
 # Plain /ws
 
