@@ -103,7 +103,7 @@ def _is_bare_ipv6(text: str, host: str) -> bool:
     has no colon, nothing is mistaken for something else. Where both readings are possible, as in
     `::1:8080`, what follows the last colon is a port.
     """
-    return _normalize_address(host) is None and _normalize_address(text) is not None
+    return ":" in host and _normalize_address(host) is None and _normalize_address(text) is not None
 
 
 def _normalize_host(text: str) -> str:
@@ -128,6 +128,8 @@ def _normalize_address(text: str) -> str | None:
     before_zone = text.partition("%")[0]
     if ":" in before_zone:  # only IPv6 has zones
         text = before_zone
+    elif not text[-1:].isdigit():  # a name, as in most requests; ipaddress takes long to say so
+        return None
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
