@@ -284,6 +284,10 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         finally:
             self._connection_slots.release()
 
+    def shutdown_request(self, request: Any) -> None:
+        # socketserver's would first end TCP. After a request, `finish` has done that.
+        self.close_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.exception("%s: the request failed", _peer_name(client_address))
 
@@ -324,11 +328,15 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         ".svg": "image/svg+xml",
     }
 
+    def __init__(self, request: Any, client_address: Any, server: WebSocketServer) -> None:
+        # Without a directory http.server would ask for the working directory, which takes its time
+        # and fails where that was removed.
+        super().__init__(request, client_address, server, directory=server.directory or "")
+
     def setup(self) -> None:
         server = self.server
         tls = TLS(server.ssl_context) if server.ssl_context else None
         self.peer = _peer_name(self.client_address)
-        self.directory = server.directory or ""
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(
             server.timeouts.open_timeout, "the opening handshake took too long"

@@ -214,6 +214,14 @@ def test_server_starts_with_nothing_but_python(script: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
+def test_server_outlives_the_directory_that_it_was_started_in(script: str, tmp_path: Path) -> None:
+    with running(script, cwd=tmp_path) as server:
+        tmp_path.rmdir()
+        with server.join("/ws" if script == "chat_server.py" else "/echo"):
+            pass
+
+
 def test_echo_client_runs_with_nothing_but_python(tmp_path: Path) -> None:
     with running("echo_server.py", python=["-S"], env=NOTHING, cwd=tmp_path) as server:
         url = f"{server.ws_url}/echo"
