@@ -1,11 +1,11 @@
 """All deadlines of all connections, in one heap and one thread.
 
-Each stream has one entry in the heap: the time at which it wants to be looked at next. When that
-time has come, the clock calls the stream's `look`, which does what is due and returns the time of
-the next look. So moving a deadline to a later time costs nothing: the look comes too early, finds
+Each stream has one entry in the heap: the time at which it wants to be checked next. When that time
+has come, the clock calls the stream's `check`, which does what is due and returns the time of the
+next check. So moving a deadline to a later time costs nothing: the check comes too early, finds
 nothing due, and returns the later time. Whoever moves a deadline to an earlier time asks for an
-earlier look with `look_by`. Such a request is never lost, even if it is made during a look, and a
-look that fails affects no other. Left out: precision, since a look may come 20 ms late.
+earlier check with `check_by`. Such a request is never lost, even if it is made during a check, and
+a check that fails affects no other. Left out: precision, since a check may come 20 ms late.
 """
 
 import heapq
@@ -19,16 +19,17 @@ from typing import NamedTuple, Protocol
 
 log = logging.getLogger("rfc6455")
 
-_ROUND = 0.02  # seconds between two rounds of looks, so that many looks share one wake-up
-_LONGEST_WAIT = 3600.0  # seconds until the thread looks at its heap again, whatever is due
-_RETRY_DELAY = 1.0  # seconds until a look that failed is tried again
+_ROUND = 0.02  # seconds between two rounds of checks, so that many checks share one wake-up
+_LONGEST_WAIT = 3600.0  # seconds until the thread goes through its heap again, whatever is due
+_LINGER = 1.0  # seconds without anything to watch, after which the thread ends
+_RETRY_DELAY = 1.0  # seconds until a check that failed is tried again
 
 
 class Watched(Protocol):
     """Something that has deadlines."""
 
-    def look(self, now: float) -> float:
-        """Do what is due at `now`; the time of the next look, or math.inf for none.
+    def check(self, now: float) -> float:
+        """Do what is due at `now`; the time of the next check, or math.inf for none.
 
         Both times are seconds of `time.monotonic()`. It is called from the clock's thread, and
         must not wait: while it does, every other deadline waits, too. That goes for what it logs
@@ -37,7 +38,7 @@ class Watched(Protocol):
 
 
 class Entry:
-    """What `watch` returns. `when` is the time of the next look, math.inf if none is planned."""
+    """What `watch` returns. `when` is the time of the next check, math.inf if none is planned."""
 
     __slots__ = ("watched", "when")
 
@@ -57,42 +58,44 @@ class _Planned(NamedTuple):
 class Clock:
     """Looks at everything that is watched when it is due. Any thread may call its methods.
 
-    Its thread runs only while something is watched.
+    Its thread runs only while something is watched, and a moment longer: otherwise, connections
+    that come one after another would start a thread each.
     """
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        self._changed = threading.Condition()  # held around every access to what follows
+        self._lock = threading.Lock()  # held around every access to what follows
+        self._changed = threading.Condition(self._lock)
         self._entries: set[Entry] = set()
         self._heap: list[_Planned] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
     def watch(self, watched: Watched) -> Entry:
-        """Begin to watch. The first look comes when `look_by` asks for it.
+        """Begin to watch. The first check comes when `check_by` asks for it.
 
         Raises RuntimeError if no thread can be started. Then nothing is watched, and a later call
         tries again.
         """
         entry = Entry(watched)
-        with self._changed:
+        with self._lock:
             self._ensure_thread()
             self._entries.add(entry)
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """Stop watching; a look that has begun goes on. A second call does nothing."""
-        with self._changed:
+        """Stop watching; a check that has begun goes on. A second call does nothing."""
+        with self._lock:
             entry.watched = None
             self._entries.discard(entry)
             if not self._entries:
-                self._changed.notify()  # the thread ends
+                self._changed.notify()  # the thread ends soon
 
-    def look_by(self, entry: Entry, when: float) -> None:
+    def check_by(self, entry: Entry, when: float) -> None:
         """Look at this time at the latest, in seconds of `time.monotonic()`."""
-        with self._changed:
+        with self._lock:
             if entry.watched is not None and when < entry.when:
                 self._plan(entry, when)
 
@@ -119,8 +122,8 @@ class Clock:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                if not self._entries:
+            with self._lock:
+                if not self._changed.wait_for(lambda: self._entries, _LINGER):
                     self._heap.clear()
                     self._thread = None
                     return
@@ -131,7 +134,7 @@ class Clock:
                     continue
                 due = self._take_due(time.monotonic())
             for entry in due:
-                self._look(entry)
+                self._check(entry)
             time.sleep(_ROUND)
 
     def _take_due(self, now: float) -> list[Entry]:
@@ -140,22 +143,22 @@ class Clock:
             planned = heapq.heappop(self._heap)
             entry = planned.entry
             if entry.watched is not None and entry.when == planned.when:
-                # Before the look begins: from here on, every request of `look_by` plans another.
+                # Before the check begins: from here on, every request of `check_by` plans another.
                 entry.when = math.inf
                 due.append(entry)
         return due
 
-    def _look(self, entry: Entry) -> None:
+    def _check(self, entry: Entry) -> None:
         watched = entry.watched
         if watched is None:  # it was forgotten after it was found due
             return
         now = time.monotonic()
         try:
-            again = watched.look(now)
+            again = watched.check(now)
         except Exception:
             log.exception("a connection's deadlines could not be checked, and will be again soon")
             again = now + _RETRY_DELAY
-        self.look_by(entry, again)
+        self.check_by(entry, again)
 
 
 clock = Clock()

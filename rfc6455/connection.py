@@ -62,7 +62,7 @@ class WebSocket:
     # As in `Stream`, for the sake of a broadcast.
     __slots__ = (
         "__weakref__",
-        "_busy_look",
+        "_busy_interval",
         "_has_received",
         "_keepalive",
         "_lock",
@@ -107,16 +107,16 @@ class WebSocket:
         self._protocol.receive_data(received)
         self._reading = threading.Lock()  # held by the thread that reads; these three are its own
         self._read_size = _READ_AT_LEAST
-        self._has_received = False  # whether `receive` was called since the clock's last look
+        self._has_received = False  # whether `receive` was called since the clock's last check
         self._tcp_end: _TcpEnd | None = None  # set when there is nothing more to receive
         self._keepalive = Keepalive(
             self.timeouts.ping_interval, self.timeouts.ping_timeout, time.monotonic()
         )
         # Seconds that a Ping of the peer waits at most while the handler is busy.
-        self._busy_look = min(1.0, self.timeouts.ping_timeout / 20)
+        self._busy_interval = min(1.0, self.timeouts.ping_timeout / 20)
         stream.set_deadline(math.inf, "")  # that of the opening handshake was kept
-        stream.watch(self._look)
-        stream.look_within(self._busy_look)
+        stream.watch(self._check)
+        stream.check_within(self._busy_interval)
 
     @property
     def timeouts(self) -> Timeouts:
@@ -162,7 +162,7 @@ class WebSocket:
                 message = self._parse()
                 return self._wait_for_message(timeout) if message is None else message
         finally:
-            self._stream.look_within(self._busy_look)  # the caller may be busy from now on
+            self._stream.check_within(self._busy_interval)  # the caller may be busy from now on
 
     def _wait_for_message(self, timeout: float | None) -> str | bytes | None:
         """Read until there is a message. None after the timeout; raises ConnectionClosed."""
@@ -352,10 +352,10 @@ class WebSocket:
 
     # What the clock does
 
-    def _look(self, now: float) -> float:
+    def _check(self, now: float) -> float:
         """Read for a handler that is busy, and find out whether the peer is still there.
 
-        The clock calls this, in its thread. It returns when to look again, and never waits.
+        The clock calls this, in its thread. It returns when to check again, and never waits.
         """
         due = math.inf
         if self._reading.acquire(blocking=False):
@@ -368,12 +368,12 @@ class WebSocket:
         return due
 
     def _read_ahead(self, now: float) -> float:
-        """Answer Pings and a Close for a handler that is busy; returns when to look again."""
+        """Answer Pings and a Close for a handler that is busy; returns when to check again."""
         protocol = self._protocol
         if protocol.state is State.CLOSED:
             return math.inf
-        # A handler that has received a message since the last look may be about to answer it, which
-        # it can't once a Close was answered: it has until the next look.
+        # A handler that has received a message since the last check may be about to answer it,
+        # which it can't once a Close was answered: it has until the next check.
         is_busy = not self._has_received
         self._has_received = False
         for _ in range(_READS_IN_A_ROW):
@@ -387,19 +387,19 @@ class WebSocket:
         if self._stream.lost is not None:
             self._stream.close()  # the handler may still have messages to receive
             return math.inf
-        return now + self._busy_look
+        return now + self._busy_interval
 
     def _read_to_the_end(self, tcp_end: "_TcpEnd", now: float) -> float:
         """Release TCP when it has ended: nobody has called `close`, and perhaps nobody will."""
         if tcp_end.step(wait=False):
             self._release()
             return math.inf
-        return now + (_QUIET / 2 if tcp_end.discards else self._busy_look)
+        return now + (_QUIET / 2 if tcp_end.discards else self._busy_interval)
 
     def _keep_alive(self, now: float) -> float:
-        """Ping a silent peer, and drop one that stays silent; returns when to look again."""
+        """Ping a silent peer, and drop one that stays silent; returns when to check again."""
         heard_at = self._stream.heard_at
-        verdict, again = self._keepalive.look(
+        verdict, again = self._keepalive.check(
             now,
             heard_at=heard_at,
             pongs=self._protocol.pongs,

@@ -7,7 +7,7 @@ or in a proxy. So it is given more time for each byte that it may not have read.
 proven by a Pong, and by nothing else that it sends: the two directions of TCP do not wait for each
 other.
 
-There is no socket, no thread and no clock here: `look` is told the time, and what is known of the
+There is no socket, no thread and no clock here: `check` is told the time, and what is known of the
 connection.
 """
 
@@ -21,7 +21,7 @@ _UNPROVEN = 64 * 1024
 
 
 class Verdict(Enum):
-    """What is to be done after a look at a connection."""
+    """What is to be done after a check of a connection."""
 
     WAIT = "wait"
     PING = "ping"
@@ -42,14 +42,14 @@ class Keepalive:
         self._ping_position = 0  # how many bytes had been written before it
         self._pong_due = math.inf  # when its answer has to have come
         self._last_ping_at = now  # when any Ping was sent
-        self._pongs = 0  # how many Pongs had come at the last look
+        self._pongs = 0  # how many Pongs had come at the last check
         self._proven = 0  # how many bytes the peer has read for certain
-        self._found_silent = -math.inf  # the `heard_at` at which a look has found the peer silent
+        self._found_silent = -math.inf  # the `heard_at` at which a check has found the peer silent
 
-    def look(
+    def check(
         self, now: float, *, heard_at: float, pongs: int, written: int, unread: bool
     ) -> tuple[Verdict, float]:
-        """What is to be done now, and when to look again. One thread at a time.
+        """What is to be done now, and when to check again. One thread at a time.
 
         heard_at: when the peer last sent anything.
         pongs: how many Pongs have ever come.
@@ -61,18 +61,16 @@ class Keepalive:
             self._pongs = pongs
             self._proven = max(self._proven, self._ping_position)
         if heard_at >= self._pinged_at:
-            return self._look_at_the_living(now, heard_at, written)
+            return self._check_heard(now, heard_at, written)
         if now < self._pong_due or unread:
-            return self._look_at_the_slow(now)
-        # It takes two looks: a thread may have read something just now, and not noted it yet.
+            return self._check_unheard(now)
+        # It takes two checks: a thread may have read something just now, and not noted it yet.
         if self._found_silent == heard_at:
             return Verdict.GIVE_UP, math.inf
         self._found_silent = heard_at
         return Verdict.WAIT, now + self._ping_timeout / 20
 
-    def _look_at_the_living(
-        self, now: float, heard_at: float, written: int
-    ) -> tuple[Verdict, float]:
+    def _check_heard(self, now: float, heard_at: float, written: int) -> tuple[Verdict, float]:
         """Something was heard of the peer since the last Ping: is it time for another?"""
         due = heard_at + self._ping_interval
         may_be_unread = written - self._proven
@@ -86,7 +84,7 @@ class Keepalive:
         self._pong_due = now + self._ping_timeout + may_be_unread / SLOWEST_PEER
         return Verdict.PING, min(self._pong_due, now + self._ping_interval)
 
-    def _look_at_the_slow(self, now: float) -> tuple[Verdict, float]:
+    def _check_unheard(self, now: float) -> tuple[Verdict, float]:
         """The answer is late, but not too late: ping on, so that no proxy drops this side."""
         asked_at = max(self._pinged_at + self._ping_timeout, self._last_ping_at)
         ping_at = asked_at + self._ping_interval

@@ -5,7 +5,7 @@ This holds no section of the RFC, but three promises that everything above relie
 1. `put` never waits. What the kernel does not take at once goes to a backlog of bounded size, and
    a thread that lives only as long as the backlog sends it.
 2. The lock is never held while a thread waits for the network.
-3. Every wait ends. The clock looks at the deadlines, and shuts the socket down where one has
+3. Every wait ends. The clock checks the deadlines, and shuts the socket down where one has
    passed: that wakes whoever reads from it or writes to it.
 """
 
@@ -159,7 +159,7 @@ class Stream:
         "_ended",
         "_entry",
         "_latest_deadline",
-        "_on_look",
+        "_on_check",
         "_patience",
         "_progress_at",
         "_sock",
@@ -193,7 +193,7 @@ class Stream:
         # socket, while bytes may go straight to it, and the number of bytes the kernel has taken.
         self.direct: socket.socket | None = None
         self.handed = 0
-        self._acknowledged = 0  # bytes of these that the peer had taken at the last look
+        self._acknowledged = 0  # bytes of these that the peer had taken at the last check
         self._progress_at = 0.0  # when the peer was last seen to take something
         self._backlog: collections.deque[_Piece] = collections.deque()
         self._waiting = 0  # bytes of the backlog
@@ -206,7 +206,7 @@ class Stream:
         # Seconds from the peer's last progress to the deadline, where progress moves it; else 0.
         self._patience = 0.0
         self._latest_deadline = math.inf  # how far progress can move it
-        self._on_look: Callable[[float], float] | None = None
+        self._on_check: Callable[[float], float] | None = None
         self._set_direct()
         try:
             self._entry = clock.watch(self)
@@ -390,7 +390,7 @@ class Stream:
         self._set_direct()
         self._progress_at = time.monotonic()
         self._note_progress()  # what the peer took before this does not count
-        self.look_within(self.timeouts.write_timeout / 8)
+        self.check_within(self.timeouts.write_timeout / 8)
 
     def _drain(self) -> None:
         """The thread that lives as long as the backlog."""
@@ -476,11 +476,14 @@ class Stream:
 
     def close(self) -> None:
         """Release the socket. The thread that reads calls this, when it will read no more."""
-        self.abort("the connection is closed")
         with self._drained:
-            self._drained.wait_for(lambda: not self._draining)  # the drainer still uses the socket
+            self._note_lost("the connection is closed")
+            if self._draining:
+                self._shut(socket.SHUT_RDWR)  # this wakes the drainer, which uses the socket
+                self._drained.wait_for(lambda: not self._draining)
             self._sock.close()
         clock.forget(self._entry)
+        self._on_check = None  # it refers to the connection, which refers to this stream
 
     # Deadlines
 
@@ -505,34 +508,33 @@ class Stream:
             self._note_progress()  # what the peer took before this does not count
             unread = self.handed + self._waiting - self._acknowledged
             self._latest_deadline += unread / SLOWEST_PEER
-        clock.look_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
+        clock.check_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
 
-    def watch(self, on_look: Callable[[float], float]) -> None:
-        """Have the clock call this, too, at each look, with the time; it returns the next look's.
+    def watch(self, on_check: Callable[[float], float]) -> None:
+        """Have the clock call this, too, at each check, with the time; it returns the next check's.
 
         Both are in `time.monotonic()`'s seconds. It must not wait.
         """
-        self._on_look = on_look
+        self._on_check = on_check
 
-    def look_within(self, seconds: float) -> None:
-        """Have the clock look within so many seconds; cheap where it is going to anyway."""
+    def check_within(self, seconds: float) -> None:
+        """Have the clock check within so many seconds; cheap where it is going to anyway."""
         # `heard_at` is in the past. Comparing with it, and not with the time, saves a call for each
-        # message, and at worst the clock is asked for a look that it plans already.
+        # message, and at worst the clock is asked for a check that it plans already.
         if self._entry.when > self.heard_at + seconds:
-            clock.look_by(self._entry, time.monotonic() + seconds)
+            clock.check_by(self._entry, time.monotonic() + seconds)
 
-    def look(self, now: float) -> float:
-        """See which deadlines have passed, and return the time of the next look. Never waits.
+    def check(self, now: float) -> float:
+        """See which deadlines have passed, and return the time of the next check. Never waits.
 
         Called by the clock, in its thread. Both times are `time.monotonic()`'s seconds.
         """
         with self.lock:
-            due = self._look_at_waits(now)
-        if self._on_look:
-            due = min(due, self._on_look(now))
-        return due
+            due = self._check_waits(now)
+        on_check = self._on_check  # once: `close` may forget it at any time
+        return min(due, on_check(now)) if on_check else due
 
-    def _look_at_waits(self, now: float) -> float:
+    def _check_waits(self, now: float) -> float:
         """End the stream if a deadline has passed; otherwise return the next one."""
         if self.lost is not None:
             return math.inf
@@ -555,7 +557,7 @@ class Stream:
         return due
 
     def _note_progress(self) -> bool:
-        """Note what the peer has taken; whether it is more than at the last look.
+        """Note what the peer has taken; whether it is more than at the last check.
 
         The drainer can't tell: its `send` returns only when a third of the kernel's buffer is free,
         and that buffer may hold megabytes.
@@ -567,11 +569,16 @@ class Stream:
         return True
 
     def _lose(self, reason: str) -> None:
+        """End both directions, and wake whoever waits for this stream."""
+        if self.lost is None:
+            self._note_lost(reason)
+            self._shut(socket.SHUT_RDWR)
+
+    def _note_lost(self, reason: str) -> None:
         if self.lost is None:
             self.lost = reason
             self.failure = self.failure or reason
-        self._give_up_backlog()
-        self._shut(socket.SHUT_RDWR)
+            self._give_up_backlog()
 
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):  # the peer may have ended it first

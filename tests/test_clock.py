@@ -1,6 +1,6 @@
-"""The clock: no deadline is missed because of a race, or because another look failed.
+"""The clock: no deadline is missed because of a race, or because another check failed.
 
-The last section is about the deadlines of a stream, which has its own look.
+The last section is about the deadlines of a stream, which has its own check.
 """
 
 import contextlib
@@ -25,39 +25,39 @@ from rfc6455.stream import Stream
 
 
 class Watched:
-    """Notes when it was looked at. Each look plans the next one `plan` seconds later."""
+    """Notes when it was checked. Each check plans the next one `plan` seconds later."""
 
     def __init__(self, plan: float = math.inf) -> None:
         self.plan = plan
-        self.looks: list[float] = []
-        self.looked = threading.Semaphore(0)
+        self.checks: list[float] = []
+        self.checked = threading.Semaphore(0)
 
-    def look(self, now: float) -> float:
-        self.looks.append(now)
-        self.looked.release()
+    def check(self, now: float) -> float:
+        self.checks.append(now)
+        self.checked.release()
         return now + self.plan
 
-    def await_look(self) -> None:
-        assert self.looked.acquire(timeout=PATIENCE), "the look did not come"
+    def await_check(self) -> None:
+        assert self.checked.acquire(timeout=PATIENCE), "the check did not come"
 
 
 class Slow(Watched):
-    """Its first look goes on until `end` is set."""
+    """Its first check goes on until `end` is set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.end = threading.Event()
 
-    def look(self, now: float) -> float:
-        again = super().look(now)
-        if len(self.looks) == 1:
+    def check(self, now: float) -> float:
+        again = super().check(now)
+        if len(self.checks) == 1:
             self.end.wait(PATIENCE)
         return again
 
 
 class Failing(Watched):
-    def look(self, now: float) -> float:
-        super().look(now)
+    def check(self, now: float) -> float:
+        super().check(now)
         raise ZeroDivisionError
 
 
@@ -71,19 +71,19 @@ def clock() -> Iterator[Clock]:
 
 def watch(clock: Clock, watched: Watched, seconds: float) -> Entry:
     entry = clock.watch(watched)
-    clock.look_by(entry, time.monotonic() + seconds)
+    clock.check_by(entry, time.monotonic() + seconds)
     return entry
 
 
-def test_clock_looks_when_it_is_due_and_not_before(clock: Clock) -> None:
+def test_clock_checks_when_it_is_due_and_not_before(clock: Clock) -> None:
     watched = Watched()
     began = time.monotonic()
     watch(clock, watched, 0.1)
-    watched.await_look()
-    assert watched.looks[0] >= began + 0.1
+    watched.await_check()
+    assert watched.checks[0] >= began + 0.1
 
 
-def test_clock_sleeps_until_a_look_is_due(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_sleeps_until_a_check_is_due(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched()
     rounds = []
     sleep = time.sleep
@@ -95,66 +95,66 @@ def test_clock_sleeps_until_a_look_is_due(clock: Clock, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(time, "sleep", count)
     watch(clock, watched, 0.5)
-    watched.await_look()
+    watched.await_check()
     assert len(rounds) <= 1
 
 
-def test_look_that_is_moved_to_an_earlier_time_comes_earlier(clock: Clock) -> None:
+def test_check_that_is_moved_to_an_earlier_time_comes_earlier(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 3600)
-    clock.look_by(entry, time.monotonic() + 0.05)
-    watched.await_look()
+    clock.check_by(entry, time.monotonic() + 0.05)
+    watched.await_check()
     assert entry.when == math.inf
 
 
-def test_look_that_was_moved_does_not_come_again_at_its_old_time(clock: Clock) -> None:
+def test_check_that_was_moved_does_not_come_again_at_its_old_time(clock: Clock) -> None:
     watched = Watched()
     other = Watched()
     entry = watch(clock, watched, 0.1)
-    clock.look_by(entry, time.monotonic())
+    clock.check_by(entry, time.monotonic())
     watch(clock, other, 0.2)
-    other.await_look()
-    assert len(watched.looks) == 1
+    other.await_check()
+    assert len(watched.checks) == 1
 
 
-def test_request_for_a_later_look_does_not_delay_an_earlier_one(clock: Clock) -> None:
+def test_request_for_a_later_check_does_not_delay_an_earlier_one(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 0.05)
-    clock.look_by(entry, time.monotonic() + 3600)
-    watched.await_look()
+    clock.check_by(entry, time.monotonic() + 3600)
+    watched.await_check()
 
 
-def test_each_look_decides_when_the_next_one_comes(clock: Clock) -> None:
+def test_each_check_decides_when_the_next_one_comes(clock: Clock) -> None:
     watched = Watched(plan=0.03)
     watch(clock, watched, 0)
     for _ in range(4):
-        watched.await_look()
-    pauses = [b - a for a, b in zip(watched.looks, watched.looks[1:], strict=False)]
+        watched.await_check()
+    pauses = [b - a for a, b in zip(watched.checks, watched.checks[1:], strict=False)]
     assert min(pauses) >= 0.03
 
 
-def test_look_that_is_asked_for_during_a_look_comes(clock: Clock) -> None:
-    slow = Slow()  # whose look returns that it wants no further one
+def test_check_that_is_asked_for_during_a_check_comes(clock: Clock) -> None:
+    slow = Slow()  # whose check returns that it wants no further one
     entry = watch(clock, slow, 0)
-    slow.await_look()
-    clock.look_by(entry, time.monotonic() + 0.05)
+    slow.await_check()
+    clock.check_by(entry, time.monotonic() + 0.05)
     slow.end.set()
-    slow.await_look()
+    slow.await_check()
 
 
-def test_look_that_is_asked_for_during_a_look_comes_before_the_one_that_it_plans(
+def test_check_that_is_asked_for_during_a_check_comes_before_the_one_that_it_plans(
     clock: Clock,
 ) -> None:
     slow = Slow()
     slow.plan = 3600
     entry = watch(clock, slow, 0)
-    slow.await_look()
-    clock.look_by(entry, time.monotonic() + 0.05)
+    slow.await_check()
+    clock.check_by(entry, time.monotonic() + 0.05)
     slow.end.set()
-    slow.await_look()
+    slow.await_check()
 
 
-def test_look_that_fails_is_logged_and_tried_again_a_second_later_while_others_go_on(
+def test_check_that_fails_is_logged_and_tried_again_a_second_later_while_others_go_on(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = Failing()
@@ -162,27 +162,27 @@ def test_look_that_fails_is_logged_and_tried_again_a_second_later_while_others_g
     watch(clock, failing, 0)
     watch(clock, other, 0)
     for _ in range(3):
-        other.await_look()
+        other.await_check()
     for _ in range(2):
-        failing.await_look()
-    assert failing.looks[1] >= failing.looks[0] + 1.0
+        failing.await_check()
+    assert failing.checks[1] >= failing.checks[0] + 1.0
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_clock_does_not_look_at_what_was_forgotten(clock: Clock) -> None:
+def test_clock_does_not_check_what_was_forgotten(clock: Clock) -> None:
     forgotten = Watched()
     other = Watched()
     clock.forget(watch(clock, forgotten, 0.05))
     watch(clock, other, 0.1)
-    other.await_look()
-    assert not forgotten.looks
+    other.await_check()
+    assert not forgotten.checks
 
 
 def test_thread_ends_when_nothing_is_watched_and_a_new_one_starts_later(clock: Clock) -> None:
     for _ in range(3):
         watched = Watched()
         entry = watch(clock, watched, 0)
-        watched.await_look()
+        watched.await_check()
         thread = clock._thread
         assert thread
         clock.forget(entry)
@@ -190,7 +190,7 @@ def test_thread_ends_when_nothing_is_watched_and_a_new_one_starts_later(clock: C
         assert not thread.is_alive()
 
 
-def test_thread_that_waits_for_a_later_look_ends_when_nothing_is_watched(
+def test_thread_that_waits_for_a_later_check_ends_when_nothing_is_watched(
     clock: Clock,
 ) -> None:
     entry = watch(clock, Watched(), 3600)
@@ -219,15 +219,15 @@ def test_thread_that_could_not_start_is_tried_again(
             clock.watch(Watched())
     watched = Watched()
     watch(clock, watched, 0)
-    watched.await_look()
+    watched.await_check()
     assert len(clock._entries) == 1
 
 
-def test_heap_stays_small_however_often_a_look_is_moved(clock: Clock) -> None:
+def test_heap_stays_small_however_often_a_check_is_moved(clock: Clock) -> None:
     watched = Watched()
     entry = watch(clock, watched, 7200)
     for i in range(10_000):
-        clock.look_by(entry, time.monotonic() + 7000 - i / 10)
+        clock.check_by(entry, time.monotonic() + 7000 - i / 10)
     assert len(clock._heap) < 200
     assert heapq.nsmallest(1, clock._heap)[0][0] == entry.when
 
@@ -237,36 +237,36 @@ def test_heap_holds_at_most_two_elements_for_each_that_is_watched_and_64_more(
 ) -> None:
     entries = [watch(clock, Watched(), 7200) for _ in range(50)]
     for _ in range(50):
-        clock.watch(Watched())  # which plans no look, and has no element
+        clock.watch(Watched())  # which plans no check, and has no element
     sizes = []
     for i in range(1000):
-        clock.look_by(entries[i % 50], time.monotonic() + 7000 - i)
+        clock.check_by(entries[i % 50], time.monotonic() + 7000 - i)
         sizes.append(len(clock._heap))
     assert max(sizes) == 2 * 100 + 64
     assert min(sizes[500:]) == 50
 
 
 @pytest.mark.parametrize("seconds", [1e11, math.inf])
-def test_look_that_is_years_away_keeps_no_other_waiting(clock: Clock, seconds: float) -> None:
+def test_check_that_is_years_away_keeps_no_other_waiting(clock: Clock, seconds: float) -> None:
     """The system takes no timeout of years: it would end the thread."""
     watch(clock, Watched(), seconds)
     soon = Watched()
     watch(clock, soon, 0.05)
-    eventually(lambda: soon.looks)
+    eventually(lambda: soon.checks)
     assert clock._thread
     assert clock._thread.is_alive()
 
 
-def test_look_is_due_at_its_very_time_and_not_before(clock: Clock) -> None:
+def test_check_is_due_at_its_very_time_and_not_before(clock: Clock) -> None:
     entry = watch(clock, Watched(), 7200)
-    with clock._changed:
+    with clock._lock:
         when = entry.when
         assert clock._take_due(math.nextafter(when, 0)) == []
         assert clock._take_due(when) == [entry]
         assert clock._heap == []
 
 
-def test_only_a_look_before_all_others_wakes_the_thread(
+def test_only_a_check_before_all_others_wakes_the_thread(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = [clock.watch(Watched()) for _ in range(4)]
@@ -274,18 +274,18 @@ def test_only_a_look_before_all_others_wakes_the_thread(
     monkeypatch.setattr(clock._changed, "notify", lambda: woken.append(clock._heap[0].entry))
     when = time.monotonic() + 7200
     for entry, seconds in zip(entries, (0, 0, 1, -1), strict=True):
-        clock.look_by(entry, when + seconds)
+        clock.check_by(entry, when + seconds)
     monkeypatch.undo()
     assert woken == [entries[0], entries[3]]
 
 
 def test_request_that_changes_nothing_leaves_nothing_in_the_heap(clock: Clock) -> None:
     entry = clock.watch(Watched())
-    clock.look_by(entry, math.inf)
+    clock.check_by(entry, math.inf)
     assert clock._heap == []
     when = time.monotonic() + 7200
     for _ in range(3):
-        clock.look_by(entry, when)
+        clock.check_by(entry, when)
     assert len(clock._heap) == 1
 
 
@@ -296,7 +296,7 @@ def test_heap_stays_small_however_much_is_forgotten(clock: Clock) -> None:
     assert len(clock._heap) < 200
 
 
-def test_everything_is_looked_at_however_much_comes_and_goes_at_once(clock: Clock) -> None:
+def test_everything_is_checked_however_much_comes_and_goes_at_once(clock: Clock) -> None:
     everyone: list[Watched] = []
 
     def come_and_go() -> None:
@@ -304,7 +304,7 @@ def test_everything_is_looked_at_however_much_comes_and_goes_at_once(clock: Cloc
             watched = Watched()
             everyone.append(watched)
             entry = watch(clock, watched, 3600)
-            clock.look_by(entry, time.monotonic() + (i % 7) / 1000)
+            clock.check_by(entry, time.monotonic() + (i % 7) / 1000)
             if i % 3 == 0:
                 clock.forget(watch(clock, Watched(), 0.001))
 
@@ -319,7 +319,7 @@ def test_everything_is_looked_at_however_much_comes_and_goes_at_once(clock: Cloc
     finally:
         sys.setswitchinterval(interval)
     for watched in everyone:
-        watched.await_look()
+        watched.await_check()
 
 
 # A stream's deadlines
@@ -337,32 +337,32 @@ def stream(timeouts: Timeouts | None = None) -> Iterator[Stream]:
             made.close()
 
 
-def test_deadline_set_while_the_stream_is_looked_at_is_kept() -> None:
-    looking = threading.Event()
+def test_deadline_set_while_the_stream_is_checked_is_kept() -> None:
+    checking = threading.Event()
     go_on = threading.Event()
 
-    def on_look(now: float) -> float:
-        looking.set()
+    def on_check(now: float) -> float:
+        checking.set()
         go_on.wait(PATIENCE)
         return math.inf
 
     with stream() as waiting:
-        waiting.watch(on_look)
-        waiting.look_within(0)
-        assert looking.wait(PATIENCE)
+        waiting.watch(on_check)
+        waiting.check_within(0)
+        assert checking.wait(PATIENCE)
         waiting.set_deadline(0.05, "too long")
         go_on.set()
         eventually(lambda: waiting.lost)
         assert waiting.lost == "too long"
 
 
-def test_deadline_of_a_stream_whose_look_fails_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    def on_look(now: float) -> float:
+def test_deadline_of_a_stream_whose_check_fails_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    def on_check(now: float) -> float:
         raise ZeroDivisionError
 
     with stream() as failing, stream() as other:
-        failing.watch(on_look)
-        failing.look_within(0)
+        failing.watch(on_check)
+        failing.check_within(0)
         eventually(lambda: caplog.records)
         failing.set_deadline(0.05, "too long")
         other.set_deadline(0.05, "too long")

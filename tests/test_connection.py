@@ -7,10 +7,12 @@ and `test_stream_backlog` is about peers that do not read.
 """
 
 import contextlib
+import gc
 import logging
 import random
 import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +24,7 @@ from peers import (
     Peer,
     after_handshake,
     echo_messages,
+    eventually,
     masked,
     serving,
     shake_hands,
@@ -401,6 +404,27 @@ def test_receive_raises_in_a_waiting_thread_when_the_connection_is_dropped(role:
         pair.websocket.drop("enough")
         assert (pair.raised().code, pair.raised().reason) == (1006, "enough")
         assert pair.peer.read_to_eof() == b""
+
+
+def test_memory_of_a_connection_is_free_when_it_has_ended() -> None:
+    """It does not wait for the collector of cycles: nothing refers to itself in a circle."""
+    seen = []
+
+    def echo_and_note(websocket: WebSocket) -> None:
+        seen.append(weakref.ref(websocket))
+        echo_messages(websocket)
+
+    gc.disable()
+    try:
+        with serving(echo_and_note) as server:
+            with connect(f"ws://127.0.0.1:{server.server_port}/") as websocket:
+                websocket.send("hello")
+                assert websocket.receive(PATIENCE) == "hello"
+                seen.append(weakref.ref(websocket))
+            del websocket
+            eventually(lambda: [each() for each in seen] == [None, None])
+    finally:
+        gc.enable()
 
 
 # 10.7: any input

@@ -110,16 +110,16 @@ def test_close_behind_messages_that_wait_is_answered_once_they_were_received(rol
 def test_handler_can_answer_the_last_message_before_the_clock_answers_the_close_behind_it(
     role: str,
 ) -> None:
-    """The clock, in whose place the test looks, does so between the two, and once more later."""
+    """The clock, in whose place the test checks, does so between the two, and once more later."""
     with connected_pair(role, stand_by) as pair:
         websocket = pair.websocket
         websocket._stream.watch(lambda now: math.inf)
         pair.peer.send(pair.frame(0x81, b"question") + pair.frame(0x88, b"\x0f\xa0"))
         assert websocket.receive(PATIENCE) == "question"
-        websocket._look(time.monotonic())
+        websocket._check(time.monotonic())
         websocket.send("answer")
         assert pair.read_frame() == (0x81, b"answer")
-        websocket._look(time.monotonic())
+        websocket._check(time.monotonic())
         assert pair.read_frame() == (0x88, b"\x0f\xa0")
         pair.spawn(websocket.close)
         pair.read_eof()
@@ -187,7 +187,7 @@ def test_busy_handler_can_still_answer_a_peer_that_has_ended_its_direction_of_tc
         pair.say(0x81, b"question")
         pair.peer.sock.shutdown(socket.SHUT_WR)
         eventually(lambda: websocket._protocol.has_eof)
-        with websocket._reading:  # the clock has ended its look
+        with websocket._reading:  # the clock has ended its check
             pass
         assert websocket.receive(PATIENCE) == "question"
         websocket.send("answer")
@@ -218,7 +218,7 @@ def test_client_answers_the_pings_of_a_server_that_talks_on_while_it_never_recei
         assert peer.read_frame() == (0x88, b"\x03\xe8")
         peer.send(unmasked(0x88, b"\x03\xe8"))
 
-    with RawServer(talk) as server, connect(server.url, timeouts=QUICK):
+    with RawServer(talk) as server, connect(server.url, timeouts=BRISK):
         assert answered.wait(PATIENCE)
 
 
@@ -300,31 +300,31 @@ def test_peer_that_floods_a_busy_handler_costs_no_other_connection_its_deadlines
 
 
 @both_roles
-def test_clock_is_never_asked_to_look_again_at_once(role: str) -> None:
-    """The looks are at 20 ms; while what a peer still sends is thrown away, at 150 ms."""
+def test_clock_is_never_asked_to_check_again_at_once(role: str) -> None:
+    """The checks are at 20 ms; while what a peer still sends is thrown away, at 150 ms."""
     with connected_pair(role, stand_by, timeouts=BRISK) as pair:
-        assert_looks_again_within(pair, 0.02)
+        assert_checks_again_within(pair, 0.02)
         pair.websocket.close(wait=False)
         assert pair.read_frame()[0] == 0x88
-        assert_looks_again_within(pair, 0.02)
+        assert_checks_again_within(pair, 0.02)
         pair.peer.send(pair.frame(0x8B) + pair.frame(0x82, bytes(100))[:50])
         eventually(lambda: pair.state() is State.FAILED)
-        assert_looks_again_within(pair, 0.15)
+        assert_checks_again_within(pair, 0.15)
         pair.peer.close()
     with connected_pair("client", stand_by, timeouts=BRISK) as pair:
         pair.say(0x88, b"\x03\xe8")
         assert pair.read_frame()[0] == 0x88
-        assert_looks_again_within(pair, 0.02)  # the server has to end TCP
+        assert_checks_again_within(pair, 0.02)  # the server has to end TCP
         pair.read_eof()
 
 
-def assert_looks_again_within(pair: Pair, seconds: float) -> None:
-    def look() -> tuple[float, float] | None:
+def assert_checks_again_within(pair: Pair, seconds: float) -> None:
+    def check() -> tuple[float, float] | None:
         now = time.monotonic()
-        due = pair.websocket._look(now)
-        return (now, due) if due < math.inf else None  # the clock itself was just looking
+        due = pair.websocket._check(now)
+        return (now, due) if due < math.inf else None  # the clock itself was just checking
 
-    now, due = eventually(look)
+    now, due = eventually(check)
     assert now < due <= now + seconds
 
 

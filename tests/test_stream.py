@@ -400,26 +400,26 @@ def test_read_over_tls_waits_until_the_record_is_whole(certificate: Certificate)
 
 def test_when_the_peer_was_last_heard_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     with stream_pair() as pair:
-        looked = Looked(pair, monkeypatch)
-        looked.start += 1000.0
+        checked = Checked(pair, monkeypatch)
+        checked.start += 1000.0
         pair.peer.send(b"abc")
         assert pair.stream.read(100) == b"abc"
-        assert pair.stream.heard_at == looked.start
-        looked.start += 1000.0
+        assert pair.stream.heard_at == checked.start
+        checked.start += 1000.0
         assert pair.stream.read(100, 0) is None
         pair.peer.close()
         assert pair.stream.read(100) == b""
-        assert pair.stream.heard_at == looked.start - 1000.0  # FIN says nothing
+        assert pair.stream.heard_at == checked.start - 1000.0  # FIN says nothing
 
 
-# Deadlines: what the clock finds when it looks, at times that the test makes up
+# Deadlines: what the clock finds when it checks, at times that the test makes up
 
 
-class Looked:
-    """A stream that is looked at by the test, and the bytes that its peer has acknowledged.
+class Checked:
+    """A stream that is checked by the test, and the bytes that its peer has acknowledged.
 
     The time stands still for the stream, and its deadlines are so far away that the clock itself
-    does not look at it.
+    does not check it.
     """
 
     def __init__(self, pair: StreamPair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,30 +433,30 @@ class Looked:
         """In place of `time.monotonic` for the stream."""
         return self.start
 
-    def look(self, after: float) -> float:
-        """Look so many seconds after the start; after how many the next look is asked for."""
-        return self.stream.look(self.start + after) - self.start
+    def check(self, after: float) -> float:
+        """Look so many seconds after the start; after how many the next check is asked for."""
+        return self.stream.check(self.start + after) - self.start
 
 
-def test_stream_without_a_deadline_asks_for_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_without_a_deadline_asks_for_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
     with stream_pair() as pair:
-        looked = Looked(pair, monkeypatch)
-        assert looked.look(5.0) == math.inf
+        checked = Checked(pair, monkeypatch)
+        assert checked.check(5.0) == math.inf
         pair.stream.watch(lambda now: now + 7.0)
-        assert looked.look(5.0) == 12.0
+        assert checked.check(5.0) == 12.0
 
 
 def test_deadline_passes_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with stream_pair() as pair:
-        looked = Looked(pair, monkeypatch)
+        checked = Checked(pair, monkeypatch)
         pair.stream.set_deadline(5000.0, "another takes its place")
         pair.stream.set_deadline(1000.0, "it took too long")
-        assert looked.look(1.0) == 1000.0
-        assert looked.look(999.0) == 1000.0
+        assert checked.check(1.0) == 1000.0
+        assert checked.check(999.0) == 1000.0
         assert pair.stream.lost is None
-        assert looked.look(1000.0) == math.inf
+        assert checked.check(1000.0) == math.inf
         assert pair.stream.lost == "it took too long"
-        assert looked.look(1001.0) == math.inf
+        assert checked.check(1001.0) == math.inf
         assert pair.peer.read_to_eof() == b""
 
 
@@ -465,18 +465,18 @@ def test_patient_deadline_moves_while_the_peer_takes_what_was_put_before_it(
 ) -> None:
     """It moves by 100 s at most, in which the slowest peer takes the 1,638,400 bytes."""
     with stream_pair(window=SMALL_WINDOW) as pair:
-        looked = Looked(pair, monkeypatch)
+        checked = Checked(pair, monkeypatch)
         pair.put(bytes(100 * 16384), awaited=True)
         pair.stream.timeouts = CALM._replace(write_timeout=math.inf)
         pair.stream.set_deadline(1000.0, "it took too long", patient=True)
-        assert looked.look(400.0) == 650.0  # a quarter of the time later
-        looked.taken = 1
-        assert looked.look(500.0) == 750.0
-        assert looked.look(1000.0) == 1100.0
-        looked.taken = 2
-        assert looked.look(1099.0) == 1100.0
-        looked.taken = 3
-        assert looked.look(1100.0) == math.inf
+        assert checked.check(400.0) == 650.0  # a quarter of the time later
+        checked.taken = 1
+        assert checked.check(500.0) == 750.0
+        assert checked.check(1000.0) == 1100.0
+        checked.taken = 2
+        assert checked.check(1099.0) == 1100.0
+        checked.taken = 3
+        assert checked.check(1100.0) == math.inf
         assert pair.stream.lost == "it took too long"
 
 
@@ -484,13 +484,13 @@ def test_patient_deadline_passes_at_its_time_where_the_peer_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with stream_pair(window=SMALL_WINDOW) as pair:
-        looked = Looked(pair, monkeypatch)
+        checked = Checked(pair, monkeypatch)
         pair.put(bytes(100 * 16384), awaited=True)
         pair.stream.timeouts = CALM._replace(write_timeout=math.inf)
-        looked.taken = 1  # before the deadline is set: it does not count
+        checked.taken = 1  # before the deadline is set: it does not count
         pair.stream.set_deadline(1000.0, "it took too long", patient=True)
-        assert looked.look(999.0) == 1000.0
-        assert looked.look(1000.0) == math.inf
+        assert checked.check(999.0) == 1000.0
+        assert checked.check(1000.0) == math.inf
         assert pair.stream.lost == "it took too long"
 
 
@@ -498,16 +498,16 @@ def test_peer_that_takes_nothing_for_the_write_timeout_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with stream_pair(window=SMALL_WINDOW) as pair:
-        looked = Looked(pair, monkeypatch)
-        assert looked.look(0.0) == math.inf
+        checked = Checked(pair, monkeypatch)
+        assert checked.check(0.0) == math.inf
         pair.put(bytes(MORE_THAN_KERNELS_BUFFER), awaited=True)  # the write timeout is 60 s
-        assert looked.look(1.0) == 8.5  # an eighth of it later
-        assert looked.look(55.0) == 60.0
-        looked.taken = 1
-        assert looked.look(59.0) == 66.5
-        assert looked.look(118.0) == 119.0
+        assert checked.check(1.0) == 8.5  # an eighth of it later
+        assert checked.check(55.0) == 60.0
+        checked.taken = 1
+        assert checked.check(59.0) == 66.5
+        assert checked.check(118.0) == 119.0
         assert pair.stream.lost is None
-        assert looked.look(119.0) == math.inf
+        assert checked.check(119.0) == math.inf
         assert pair.stream.lost == "took nothing for 60 s"
 
 

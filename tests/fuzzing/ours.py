@@ -212,8 +212,8 @@ def use_websocket(item: Input, *, looks: int = 0, is_closing: bool = False) -> S
     with contextlib.suppress(ConnectionClosed):
         while True:
             for _ in range(looks):
-                assert pipe.on_look
-                pipe.on_look(time.monotonic())
+                assert pipe.on_check
+                pipe.on_check(time.monotonic())
             message = websocket.receive()
             assert message is not None, "receive() without a timeout has returned None"
             received.append(message)
@@ -246,7 +246,7 @@ class Pipe(Stream):
         self.handed = 0
         self.ended = False
         self.closed = False
-        self.on_look: Callable[[float], float] | None = None
+        self.on_check: Callable[[float], float] | None = None
         self._pieces = [piece for piece in reversed(pieces) if piece]
 
     def read(self, size: int, timeout: float | None = None) -> bytes | None:
@@ -265,8 +265,8 @@ class Pipe(Stream):
     def wait_sent(self, position: int) -> None:
         assert not self.lock.locked()
 
-    def watch(self, on_look: Callable[[float], float]) -> None:
-        self.on_look = on_look
+    def watch(self, on_check: Callable[[float], float]) -> None:
+        self.on_check = on_check
 
     def end(self) -> None:
         self.ended = True
@@ -283,7 +283,7 @@ class Pipe(Stream):
     def set_deadline_under_lock(self, seconds: float, reason: str, *, patient: bool) -> None:
         assert self.lock.locked()
 
-    def look_within(self, seconds: float) -> None:
+    def check_within(self, seconds: float) -> None:
         pass
 
     def has_unread(self) -> bool:
