@@ -172,11 +172,16 @@ static void build_ring(size_t bytes)
 {
     static const char before[] =
         "{\"email\":\"bench@example.org\",\"username\":\"bench\",\"message\":\"";
+    bool is_chat = scenario == FAN_OUT || scenario == IDLE;
+    if (is_chat && bytes < sizeof before + 1) {
+        fprintf(stderr, "a message of the chat has at least %zu bytes\n", sizeof before + 1);
+        exit(2);
+    }
     payload_bytes = bytes;
     payload = malloc(bytes);
     for (size_t i = 0; i < bytes; i++)
         payload[i] = (unsigned char)('a' + (i * 7 + i / 251) % 26);
-    if (scenario == FAN_OUT || scenario == IDLE) {
+    if (is_chat) {
         memcpy(payload, before, sizeof before - 1);
         memcpy(payload + bytes - 2, "\"}", 2);
     }
