@@ -24,7 +24,7 @@ from chat.pace import Pace
 from chat.presence import Presence
 from chat.refusal import is_refused
 from chat.resume import catch_up, check_since, since_of
-from command_line import advise, hold_to_one_core
+from command_line import advise, healthz, hold_to_one_core
 from console import announce, log_to_stderr
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
@@ -87,6 +87,8 @@ def main() -> None:
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
             advise=advise,
+            pages={"/healthz": healthz},  # differs from Go: for whoever watches the server
+            trusted_proxies=options.trust_proxy,
             max_connections=options.max_clients,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,

@@ -6,12 +6,20 @@ import os
 import shlex
 import sys
 
-from rfc6455 import Refused
-from rfc6455.handshake import Authority, Origin
+from rfc6455 import Refused, WebSocketServer
+from rfc6455.handshake import Authority, Origin, parse_network
+
+LOOPBACK = ("127.0.0.0/8", "::1")  # what --trust-proxy without an address stands for
 
 
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
-    """Add --host, --port, --allow-origin and --allow-host; `port` is the default of --port."""
+    """Add the options that both servers have; `port` is the default of --port."""
+    _add_address(parser, port)
+    _add_sites(parser)
+    _add_proxies(parser)
+
+
+def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
     parser.add_argument(
         "--host",
         type=_address,
@@ -27,6 +35,9 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         help="the port to listen on, from 1 to 65535; 0 picks one that is free "
         "(default: %(default)s)",
     )
+
+
+def _add_sites(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-origin",
         type=_origin,
@@ -49,11 +60,53 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
     )
 
 
+def _add_proxies(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-proxy",
+        type=_proxies,
+        action="extend",
+        nargs="?",
+        const=LOOPBACK,
+        default=[],
+        metavar="ADDRESS",
+        help="believe the headers X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto in "
+        "requests from this IP address or network, such as 10.0.0.5 or 10.0.0.0/8, where a reverse "
+        "proxy runs; without ADDRESS, on this machine; can be given several times (default: "
+        "nobody's are believed, because any client can send them)",
+    )
+
+
 def advise(refused: Refused) -> str:
-    """A hint for whoever reads the server's answer or log: the option that allows the request."""
+    """A hint for whoever reads the server's answer or log: how to allow the request.
+
+    Whoever runs the server behind a proxy learns what the proxy has to send.
+    """
     # The value is quoted where a shell would change it: to a shell, the brackets of an IPv6 address
     # are a pattern for file names.
-    return f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
+    allows = f"--allow-{refused.header.lower()} {shlex.quote(refused.value)} allows it"
+    hints = [_describe_headers(refused)] if refused.header == "Origin" else []
+    if refused.proxy and not refused.is_trusted:
+        hints.append(
+            f"the X-Forwarded headers were ignored, and if {refused.proxy} is your proxy, "
+            f"--trust-proxy {refused.proxy} makes them count"
+        )
+    return "; ".join([*hints, allows])
+
+
+def _describe_headers(refused: Refused) -> str:
+    """What a proxy in front of the server has to send with the request of a page of its own."""
+    scheme, _, host = refused.value.partition("://")
+    if refused.is_trusted:
+        return (
+            "if this is the proxy's own site, the proxy has to send "
+            f"'X-Forwarded-Host: {host}' and 'X-Forwarded-Proto: {scheme}'"
+        )
+    return f"if this is the site of a proxy in front, the proxy has to send 'Host: {host}'"
+
+
+def healthz(server: WebSocketServer) -> str:
+    """The page /healthz, for whoever watches the server: that it answers, and to how many."""
+    return f"ok {server.connection_count} clients\n"
 
 
 def hold_to_one_core() -> None:
@@ -86,6 +139,13 @@ def _address(text: str) -> str:
 def _origin(text: str) -> str:
     try:
         return text if text == "*" else str(Origin.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _proxies(text: str) -> list[str]:
+    try:
+        return [str(parse_network(text))]
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import add_server_options, advise, hold_to_one_core
+from command_line import add_server_options, advise, healthz, hold_to_one_core
 from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
@@ -52,6 +52,8 @@ def main() -> None:
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
             advise=advise,
+            pages={"/healthz": healthz},
+            trusted_proxies=options.trust_proxy,
             max_message=options.max_message,
             deflate=Deflate() if options.deflate else None,
         )

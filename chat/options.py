@@ -20,6 +20,7 @@ class Options:
     port: int = 8000
     allow_origin: Sequence[str] = ()
     allow_host: Sequence[str] = ()
+    trust_proxy: Sequence[str] = ()  # IP addresses and networks
     history: str | None = None  # a file name; None keeps the history in memory
     keep: int = KEEP  # messages
     keep_bytes: int = KEEP_BYTES  # bytes

@@ -51,7 +51,7 @@ class Handshake(NamedTuple):
     path: str  # as it was sent, percent-encoded
     query: str  # what followed the "?", percent-encoded
     headers: Message  # of the request for a server, of the response for a client
-    peer: str  # "host:port"
+    peer: str  # "host:port"; behind a trusted proxy "client's address via host:port"
     subprotocol: str | None = None
     deflate: Deflate | None = None
 

@@ -39,6 +39,9 @@ class Refused(NamedTuple):
 
     header: str  # "Origin" or "Host"
     value: str  # in the form that a server takes in `allowed_origins` and `allowed_hosts`
+    # The IP address from which the request came, where it has X-Forwarded headers; else None.
+    proxy: str | None = None
+    is_trusted: bool = False  # whether these headers were believed
 
 
 class InvalidHandshake(Exception):

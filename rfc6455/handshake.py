@@ -2,8 +2,9 @@
 
 No socket is read or written here, and any thread may call these functions. The standard library
 reads HTTP: `http.server` the request, and `http.client` the headers of the response. Both accept
-some lines that HTTP forbids; `check_header_line` refuses these. Left out: proxies, redirects and
-authentication, as 4.1 allows. A cookie is a header like any other.
+some lines that HTTP forbids; `check_header_line` refuses these. A server may stand behind a reverse
+proxy, which says in X-Forwarded headers what it has hidden. Left out on the client's side: proxies,
+redirects and authentication, as 4.1 allows. A cookie is a header like any other.
 """
 
 import base64
@@ -42,6 +43,10 @@ _PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*({_TOKEN_CHARS})(?:[ \t]*=[ \t]*(?:({_TOKEN_CHARS})|"((?:[^"\\]|\\.)*)"))?'
 )
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+# An IP address with a port: `192.0.2.1:50000` or `[2001:db8::1]:50000`; or the brackets alone
+_HOP_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+# Some proxies say in X-Forwarded-Proto the scheme of the page, others that of the WebSocket.
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\]+)/?", re.IGNORECASE)
 # What a log or a terminal must not get from a peer: control characters other than the tab and line
 # separators, which it obeys; marks that change the direction of text, which make a line look like
@@ -170,6 +175,40 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{Authority(self.host, None if is_default else self.port)}"
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_network(text: str) -> Network:
+    """Read an IP address, which is a network of one, or a network. Raises ValueError."""
+    try:
+        network = ipaddress.ip_network(_normalize_address(text) or text)
+    except ValueError:
+        example = "an address such as 10.0.0.5 or a network such as 10.0.0.0/8"
+        raise ValueError(f"{_quote(text)} is not {example}") from None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped and network.prefixlen >= 96:  # the 96 bits before the IPv4 address
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+class Forwarded(NamedTuple):
+    """What is known of a request that may have come through a proxy."""
+
+    client: str  # the IP address of the client; where nobody says it, of whoever has connected
+    scheme: str | None = None  # "http" or "https": how the client has reached the proxy
+    host: str | None = None  # the Host header that the proxy got; not checked yet
+    proxy: str | None = None  # the IP address that has connected, if there are X-Forwarded headers
+    is_trusted: bool = False  # whether these headers are believed
+
+    @classmethod
+    def directly(cls, address: str) -> "Forwarded":
+        """For a request of which nothing is known but the IP address that it comes from."""
+        return cls(_normalize_address(address) or address)
+
+
+_DIRECT = Forwarded("")  # for a request of which only its own headers count
+
+
 class Extension(NamedTuple):
     """One element of a Sec-WebSocket-Extensions header (9.1)."""
 
@@ -275,7 +314,69 @@ def response_headers(
     return response
 
 
-def check_host(headers: Message, allowed: Collection[Authority] | None) -> None:
+def read_forwarded(headers: Message, address: str, trusted: Collection[Network]) -> Forwarded:
+    """What the X-Forwarded headers of a request say, if it comes from a trusted proxy.
+
+    address: the IP address from which the request has come.
+    trusted: the addresses of proxies. What others say is ignored, as any client can send it.
+    """
+    direct = Forwarded.directly(address)
+    names = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+    if not any(name in headers for name in names):
+        return direct
+    if not _is_in(direct.client, trusted):
+        return direct._replace(proxy=direct.client)
+    return Forwarded(
+        client=_find_client(headers, direct.client, trusted),
+        scheme=_SCHEMES.get((_last_forwarded(headers, "X-Forwarded-Proto") or "").lower()),
+        host=_last_forwarded(headers, "X-Forwarded-Host"),
+        proxy=direct.client,
+        is_trusted=True,
+    )
+
+
+def _find_client(headers: Message, address: str, trusted: Collection[Network]) -> str:
+    """The last address in X-Forwarded-For that is not a trusted proxy's.
+
+    Each proxy adds, at the end, the address from which it got the request. So the list is believed
+    from its end up to the first address that is not trusted: what is before that may be made up.
+    Nothing is believed from the first element on that is not an IP address.
+    """
+    hops = ",".join(headers.get_all("X-Forwarded-For", [])).split(",")
+    while hops and _is_in(address, trusted):
+        hop = _parse_hop(hops.pop().strip(" \t"))
+        if hop is None:
+            break
+        address = hop
+    return address
+
+
+def _parse_hop(text: str) -> str | None:
+    """An element of X-Forwarded-For, to which some proxies add the port; None if malformed."""
+    found = _HOP_WITH_PORT.fullmatch(text)
+    return _normalize_address(found[1] or found[2] if found else text)
+
+
+def _is_in(address: str, networks: Collection[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _last_forwarded(headers: Message, name: str) -> str | None:
+    """The last element of a header, which is what the last proxy has added; None without it."""
+    if name not in headers:
+        return None
+    return str(headers.get_all(name, [])[-1]).rpartition(",")[2].strip(" \t")
+
+
+def check_host(
+    headers: Message,
+    allowed: Collection[Authority] | None,
+    forwarded: Forwarded = _DIRECT,
+) -> None:
     """Refuse a request whose Host is not one of `allowed`; None allows every host.
 
     An allowed host without a port is allowed with every port. This check stops DNS rebinding, where
@@ -283,22 +384,31 @@ def check_host(headers: Message, allowed: Collection[Authority] | None) -> None:
     Host, so `check_origin` alone would let it in. Raises InvalidHandshake.
     """
     text = _single(headers, "Host")  # 4.1: a request has exactly one Host
+    name = "Host"
+    if forwarded.host is not None:
+        text = forwarded.host
+        name = "X-Forwarded-Host"
     if allowed is None:
         return
     try:
         host, port = Authority.parse(text)
     except ValueError:
-        raise InvalidHandshake(403, f"Host {_quote(text)} is not allowed") from None
+        raise InvalidHandshake(403, f"{name} {_quote(text)} is not allowed") from None
     # Without a port it is the scheme's default. A proxy that ends TLS hides which scheme that was.
     ports = (80, 443) if port is None else (port,)
     if not any(Authority(host, each) in allowed for each in (None, *ports)):
-        refused = Refused("Host", str(Authority(host)))
-        reason = f"Host '{Authority(host, port)}' is not allowed"
+        value = str(Authority(host))
+        refused = Refused("Host", value, forwarded.proxy, forwarded.is_trusted)
+        reason = f"{name} '{Authority(host, port)}' is not allowed"
         raise InvalidHandshake(403, reason, refused=refused)
 
 
 def check_origin(
-    headers: Message, allowed: Collection[Origin] | None, *, secure: bool = False
+    headers: Message,
+    allowed: Collection[Origin] | None,
+    *,
+    secure: bool = False,
+    forwarded: Forwarded = _DIRECT,
 ) -> None:
     """Refuse the page of another site (10.2). Raises InvalidHandshake.
 
@@ -315,27 +425,44 @@ def check_origin(
         origin = Origin.parse(text)
     except ValueError:  # this includes "null", the origin of a sandboxed page
         raise InvalidHandshake(403, f"Origin {_quote(text)} is not allowed") from None
-    if origin not in allowed and not _is_own_page(origin, headers, secure):
-        refused = Refused("Origin", str(origin))
-        raise InvalidHandshake(403, f"Origin '{origin}' is not allowed", refused=refused)
+    if origin not in allowed and not _is_own_page(origin, headers, secure, forwarded):
+        refused = Refused("Origin", str(origin), forwarded.proxy, forwarded.is_trusted)
+        reason = f"Origin '{origin}' is not allowed, as {_describe_target(headers, forwarded)}"
+        raise InvalidHandshake(403, reason, refused=refused)
 
 
-def _is_own_page(origin: Origin, headers: Message, secure: bool) -> bool:
+def _describe_target(headers: Message, forwarded: Forwarded) -> str:
+    """The headers with which an Origin was compared, for who has to mend one of them."""
+    if forwarded.host is None:
+        text = f"Host is {_quote(_single(headers, 'Host'))}"
+    else:
+        text = f"X-Forwarded-Host is {_quote(forwarded.host)}"
+    if forwarded.scheme is None:
+        return text
+    return f"{text} and X-Forwarded-Proto is '{forwarded.scheme}'"
+
+
+def _is_own_page(origin: Origin, headers: Message, secure: bool, forwarded: Forwarded) -> bool:
     """Whether a page comes from the host and port to which it now sends a request.
 
-    Looser than RFC 6454, the scheme may differ: behind a proxy that ends TLS, the page's scheme is
-    https, while the request reaches this server over http. For the same reason, a Host without a
-    port means the default port of the page's scheme: 443 for a page of https://h, 80 for one of
-    http://h. Where this server itself speaks TLS, it means 443.
+    Looser than RFC 6454, the scheme may differ, unless a trusted proxy says which one it is: behind
+    a proxy that ends TLS, the page's scheme is https, while the request reaches this server over
+    http. For the same reason, a Host without a port means the default port of the page's scheme:
+    443 for a page of https://h, 80 for one of http://h. Where this server itself speaks TLS, it
+    means 443.
     """
+    text = _single(headers, "Host") if forwarded.host is None else forwarded.host
     try:
-        host, port = Authority.parse(_single(headers, "Host"))
+        host, port = Authority.parse(text)
     except ValueError:
         return False
     if origin.scheme not in _DEFAULT_PORTS:
         return False  # an app's own page, such as capacitor://localhost
+    if forwarded.scheme is not None and origin.scheme != forwarded.scheme:
+        return False
     if port is None:
-        port = 443 if secure else _DEFAULT_PORTS[origin.scheme]
+        is_https = secure and forwarded.scheme is None
+        port = 443 if is_https else _DEFAULT_PORTS[origin.scheme]
     return (host, port) == (origin.host, origin.port)
 
 

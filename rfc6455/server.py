@@ -106,6 +106,11 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         is told names here, answers to these, to its own address and to those of loopback alone.
     advise: called with what was refused; its text is added to the answer and to the log line, to
         say how the user of the program can allow it.
+    pages: a function for each path that is answered with a text, such as "/healthz"; it gets the
+        server and returns the text. The answer is 200, also when the server is full, and 503 once
+        it shuts down. It is called in the connection's thread.
+    trusted_proxies: IP addresses and networks of the reverse proxies whose X-Forwarded-For, -Host
+        and -Proto headers are believed. From everyone else they are ignored.
     subprotocols: the names that the server speaks; the first that the client offers is chosen.
     max_connections: WebSockets at the same time; whoever comes then is answered with 503.
     max_message: bytes of one message, all its fragments together (10.4).
@@ -115,14 +120,14 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     check: called with each good opening handshake, in the connection's thread, before the 101; it
         may raise InvalidHandshake, for a query or a cookie that is not good enough.
 
-    Raises OSError where the address or the directory can't be used, and ValueError for an origin
-    or a host that is none.
+    Raises OSError where the address or the directory can't be used, and ValueError for an origin,
+    a host or a proxy's address that is none.
     """
 
     request_queue_size = 1024  # the default of 5 refuses clients that come all at once
     daemon_threads = True
     allow_reuse_address = os.name != "nt"  # on Windows this would let two servers share one port
-    _signalled = False  # whether SIGINT or SIGTERM has come; the main thread alone uses it
+    _signalled = False  # whether SIGINT or SIGTERM has come; the main thread alone sets it
 
     def __init__(
         self,
@@ -134,6 +139,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
         advise: Callable[[Refused], str] | None = None,
+        pages: Mapping[str, Callable[["WebSocketServer"], str]] | None = None,
+        trusted_proxies: Collection[str] = (),
         subprotocols: Sequence[str] = (),
         max_connections: int = 10_000,
         max_message: int = MAX_MESSAGE,
@@ -149,20 +156,26 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.allowed_origins = _parse_origins(allowed_origins)
         self._named_hosts = {handshake.Authority.parse(each) for each in allowed_hosts}
         self.advise = advise
+        self.pages = pages or {}
+        self.trusted_proxies = [handshake.parse_network(each) for each in trusted_proxies]
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
         self.ssl_context = ssl_context
         self.deflate = deflate
         self.check = check
+        self._make_registry(max_connections)
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _RequestHandler)
+
+    def _make_registry(self, max_connections: int) -> None:
+        """Make what the connections' threads change, and wait for."""
         self.websocket_slots = threading.BoundedSemaphore(max_connections)
         self._connection_slots = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
         self._registry_changed = threading.Condition()  # around the two that follow
         self._websockets: set[WebSocket] = set()  # those whose handler runs, or that are closing
         self._shutting_down = False
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, _RequestHandler)
 
     @property
     def url(self) -> str:
@@ -174,6 +187,17 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             host = f"[{host}]"
         scheme = "https" if self.ssl_context else "http"
         return f"{scheme}://{host}:{self.server_port}"
+
+    @property
+    def connection_count(self) -> int:
+        """How many WebSockets there are. May be called from any thread."""
+        with self._registry_changed:
+            return len(self._websockets)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server shuts down. May be called from any thread."""
+        return self._signalled or self._shutting_down
 
     # Running and stopping
 
@@ -319,6 +343,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
     request_version = "HTTP/1.1"  # for the answer to a request that names no version
     command = ""
+    _cache_control = "no-cache"  # a file may be stored, but has to be asked for again
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         # Written out, because what http.server would ask, the system's own table, may differ.
         ".html": "text/html; charset=utf-8",
@@ -337,6 +362,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         server = self.server
         tls = TLS(server.ssl_context) if server.ssl_context else None
         self.peer = _peer_name(self.client_address)
+        self._forwarded = handshake.Forwarded.directly(self.client_address[0])
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(
             server.timeouts.open_timeout, "the opening handshake took too long"
@@ -361,6 +387,24 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         except OSError as error:
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
+    def client_ip(self) -> str:
+        """The IP address of the client: the one that a trusted proxy names, or else the peer's.
+
+        Before the request's head was read it is always the peer's.
+        """
+        return self._forwarded.client
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        address = self.client_ip()
+        self._forwarded = handshake.read_forwarded(
+            self.headers, address, self.server.trusted_proxies
+        )
+        if self.client_ip() != address:  # the log names both, as only the proxy's has a port
+            self.peer = f"{self.client_ip()} via {self.peer}"
+        return True
+
     def finish(self) -> None:
         # Patient, because a slow client may still be reading an answer that the kernel holds.
         self.stream.set_deadline(self.server.timeouts.close_timeout, "", patient=True)
@@ -378,6 +422,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self._upgrade(handler, path, query)
         elif handshake.has_token(self.headers, "Upgrade", "websocket"):
             self._refuse(404, f"there is no WebSocket at {path}")
+        elif page := self.server.pages.get(path):
+            self._send_page(page)
         elif self.server.directory is None:
             self._refuse(404, "there is no such file")
         else:
@@ -410,8 +456,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         # RFC 9112, 3.2: a request of HTTP/1.0 may have no Host, and health checks of proxies have
         # none. It is no risk: browsers send one, so that this can't be a page whose host name was
         # made to mean this machine.
-        if self.request_version != "HTTP/1.0" or "Host" in self.headers:
-            handshake.check_host(self.headers, self.server.allowed_hosts)
+        has_host = "Host" in self.headers or self._forwarded.host is not None
+        if self.request_version != "HTTP/1.0" or has_host:
+            handshake.check_host(self.headers, self.server.allowed_hosts, self._forwarded)
         # 4.2.1: the request target may be an absolute URI, of which only the path counts here.
         path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)
         # One slash: where http.server redirects to a path of "//host", browsers go to that host.
@@ -422,7 +469,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         server = self.server
         handshake.check_request(self.command, self.request_version, self.headers)
         is_secure = server.ssl_context is not None
-        handshake.check_origin(self.headers, server.allowed_origins, secure=is_secure)
+        handshake.check_origin(
+            self.headers, server.allowed_origins, secure=is_secure, forwarded=self._forwarded
+        )
         offers = handshake.parse_extensions(self.headers)
         accepted = accept_offer(offers, server.deflate) if server.deflate else None
         deflate, extension = accepted or (None, None)
@@ -454,6 +503,15 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()  # ours would add what belongs to other answers
 
+    def _send_page(self, page: Callable[[WebSocketServer], str]) -> None:
+        """Send a text of the program's, which nobody may store, as it can change at any moment."""
+        text = page(self.server)
+        if self.server.is_stopping:
+            return self._refuse(503, "the server is shutting down")
+        self._cache_control = "no-store"
+        self.send_response(200)
+        self._send_text(text)
+
     def _send_file(self) -> None:
         """Send a file of the directory, or for HEAD its headers alone."""
         self.stream.set_deadline(_FILE_TIME, _FILE_TOO_SLOW)
@@ -476,10 +534,14 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         log.info("%s: refused, %d %s", self.peer, status, ascii(reason))
         self.request_version = "HTTP/1.1"  # else an answer to HTTP/0.9 would have no status line
         phrase = http.client.responses.get(status, "Refused")  # a program may invent a status
-        body = f"{status} {phrase}: {reason}\n".encode()
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
+        self._send_text(f"{status} {phrase}: {reason}\n")
+
+    def _send_text(self, text: str) -> None:
+        """End the headers, and send a text, or for HEAD its headers alone."""
+        body = text.encode()
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -492,7 +554,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.send_header("Connection", "close")
         self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-cache")
+        self.send_header("Cache-Control", self._cache_control)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         super().end_headers()

@@ -261,6 +261,7 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--host", "a..b"],
         ["--host", "::1::"],
         ["--allow-origin"],
+        ["--trust-proxy", "proxy.example"],
         ["--history", ""],
         ["--redis", ""],
         ["--keep", "0"],
@@ -329,7 +330,9 @@ def test_missing_page_ends_it_with_one_clear_line(tmp_path: Path) -> None:
 def test_help_names_every_option() -> None:
     ended = run("chat_server.py", "--help")
     assert (ended.returncode, ended.stderr) == (0, b"")
-    for option in "host port rate max-message max-clients allow-origin allow-host".split():
+    for (
+        option
+    ) in "host port rate max-message max-clients allow-origin allow-host trust-proxy".split():
         assert f"--{option} ".encode() in ended.stdout
     assert b"--hide-emails" in ended.stdout
     words = " ".join(ended.stdout.decode().split())
@@ -359,13 +362,14 @@ def test_help_tells_the_range_of_every_number() -> None:
 
 
 def test_options_without_a_command_line_are_the_defaults_of_the_class() -> None:
-    assert read_options([]) == Options(allow_origin=[], allow_host=[])
+    assert read_options([]) == Options(allow_origin=[], allow_host=[], trust_proxy=[])
 
 
 def test_each_flag_is_a_field_of_the_options() -> None:
     arguments = (
         "--host 127.0.0.2 --port 1 --allow-origin https://a.example --allow-origin * "
-        "--allow-host b.example --history file --keep 2 --keep-bytes 3 --rate 4.5 "
+        "--allow-host b.example --trust-proxy 10.1.2.3 --trust-proxy 10.2.0.0/16 "
+        "--history file --keep 2 --keep-bytes 3 --rate 4.5 "
         "--max-message 5 --max-clients 6 --hide-emails --all-cores --deflate"
     )
     assert read_options(arguments.split()) == Options(
@@ -373,6 +377,7 @@ def test_each_flag_is_a_field_of_the_options() -> None:
         port=1,
         allow_origin=["https://a.example", "*"],
         allow_host=["b.example"],
+        trust_proxy=["10.1.2.3/32", "10.2.0.0/16"],
         history="file",
         keep=2,
         keep_bytes=3,

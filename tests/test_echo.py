@@ -472,7 +472,7 @@ def test_bad_option_ends_the_server_with_one_clear_line(options: list[str]) -> N
 
 
 @pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
-@pytest.mark.parametrize("option", ["--host", "--allow-origin", "--allow-host"])
+@pytest.mark.parametrize("option", ["--host", "--allow-origin", "--allow-host", "--trust-proxy"])
 def test_empty_option_ends_the_server_with_one_line(script: str, option: str) -> None:
     ended = run(script, "--port", "0", option, "")
     assert (ended.returncode, ended.stdout) == (2, b"")
@@ -480,10 +480,17 @@ def test_empty_option_ends_the_server_with_one_line(script: str, option: str) ->
 
 
 @pytest.mark.parametrize(
-    "options", [["--allow-origin", "foo"], ["--allow-host", "http://h"], ["--allow-host", "*"]]
+    "options",
+    [
+        ["--allow-origin", "foo"],
+        ["--allow-host", "http://h"],
+        ["--allow-host", "*"],
+        ["--trust-proxy", "localhost"],
+        ["--trust-proxy", "10.0.0.1/8"],
+    ],
 )
 @pytest.mark.parametrize("script", ["echo_server.py", "chat_server.py"])
-def test_servers_say_in_one_line_that_an_origin_or_a_host_is_not_valid(
+def test_servers_say_in_one_line_that_an_origin_a_host_or_a_proxy_is_not_valid(
     script: str, options: list[str]
 ) -> None:
     ended = run(script, *options)

@@ -3,7 +3,7 @@
 import pytest
 
 from heads import headers_of, request_headers
-from rfc6455 import InvalidHandshake, handshake
+from rfc6455 import InvalidHandshake, Refused, handshake
 from rfc6455.handshake import Authority
 
 LOOPBACK = handshake.LOOPBACK_HOSTS
@@ -213,7 +213,7 @@ def test_refusal_names_the_host_that_would_have_to_be_allowed(
 ) -> None:
     with pytest.raises(InvalidHandshake) as refusal:
         handshake.check_host(headers_of(f"Host: {host}"), LOOPBACK)
-    assert refusal.value.refused == ("Host", could_be_allowed)
+    assert refusal.value.refused == Refused("Host", could_be_allowed)
     handshake.check_host(headers_of(f"Host: {host}"), hosts(could_be_allowed))
 
 

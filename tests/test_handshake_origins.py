@@ -3,7 +3,7 @@
 import pytest
 
 from heads import request_headers
-from rfc6455 import InvalidHandshake, handshake
+from rfc6455 import InvalidHandshake, Refused, handshake
 from rfc6455.handshake import Origin
 
 
@@ -150,7 +150,7 @@ def test_refusal_names_the_origin_that_would_have_to_be_allowed(
 ) -> None:
     with pytest.raises(InvalidHandshake) as refusal:
         handshake.check_origin(request_headers(Origin=origin), ())
-    assert refusal.value.refused == ("Origin", could_be_allowed)
+    assert refusal.value.refused == Refused("Origin", could_be_allowed)
     assert f"'{could_be_allowed}'" in refusal.value.reason
     handshake.check_origin(request_headers(Origin=origin), origins(could_be_allowed))
 

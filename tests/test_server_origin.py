@@ -58,7 +58,7 @@ def test_server_lets_in_its_own_page() -> None:
 def test_server_refuses_a_page_of_another_origin(origin: str) -> None:
     data = GOOD.replace(b"\r\n\r\n", f"\r\nOrigin: {origin}\r\n\r\n".encode())
     answer = assert_refused(data, 403, allowed_origins=["http://good.example"])
-    assert answer.body == f"403 Forbidden: Origin '{origin}' is not allowed\n"
+    assert answer.body.startswith(f"403 Forbidden: Origin '{origin}' is not allowed")
 
 
 def test_server_lets_in_every_page_where_the_star_is_allowed() -> None:
@@ -86,12 +86,12 @@ def test_server_refuses_to_start_with_an_origin_or_a_host_that_is_none(
 @pytest.mark.parametrize(
     ("changes", "refused"),
     [
-        ({"Origin": "http://Evil.example:80/"}, ("Origin", "http://evil.example")),
-        ({"Host": "[2001:db8::1]:80"}, ("Host", "[2001:db8::1]")),
+        ({"Origin": "http://Evil.example:80/"}, Refused("Origin", "http://evil.example")),
+        ({"Host": "[2001:db8::1]:80"}, Refused("Host", "[2001:db8::1]")),
     ],
 )
 def test_program_says_how_to_allow_what_was_refused(
-    changes: dict[str, str], refused: tuple[str, str], caplog: pytest.LogCaptureFixture
+    changes: dict[str, str], refused: Refused, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "rfc6455")
     asked: list[Refused] = []
@@ -105,9 +105,10 @@ def test_program_says_how_to_allow_what_was_refused(
         assert answer_to(server, request(server, Host="a b"))[0] == 403
         assert answer_to(server, request(server, Origin="null"))[0] == 403
     assert status == 403
-    assert text.endswith(f" is not allowed; ask Ada for {refused[1]}\n")
+    assert " is not allowed" in text
+    assert text.endswith(f"; ask Ada for {refused.value}\n")
     assert asked == [refused]
-    assert f"ask Ada for {refused[1]}" in caplog.messages[0]
+    assert f"ask Ada for {refused.value}" in caplog.messages[0]
 
 
 def test_server_refuses_two_origins() -> None:
