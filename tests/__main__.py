@@ -39,7 +39,7 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
 WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 # Markers of the tests that do not run on further Pythons.
-ONLY_HERE = ("browser", "redis", "nginx", "go", "autobahn", "slow")
+ONLY_HERE = ("browser", "redis", "nginx", "proxies", "go", "autobahn", "slow")
 # What runs there: the tests of the layer and of the history, which need no other program, and those
 # of the interpreter's lock. The tests of a module stand in test_MODULE.py, or where they are many
 # in several files, test_MODULE_*.py.

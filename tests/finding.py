@@ -47,6 +47,18 @@ def find_nginx() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
+def find_caddy() -> str | None:
+    return shutil.which("caddy")
+
+
+def find_haproxy() -> str | None:
+    return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+
+
+def find_systemd_analyze() -> str | None:
+    return shutil.which("systemd-analyze")
+
+
 GO_SOURCES = Path("/usr/share/gocode")  # where Debian keeps the sources of Go packages
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from finding import find_nginx, require
 from peers import PATIENCE, Peer, eventually, free_port
 
-CONFIGURATION = """
+# Around `server` blocks: nginx stays in the foreground, and keeps its files in a folder.
+NGINX_AROUND = """
 daemon off;
 master_process off;
 pid {folder}/pid;
@@ -27,6 +28,11 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+{servers}
+}}
+"""
+
+SERVER = """
     server {{
         listen 127.0.0.1:{port};
         location {location} {{
@@ -38,7 +44,6 @@ http {{
             {more}
         }}
     }}
-}}
 """
 
 
@@ -66,11 +71,8 @@ def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Pro
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         port = free_port()
         configuration = Path(folder, "nginx.conf")
-        configuration.write_text(
-            CONFIGURATION.format(
-                folder=folder, port=port, location=location, upstream=upstream, more=more
-            )
-        )
+        server = SERVER.format(port=port, location=location, upstream=upstream, more=more)
+        configuration.write_text(NGINX_AROUND.format(folder=folder, servers=server))
         process = subprocess.Popen(
             [program, "-p", folder, "-e", "stderr", "-c", str(configuration)],
             stdin=subprocess.DEVNULL,
@@ -78,7 +80,7 @@ def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Pro
             stderr=errors,
         )
         try:
-            eventually(lambda: process.poll() is not None or _answers(port))
+            eventually(lambda: process.poll() is not None or accepts_connections(port))
             errors.seek(0)
             assert process.poll() is None, errors.read()
             yield Proxy(port)
@@ -91,7 +93,8 @@ def nginx(upstream: str, *, location: str = "/", more: str = "") -> Iterator[Pro
                 process.wait()
 
 
-def _answers(port: int) -> bool:
+def accepts_connections(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
