@@ -387,7 +387,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         except OSError as error:
             log.info("%s: %s", self.peer, self.stream.lost or error)
 
-    def client_ip(self) -> str:
+    def find_client_address(self) -> str:
         """The IP address of the client: the one that a trusted proxy names, or else the peer's.
 
         Before the request's head was read it is always the peer's.
@@ -397,12 +397,14 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def parse_request(self) -> bool:
         if not super().parse_request():
             return False
-        address = self.client_ip()
+        address = self.find_client_address()
         self._forwarded = handshake.read_forwarded(
             self.headers, address, self.server.trusted_proxies
         )
-        if self.client_ip() != address:  # the log names both, as only the proxy's has a port
-            self.peer = f"{self.client_ip()} via {self.peer}"
+        if (
+            self.find_client_address() != address
+        ):  # the log names both, as only the proxy's has a port
+            self.peer = f"{self.find_client_address()} via {self.peer}"
         return True
 
     def finish(self) -> None:

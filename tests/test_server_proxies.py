@@ -90,7 +90,7 @@ def test_request_handler_says_the_address_of_the_client(monkeypatch: pytest.Monk
     check = _RequestHandler._check_request
 
     def note(handler: _RequestHandler) -> None:
-        addresses.append(handler.client_ip())
+        addresses.append(handler.find_client_address())
         check(handler)
 
     monkeypatch.setattr(_RequestHandler, "_check_request", note)
