@@ -196,19 +196,15 @@ def test_proxy_ends_a_connection_without_pings_after_its_timeout(kind: str) -> N
 
 @pytest.mark.skipif(not LONG, reason="waits for more than a minute; RUN_LONG=1 runs it")
 def test_chat_is_silent_for_longer_than_60_seconds_and_goes_on(
-    server: Program, proxy: DocumentedProxy
+    proxy: DocumentedProxy,
 ) -> None:
     """Nobody says anything, and the proxy and the chat keep their own times."""
-    with shake_hands(proxy, "/ws") as ada, server.join() as bob:
+    with shake_hands(proxy, "/ws") as ada:
         await_handler(ada)
-        bob.sock.settimeout(70 + PATIENCE)
-        ada.sock.settimeout(70 + PATIENCE)
+        ada.sock.settimeout(20 + PATIENCE)  # the chat sends its pings 20 s apart
         assert stay_silent(ada, 70) >= 3
         say(ada, "still here")
         assert hear(ada)["message"] == "still here"
-        while (frame := bob.read_frame()).first == 0x89:
-            bob.send(masked(0x8A))
-        assert b"still here" in frame.payload
 
 
 # The proxy is restarted
