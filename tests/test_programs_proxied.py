@@ -48,6 +48,19 @@ def test_healthz_of_a_full_chat_answers() -> None:
 
 
 @SERVERS
+def test_healthz_of_a_server_that_shuts_down_is_503(script: str, path: str) -> None:
+    # The watcher comes first: once the client is let in, the watcher was accepted, too.
+    with running(script) as server, server.tcp() as watcher, server.join(path) as client:
+        watcher.send(b"GET /healthz HTTP/1.0\r\n")
+        server.signal()
+        assert client.read_frame().first == 0x88  # and it is not answered, so the server waits
+        watcher.send(b"\r\n")
+        answer = parse(watcher.read_to_eof().decode("latin-1"))
+        assert answer.status == 503
+        assert answer.body == "503 Service Unavailable: the server is shutting down\n"
+
+
+@SERVERS
 @pytest.mark.parametrize("address", [[], ["127.0.0.1"], ["127.0.0.0/8"], ["10.0.0.0/8", "::1"]])
 def test_servers_believe_the_proxies_that_their_options_name(
     script: str, path: str, address: list[str]
