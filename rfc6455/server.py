@@ -401,10 +401,9 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self._forwarded = handshake.read_forwarded(
             self.headers, address, self.server.trusted_proxies
         )
-        if (
-            self.find_client_address() != address
-        ):  # the log names both, as only the proxy's has a port
-            self.peer = f"{self.find_client_address()} via {self.peer}"
+        client = self.find_client_address()
+        if client != address:
+            self.peer = f"{client} via {self.peer}"  # only the proxy's address has a port
         return True
 
     def finish(self) -> None:
