@@ -14,7 +14,7 @@ import pytest
 from fetching import GOOD, HELLO, HELLO_BACK, answers_echo, deadlines_end, parse, serving_files
 from peers import PATIENCE, close_payload, echo_messages, eventually, masked, request, serving, tcp
 from rfc6455 import Timeouts, WebSocket
-from tls import Certificate, Tunnel, through, tunnel_to
+from tls import BAD_RECORD, Certificate, Tunnel, through, tunnel_to
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
@@ -137,10 +137,6 @@ def test_server_closes_tls_clients_with_1001_when_it_shuts_down(certificate: Cer
         assert peer.read_to_eof() == b""
         peer.close()
         closing.join(PATIENCE)
-
-
-# A TLS record of 32 bytes that no key has encrypted.
-BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
 
 
 @pytest.mark.requirement("4.2.2-1")

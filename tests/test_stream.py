@@ -3,6 +3,7 @@
 import contextlib
 import math
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from peers import Peer, eventually
 from protocols import some_bytes
 from rfc6455 import stream as stream_module
 from rfc6455.stream import TLS, Stream, Timeouts
-from tls import Certificate, Tunnel
+from tls import BAD_RECORD, Certificate, Tunnel
 
 MIB = 1 << 20  # bytes that may wait for a peer
 
@@ -382,6 +383,42 @@ def test_read_over_tls_returns_none_while_no_record_is_whole(certificate: Certif
         assert pair.stream.read(100, 0.05) is None
         pair.tunnel.sock.sendall(record[-1:])
         assert pair.stream.read(100) == b"slow"
+
+
+def test_read_over_tls_returns_what_came_before_a_bad_record_and_then_ends_without_waiting(
+    certificate: Certificate,
+) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        pair.tunnel.tls.write(b"good")
+        pair.tunnel.sock.sendall(pair.tunnel.take_held_back() + BAD_RECORD)
+        assert pair.stream.read(100) == b"good"
+        assert pair.stream.lost is None
+        assert pair.stream.read(100) == b""
+        assert pair.stream.lost == "TLS: decryption failed or bad record mac"
+
+
+def test_bad_record_is_answered_with_an_alert(certificate: Certificate) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        pair.tunnel.sock.sendall(BAD_RECORD)
+        assert pair.stream.read(100) == b""
+        with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
+            pair.tunnel.recv(100)
+
+
+def test_decrypt_returns_what_came_before_a_bad_record_and_raises_at_the_next_call(
+    certificate: Certificate,
+) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel and pair.stream._tls
+        pair.tunnel.tls.write(b"one")
+        pair.tunnel.tls.write(b"two")
+        records = pair.tunnel.take_held_back()
+        assert pair.stream._tls.decrypt(records + BAD_RECORD) == b"onetwo"
+        for data in (b"", b"more"):
+            with pytest.raises(ssl.SSLError, match="bad record mac"):
+                pair.stream._tls.decrypt(data)
 
 
 def test_read_over_tls_waits_until_the_record_is_whole(certificate: Certificate) -> None:

@@ -27,6 +27,8 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 subjectAltName = DNS:localhost
 """
+# A TLS record of 32 bytes that no key has encrypted.
+BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
 
 
 class Certificate(NamedTuple):
