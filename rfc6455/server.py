@@ -33,7 +33,7 @@ from .errors import Close, ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
 from .keepalive import SLOWEST_PEER
 from .protocol import MAX_MESSAGE
-from .stream import TLS, Stream, Timeouts
+from .stream import TLS, Stream, Timeouts, describe
 
 log = logging.getLogger("rfc6455")
 
@@ -48,6 +48,7 @@ _FILE_TOO_SLOW = "the client took too long to fetch the file"
 _ACCEPT_PAUSE = 0.1  # seconds to wait when the system has no resources for another connection
 _METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
+_TLS_HANDSHAKE = 0x16  # the first byte that a client of TLS sends (RFC 8446, 5.1)
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -110,7 +111,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     max_connections: WebSockets at the same time; whoever comes then is answered with 503.
     max_message: bytes of one message, all its fragments together (10.4).
     timeouts: how long each wait may last.
-    ssl_context: with one the server speaks TLS, and nothing else (10.6).
+    ssl_context: with one the server speaks TLS, and nothing else (10.6). Assign another to the
+        attribute to renew a certificate, from any thread: connections that come later use it.
     deflate: with one the server accepts permessage-deflate (RFC 7692).
     check: called with each good opening handshake, in the connection's thread, before the 101; it
         may raise InvalidHandshake, for a query or a cookie that is not good enough.
@@ -122,7 +124,10 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     request_queue_size = 1024  # the default of 5 refuses clients that come all at once
     daemon_threads = True
     allow_reuse_address = os.name != "nt"  # on Windows this would let two servers share one port
-    _signalled = False  # whether SIGINT or SIGTERM has come; the main thread alone uses it
+    # Whether SIGINT or SIGTERM has come, and whether SIGHUP has; the main thread alone uses these.
+    _signalled = False
+    _hung_up = False
+    _on_hangup: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -142,7 +147,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         deflate: Deflate | None = None,
         check: Callable[[Handshake], None] | None = None,
     ) -> None:
-        # What the connections' threads read of these does not change once the server runs.
+        # What the connections' threads read of these does not change once the server runs, but for
+        # `ssl_context`, of which each connection takes the one that it finds.
         self.routes = routes
         self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
@@ -177,11 +183,17 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     # Running and stopping
 
-    def serve_until_signalled(self, ready: Callable[[], None] | None = None) -> None:
+    def serve_until_signalled(
+        self,
+        ready: Callable[[], None] | None = None,
+        on_hangup: Callable[[], None] | None = None,
+    ) -> None:
         """Serve until Ctrl+C or SIGTERM, and then stop listening. From the main thread only.
 
         `ready` is called once signals are handled and connections are accepted, for a program to
-        say that it runs. The connections stay open: `close_connections` comes next.
+        say that it runs. `on_hangup` is called in this thread after each SIGHUP, and until it
+        returns no connection is accepted; without it SIGHUP ends the process, as is usual. Windows
+        has no SIGHUP. The connections stay open: `close_connections` comes next.
         """
 
         def stop(*_: object) -> None:
@@ -190,11 +202,26 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+        if on_hangup and hasattr(signal, "SIGHUP"):
+            self._on_hangup = on_hangup
+            signal.signal(signal.SIGHUP, self._note_hangup)
         if ready:
             ready()
         with contextlib.suppress(_Signalled):
             self.serve_forever(poll_interval=0.1)
         self.server_close()
+
+    def _note_hangup(self, *_: object) -> None:
+        self._hung_up = True
+
+    def _answer_hangup(self) -> None:
+        """Call what the program has given for SIGHUP; a mistake in it does not end the server."""
+        self._hung_up = False
+        assert self._on_hangup
+        try:
+            self._on_hangup()
+        except Exception:
+            log.exception("what the program does on SIGHUP has failed")
 
     def close_connections(self, reason: str = "the server is shutting down") -> None:
         """Close every WebSocket with 1001 (7.4.1), now and whichever may still be opened.
@@ -245,6 +272,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         """Called by `serve_forever` after each connection, and ten times a second without any."""
         if self._signalled:
             raise _Signalled
+        if self._hung_up:
+            self._answer_hangup()
 
     def server_bind(self) -> None:
         requested = str(self.server_address[0])
@@ -319,6 +348,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
     request_version = "HTTP/1.1"  # for the answer to a request that names no version
     command = ""
+    is_in_clear = False  # HTTP came without TLS to a port for TLS
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         # Written out, because what http.server would ask, the system's own table, may differ.
         ".html": "text/html; charset=utf-8",
@@ -336,6 +366,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def setup(self) -> None:
         server = self.server
         tls = TLS(server.ssl_context) if server.ssl_context else None
+        self.is_secure = tls is not None
         self.peer = _peer_name(self.client_address)
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(
@@ -349,7 +380,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer the request. The client may vanish at any point, even while it is refused."""
         try:
             try:
-                self.stream.shake_hands()
+                self._shake_hands()
                 self.handle_one_request()
             except InvalidHandshake as error:
                 self._refuse(error.status, self._reason_of(error), error.headers)
@@ -359,7 +390,36 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
                 log.exception("%s: the request could not be handled", self.peer)
                 self._refuse(500, "internal error")
         except OSError as error:
-            log.info("%s: %s", self.peer, self.stream.lost or error)
+            log.info("%s: %s", self.peer, self.stream.lost or describe(error))
+
+    def _shake_hands(self) -> None:
+        """Do the TLS handshake, unless the client sends HTTP in clear to a port for TLS.
+
+        That is known by the first byte: a TLS record begins with its type, 0x16, and a request with
+        a letter. 4.2.2, step 1 wants the connection to be closed then. Before that the client is
+        told why, in clear, which is all that it understands.
+        """
+        if self.is_secure and self.stream.peek().isalpha():
+            self.stream.drop_tls()
+            self.is_in_clear = True
+        self.stream.shake_hands()
+
+    def parse_request(self) -> bool:
+        """Read the request's head; False if it was answered already. Raises InvalidHandshake."""
+        if not super().parse_request():
+            return False
+        if self.is_in_clear:
+            raise InvalidHandshake(400, f"this port speaks HTTPS: use {self._find_secure_url()}")
+        return True
+
+    def _find_secure_url(self) -> str:
+        """The URL without path under which the client reaches this server over TLS."""
+        is_websocket = handshake.has_token(self.headers, "Upgrade", "websocket")
+        try:
+            host = str(handshake.Authority.parse(self.headers.get("Host", "")))
+        except ValueError:
+            host = self.server.url.partition("://")[2]
+        return f"{'wss' if is_websocket else 'https'}://{host}"
 
     def finish(self) -> None:
         # Patient, because a slow client may still be reading an answer that the kernel holds.
@@ -421,8 +481,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer the opening handshake (4.2), and run the handler until the connection ends."""
         server = self.server
         handshake.check_request(self.command, self.request_version, self.headers)
-        is_secure = server.ssl_context is not None
-        handshake.check_origin(self.headers, server.allowed_origins, secure=is_secure)
+        handshake.check_origin(self.headers, server.allowed_origins, secure=self.is_secure)
         offers = handshake.parse_extensions(self.headers)
         accepted = accept_offer(offers, server.deflate) if server.deflate else None
         deflate, extension = accepted or (None, None)
@@ -544,6 +603,9 @@ class _RequestReader(io.BufferedIOBase):
                 raise ConnectionError("the client ended the connection within its request")
             if not data:
                 return b""
+            if not self._head_size and not self.buffer and data[0] == _TLS_HANDSHAKE:
+                # At once: a line end may never come, and the browser would wait for an answer.
+                raise InvalidHandshake(400, "this port does not speak TLS: use an http: or ws: URL")
             self.buffer += data
         text, newline, self.buffer = self.buffer.partition(b"\n")
         line = text + newline

@@ -271,6 +271,17 @@ class Stream:
             self.abort(self._tls.failure)
         return b""
 
+    def peek(self) -> bytes:
+        """Wait for the peer's first byte, and leave it to be read; b"" if TCP ends before it.
+
+        Only before `shake_hands`, in the thread that reads. Raises OSError.
+        """
+        return self._sock.recv(1, socket.MSG_PEEK)
+
+    def drop_tls(self) -> None:
+        """Read and write in clear, although the stream was made for TLS. As for `peek`."""
+        self._tls = None
+
     def shake_hands(self) -> None:
         """Do the TLS handshake, where there is one. Raises OSError (ssl.SSLError is one)."""
         if self._tls:
