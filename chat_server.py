@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rfc6455
+from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
 from chat.message import GAP, decode, encode_all
@@ -89,6 +90,7 @@ def main() -> None:
             advise=advise,
             max_connections=options.max_clients,
             max_message=options.max_message,
+            ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,
             check=check_since,
         )

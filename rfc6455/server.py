@@ -111,14 +111,14 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     max_connections: WebSockets at the same time; whoever comes then is answered with 503.
     max_message: bytes of one message, all its fragments together (10.4).
     timeouts: how long each wait may last.
-    ssl_context: with one the server speaks TLS, and nothing else (10.6). Assign another to the
-        attribute to renew a certificate, from any thread: connections that come later use it.
+    ssl_context: with one the server speaks TLS, and nothing else (10.6). It may be a function that
+        makes one, for certificates that are renewed; see `renew_ssl_context`.
     deflate: with one the server accepts permessage-deflate (RFC 7692).
     check: called with each good opening handshake, in the connection's thread, before the 101; it
         may raise InvalidHandshake, for a query or a cookie that is not good enough.
 
-    Raises OSError where the address or the directory can't be used, and ValueError for an origin
-    or a host that is none.
+    Raises OSError where the address or the directory can't be used, ValueError for an origin or a
+    host that is none, and what the function `ssl_context` raises.
     """
 
     request_queue_size = 1024  # the default of 5 refuses clients that come all at once
@@ -127,7 +127,6 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     # Whether SIGINT or SIGTERM has come, and whether SIGHUP has; the main thread alone uses these.
     _signalled = False
     _hung_up = False
-    _on_hangup: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         max_connections: int = 10_000,
         max_message: int = MAX_MESSAGE,
         timeouts: Timeouts | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        ssl_context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         deflate: Deflate | None = None,
         check: Callable[[Handshake], None] | None = None,
     ) -> None:
@@ -158,7 +157,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
-        self.ssl_context = ssl_context
+        self._make_ssl_context = ssl_context if callable(ssl_context) else None
+        self.ssl_context = ssl_context() if callable(ssl_context) else ssl_context
         self.deflate = deflate
         self.check = check
         self.websocket_slots = threading.BoundedSemaphore(max_connections)
@@ -183,45 +183,48 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     # Running and stopping
 
-    def serve_until_signalled(
-        self,
-        ready: Callable[[], None] | None = None,
-        on_hangup: Callable[[], None] | None = None,
-    ) -> None:
+    def serve_until_signalled(self, ready: Callable[[], None] | None = None) -> None:
         """Serve until Ctrl+C or SIGTERM, and then stop listening. From the main thread only.
 
         `ready` is called once signals are handled and connections are accepted, for a program to
-        say that it runs. `on_hangup` is called in this thread after each SIGHUP, and until it
-        returns no connection is accepted; without it SIGHUP ends the process, as is usual. Windows
-        has no SIGHUP. The connections stay open: `close_connections` comes next.
+        say that it runs. The connections stay open: `close_connections` comes next. Where
+        `ssl_context` is a function SIGHUP renews the context, and else it keeps its usual meaning.
         """
 
         def stop(*_: object) -> None:
             # `shutdown` would have to be called in another thread, and there may be none to get.
             self._signalled = True
 
+        def note_hangup(*_: object) -> None:
+            self._hung_up = True
+
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        if on_hangup and hasattr(signal, "SIGHUP"):
-            self._on_hangup = on_hangup
-            signal.signal(signal.SIGHUP, self._note_hangup)
+        if self._make_ssl_context and hasattr(signal, "SIGHUP"):  # Windows has none
+            signal.signal(signal.SIGHUP, note_hangup)
         if ready:
             ready()
         with contextlib.suppress(_Signalled):
             self.serve_forever(poll_interval=0.1)
         self.server_close()
 
-    def _note_hangup(self, *_: object) -> None:
-        self._hung_up = True
+    def renew_ssl_context(self) -> None:
+        """Call the function `ssl_context` again: who connects from now on gets what it returns.
 
-    def _answer_hangup(self) -> None:
-        """Call what the program has given for SIGHUP; a mistake in it does not end the server."""
-        self._hung_up = False
-        assert self._on_hangup
+        Connections that are open go on. Where it fails that is logged, and the old context stays.
+        OpenSSL allows no change to a context that other threads use, so the function has to make a
+        new one. May be called from any thread.
+        """
+        assert self._make_ssl_context, "the server was given no function that makes a context"
         try:
-            self._on_hangup()
+            self.ssl_context = self._make_ssl_context()
+        except OSError as error:  # ssl.SSLError is one
+            reason = describe(error)
+            log.warning("the certificate is not renewed, and the old one stays: %s", reason)
         except Exception:
-            log.exception("what the program does on SIGHUP has failed")
+            log.exception("the certificate is not renewed, and the old one stays")
+        else:
+            log.info("the certificate was read again; new connections use it")
 
     def close_connections(self, reason: str = "the server is shutting down") -> None:
         """Close every WebSocket with 1001 (7.4.1), now and whichever may still be opened.
@@ -273,7 +276,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         if self._signalled:
             raise _Signalled
         if self._hung_up:
-            self._answer_hangup()
+            self._hung_up = False
+            self.renew_ssl_context()
 
     def server_bind(self) -> None:
         requested = str(self.server_address[0])
