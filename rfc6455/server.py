@@ -146,8 +146,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         deflate: Deflate | None = None,
         check: Callable[[Handshake], None] | None = None,
     ) -> None:
-        # What the connections' threads read of these does not change once the server runs, but for
-        # `ssl_context`, of which each connection takes the one that it finds.
+        # What threads read of these does not change once the server runs, but for `ssl_context`.
         self.routes = routes
         self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})

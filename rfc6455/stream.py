@@ -135,7 +135,7 @@ class TLS:
                 self.ended = not piece
                 clear += piece
             if self.failure and not clear:
-                raise ssl.SSLError(self.failure)
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, self.failure)
             return bytes(clear)
 
     def _read_piece(self) -> bytes | None:
