@@ -183,13 +183,14 @@ def test_server_gives_a_new_certificate_to_new_clients_and_keeps_the_old_ones(
     certificate: Certificate, tmp_path: Path
 ) -> None:
     renewed = make_certificate(tmp_path)
+    contexts = [renewed.server(), certificate.server()]
     with (
-        serving(echo_messages, ssl_context=certificate.server()) as server,
+        serving(echo_messages, ssl_context=contexts.pop) as server,
         through(tunnel_to(server, certificate)) as old,
     ):
         old.send(request(server))
         old.read_head()
-        server.ssl_context = renewed.server()
+        server.renew_ssl_context()
         with through(tunnel_to(server, renewed)) as new:  # it trusts no other certificate
             new.send(request(server))
             new.read_head()
@@ -197,6 +198,26 @@ def test_server_gives_a_new_certificate_to_new_clients_and_keeps_the_old_ones(
             assert answers_echo(old)
         with tcp(server) as bare, pytest.raises(ssl.SSLCertVerificationError):
             Tunnel(bare.sock, certificate.client(), "localhost").shake_hands()
+
+
+def test_server_keeps_its_certificate_where_no_new_one_can_be_made(
+    certificate: Certificate, caplog: pytest.LogCaptureFixture
+) -> None:
+    contexts = [certificate.server()]
+
+    def make() -> ssl.SSLContext:
+        if not contexts:
+            raise FileNotFoundError(2, "No such file or directory")
+        return contexts.pop()
+
+    with serving(echo_messages, ssl_context=make) as server:
+        server.renew_ssl_context()
+        with through(tunnel_to(server, certificate)) as peer:
+            peer.send(request(server))
+            peer.read_head()
+            assert answers_echo(peer)
+    words = "the certificate is not renewed, and the old one stays: No such file or directory"
+    assert words in caplog.text
 
 
 # The end of the TLS handshake
