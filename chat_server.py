@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rfc6455
+from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
 from chat.message import GAP, decode, encode_all
@@ -91,6 +92,7 @@ def main() -> None:
             trusted_proxies=options.trust_proxy,
             max_connections=options.max_clients,
             max_message=options.max_message,
+            ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,
             check=check_since,
         )

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shlex
 import sys
+from typing import Protocol
 
 from rfc6455 import Refused, WebSocketServer
 from rfc6455.handshake import Authority, Origin, parse_network
@@ -12,11 +13,22 @@ from rfc6455.handshake import Authority, Origin, parse_network
 LOOPBACK = ("127.0.0.0/8", "::1")  # what --trust-proxy without an address stands for
 
 
+class ServerOptions(Protocol):
+    """What `check_server_options` looks at."""
+
+    @property
+    def cert(self) -> str | None: ...
+
+    @property
+    def key(self) -> str | None: ...
+
+
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
     """Add the options that both servers have; `port` is the default of --port."""
     _add_address(parser, port)
     _add_sites(parser)
     _add_proxies(parser)
+    _add_tls(parser)
 
 
 def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
@@ -58,6 +70,30 @@ def _add_sites(parser: argparse.ArgumentParser) -> None:
         "to these names, to localhost, and to the address that it listens on (default: no further "
         "names on a loopback address, and any name elsewhere)",
     )
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cert",
+        type=_file_name,
+        metavar="FILE",
+        help="encrypt connections (https: and wss:) with the certificate in this file, which has "
+        "PEM format and also holds the certificates of those who issued it, if any; SIGHUP reads "
+        "it again without ending a connection (default: no encryption)",
+    )
+    parser.add_argument(
+        "--key",
+        type=_file_name,
+        metavar="FILE",
+        help="the file with the private key of the certificate, not encrypted with a password "
+        "(default: the key is in the file of --cert)",
+    )
+
+
+def check_server_options(parser: argparse.ArgumentParser, options: ServerOptions) -> None:
+    """If one of the options of `add_server_options` is wrong, exit with a line that says why."""
+    if options.key and not options.cert:
+        parser.error("--key needs --cert, the file with the certificate that the key belongs to")
 
 
 def _add_proxies(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +169,12 @@ def hold_to_one_core() -> None:
 def _address(text: str) -> str:
     if not text:  # Python would listen on every address of the machine
         raise argparse.ArgumentTypeError("the address is empty; 0.0.0.0 stands for every address")
+    return text
+
+
+def _file_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the file is empty")
     return text
 
 

@@ -8,7 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import add_server_options, advise, healthz, hold_to_one_core
+from certificate import certificate_reader
+from command_line import (
+    add_server_options,
+    advise,
+    check_server_options,
+    healthz,
+    hold_to_one_core,
+)
 from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
@@ -55,6 +62,7 @@ def main() -> None:
             pages={"/healthz": healthz},
             trusted_proxies=options.trust_proxy,
             max_message=options.max_message,
+            ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,
         )
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
@@ -90,6 +98,7 @@ def read_options() -> argparse.Namespace:
         "helps only on slow networks (default: no compression)",
     )
     options = parser.parse_args()
+    check_server_options(parser, options)
     if options.max_message < 1:
         parser.error("--max-message must be at least 1")
     return options

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chat.entry import KEEP, KEEP_BYTES, MAX_MESSAGE
-from command_line import add_server_options
+from command_line import add_server_options, check_server_options
 
 MIN_RATE = 0.1  # messages a second; each message of a client then waits for ten seconds at most
 MAX_RATE = 1e9  # messages a second
@@ -21,6 +21,8 @@ class Options:
     allow_origin: Sequence[str] = ()
     allow_host: Sequence[str] = ()
     trust_proxy: Sequence[str] = ()  # IP addresses and networks
+    cert: str | None = None  # a file name; None means without TLS
+    key: str | None = None  # a file name; None means that it is in the file `cert`
     history: str | None = None  # a file name; None keeps the history in memory
     keep: int = KEEP  # messages
     keep_bytes: int = KEEP_BYTES  # bytes
@@ -136,6 +138,7 @@ def _add_switches(parser: argparse.ArgumentParser) -> None:
 
 def _check(parser: argparse.ArgumentParser, options: Options) -> None:
     """If an option is wrong, exit with a line that says why."""
+    check_server_options(parser, options)
     # Written so that NaN, which compares as false with every number, is refused.
     if not (options.rate == 0 or MIN_RATE <= options.rate <= MAX_RATE):
         parser.error(f"--rate must be 0, for no limit, or from {MIN_RATE:g} to {MAX_RATE:.0f}")

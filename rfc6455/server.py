@@ -33,7 +33,7 @@ from .errors import Close, ConnectionClosed, InvalidHandshake, Refused
 from .frames import CloseCode
 from .keepalive import SLOWEST_PEER
 from .protocol import MAX_MESSAGE
-from .stream import TLS, Stream, Timeouts
+from .stream import TLS, Stream, Timeouts, describe
 
 log = logging.getLogger("rfc6455")
 
@@ -48,6 +48,7 @@ _FILE_TOO_SLOW = "the client took too long to fetch the file"
 _ACCEPT_PAUSE = 0.1  # seconds to wait when the system has no resources for another connection
 _METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
+_TLS_HANDSHAKE = 0x16  # the first byte that a client of TLS sends (RFC 8446, 5.1)
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -115,19 +116,22 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     max_connections: WebSockets at the same time; whoever comes then is answered with 503.
     max_message: bytes of one message, all its fragments together (10.4).
     timeouts: how long each wait may last.
-    ssl_context: with one the server speaks TLS, and nothing else (10.6).
+    ssl_context: with one the server speaks TLS, and nothing else (10.6). It may be a function that
+        makes one, for certificates that are renewed; see `renew_ssl_context`.
     deflate: with one the server accepts permessage-deflate (RFC 7692).
     check: called with each good opening handshake, in the connection's thread, before the 101; it
         may raise InvalidHandshake, for a query or a cookie that is not good enough.
 
-    Raises OSError where the address or the directory can't be used, and ValueError for an origin,
-    a host or a proxy's address that is none.
+    Raises OSError where the address or the directory can't be used, ValueError for an origin, a
+    host or a proxy's address that is none, and what the function `ssl_context` raises.
     """
 
     request_queue_size = 1024  # the default of 5 refuses clients that come all at once
     daemon_threads = True
     allow_reuse_address = os.name != "nt"  # on Windows this would let two servers share one port
-    _signalled = False  # whether SIGINT or SIGTERM has come; the main thread alone sets it
+    # Whether SIGINT or SIGTERM has come, and whether SIGHUP has; the main thread alone sets these.
+    _signalled = False
+    _hung_up = False
 
     def __init__(
         self,
@@ -145,11 +149,11 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         max_connections: int = 10_000,
         max_message: int = MAX_MESSAGE,
         timeouts: Timeouts | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        ssl_context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         deflate: Deflate | None = None,
         check: Callable[[Handshake], None] | None = None,
     ) -> None:
-        # What the connections' threads read of these does not change once the server runs.
+        # What threads read of these does not change once the server runs, but for `ssl_context`.
         self.routes = routes
         self.directory = _check_directory(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
@@ -161,7 +165,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = timeouts or Timeouts()
-        self.ssl_context = ssl_context
+        self._make_ssl_context = ssl_context if callable(ssl_context) else None
+        self.ssl_context = ssl_context() if callable(ssl_context) else ssl_context
         self.deflate = deflate
         self.check = check
         self._make_registry(max_connections)
@@ -205,20 +210,44 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         """Serve until Ctrl+C or SIGTERM, and then stop listening. From the main thread only.
 
         `ready` is called once signals are handled and connections are accepted, for a program to
-        say that it runs. The connections stay open: `close_connections` comes next.
+        say that it runs. The connections stay open: `close_connections` comes next. Where
+        `ssl_context` is a function SIGHUP renews the context, and else it keeps its usual meaning.
         """
 
         def stop(*_: object) -> None:
             # `shutdown` would have to be called in another thread, and there may be none to get.
             self._signalled = True
 
+        def note_hangup(*_: object) -> None:
+            self._hung_up = True
+
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+        if self._make_ssl_context and hasattr(signal, "SIGHUP"):  # Windows has none
+            signal.signal(signal.SIGHUP, note_hangup)
         if ready:
             ready()
         with contextlib.suppress(_Signalled):
             self.serve_forever(poll_interval=0.1)
         self.server_close()
+
+    def renew_ssl_context(self) -> None:
+        """Call the function `ssl_context` again: who connects from now on gets what it returns.
+
+        Connections that are open go on. Where it fails that is logged, and the old context stays.
+        OpenSSL allows no change to a context that other threads use, so the function has to make a
+        new one. May be called from any thread.
+        """
+        assert self._make_ssl_context, "the server was given no function that makes a context"
+        try:
+            self.ssl_context = self._make_ssl_context()
+        except OSError as error:  # ssl.SSLError is one
+            reason = describe(error)
+            log.warning("the certificate is not renewed, and the old one stays: %s", reason)
+        except Exception:
+            log.exception("the certificate is not renewed, and the old one stays")
+        else:
+            log.info("the certificate was read again; new connections use it")
 
     def close_connections(self, reason: str = "the server is shutting down") -> None:
         """Close every WebSocket with 1001 (7.4.1), now and whichever may still be opened.
@@ -269,6 +298,9 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         """Called by `serve_forever` after each connection, and ten times a second without any."""
         if self._signalled:
             raise _Signalled
+        if self._hung_up:
+            self._hung_up = False
+            self.renew_ssl_context()
 
     def server_bind(self) -> None:
         requested = str(self.server_address[0])
@@ -344,6 +376,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     request_version = "HTTP/1.1"  # for the answer to a request that names no version
     command = ""
     _cache_control = "no-cache"  # a file may be stored, but has to be asked for again
+    is_in_clear = False  # HTTP came without TLS to a port for TLS
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         # Written out, because what http.server would ask, the system's own table, may differ.
         ".html": "text/html; charset=utf-8",
@@ -361,6 +394,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def setup(self) -> None:
         server = self.server
         tls = TLS(server.ssl_context) if server.ssl_context else None
+        self.is_secure = tls is not None
         self.peer = _peer_name(self.client_address)
         self._forwarded = handshake.Forwarded.directly(self.client_address[0])
         self.stream = Stream(self.request, server.timeouts, tls)
@@ -375,7 +409,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer the request. The client may vanish at any point, even while it is refused."""
         try:
             try:
-                self.stream.shake_hands()
+                self._shake_hands()
                 self.handle_one_request()
             except InvalidHandshake as error:
                 self._refuse(error.status, self._reason_of(error), error.headers)
@@ -385,7 +419,28 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
                 log.exception("%s: the request could not be handled", self.peer)
                 self._refuse(500, "internal error")
         except OSError as error:
-            log.info("%s: %s", self.peer, self.stream.lost or error)
+            log.info("%s: %s", self.peer, self.stream.lost or describe(error))
+
+    def _shake_hands(self) -> None:
+        """Do the TLS handshake, unless the client sends HTTP in clear to a port for TLS.
+
+        That is known by the first byte: a TLS record begins with its type, 0x16, and a request with
+        a letter. 4.2.2, step 1 wants the connection to be closed then. Before that the client is
+        told why, in clear, which is all that it understands.
+        """
+        if self.is_secure and self.stream.peek().isalpha():
+            self.stream.drop_tls()
+            self.is_in_clear = True
+        self.stream.shake_hands()
+
+    def _find_secure_url(self) -> str:
+        """The URL without path under which the client reaches this server over TLS."""
+        is_websocket = handshake.has_token(self.headers, "Upgrade", "websocket")
+        try:
+            host = str(handshake.Authority.parse(self.headers.get("Host", "")))
+        except ValueError:
+            host = self.server.url.partition("://")[2]
+        return f"{'wss' if is_websocket else 'https'}://{host}"
 
     def find_client_address(self) -> str:
         """The IP address of the client: the one that a trusted proxy names, or else the peer's.
@@ -395,8 +450,11 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         return self._forwarded.client
 
     def parse_request(self) -> bool:
+        """Read the request's head; False if it was answered already. Raises InvalidHandshake."""
         if not super().parse_request():
             return False
+        if self.is_in_clear:
+            raise InvalidHandshake(400, f"this port speaks HTTPS: use {self._find_secure_url()}")
         address = self.find_client_address()
         self._forwarded = handshake.read_forwarded(
             self.headers, address, self.server.trusted_proxies
@@ -469,9 +527,11 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         """Answer the opening handshake (4.2), and run the handler until the connection ends."""
         server = self.server
         handshake.check_request(self.command, self.request_version, self.headers)
-        is_secure = server.ssl_context is not None
         handshake.check_origin(
-            self.headers, server.allowed_origins, secure=is_secure, forwarded=self._forwarded
+            self.headers,
+            server.allowed_origins,
+            secure=self.is_secure,
+            forwarded=self._forwarded,
         )
         offers = handshake.parse_extensions(self.headers)
         accepted = accept_offer(offers, server.deflate) if server.deflate else None
@@ -607,6 +667,9 @@ class _RequestReader(io.BufferedIOBase):
                 raise ConnectionError("the client ended the connection within its request")
             if not data:
                 return b""
+            if not self._head_size and not self.buffer and data[0] == _TLS_HANDSHAKE:
+                # At once: a line end may never come, and the browser would wait for an answer.
+                raise InvalidHandshake(400, "this port does not speak TLS: use an http: or ws: URL")
             self.buffer += data
         text, newline, self.buffer = self.buffer.partition(b"\n")
         line = text + newline

@@ -60,6 +60,14 @@ class Timeouts(NamedTuple):
     write_timeout: float = 60.0
 
 
+def describe(error: OSError) -> str:
+    """Why a socket or its TLS failed, in the words of the system or of OpenSSL."""
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    if reason:  # such as SSLV3_ALERT_CERTIFICATE_UNKNOWN
+        return "TLS: " + str(reason).replace("_", " ").lower()
+    return error.strerror or str(error)
+
+
 class TLS:
     """TLS as a codec: the bytes of a socket on one side, those of the WebSocket on the other.
 
@@ -79,7 +87,8 @@ class TLS:
             server_side=server_hostname is None,
             server_hostname=server_hostname,
         )
-        self.ended = False  # the peer has sent its close_notify
+        self.ended = False  # nothing more comes: the peer has sent its close_notify, or TLS failed
+        self.failure: str | None = None  # why it failed
 
     def handshake(self, sock: socket.socket) -> None:
         """Do the TLS handshake on this socket, and wait for its end.
@@ -111,20 +120,35 @@ class TLS:
             return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """The bytes of the records that `data` completes, perhaps none. Raises ssl.SSLError."""
+        """The bytes of the records that `data` completes, perhaps none.
+
+        Raises ssl.SSLError for a bad record. What came before it in `data` is returned first, and
+        the next call raises.
+        """
         with self._lock:
             self._incoming.write(data)
             clear = bytearray()
             while not self.ended:
-                try:
-                    piece = self._object.read(_PIECE)
-                except ssl.SSLWantReadError:
+                piece = self._read_piece()
+                if piece is None:
                     break
-                except ssl.SSLZeroReturnError:
-                    piece = b""
                 self.ended = not piece
                 clear += piece
+            if self.failure and not clear:
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, self.failure)
             return bytes(clear)
+
+    def _read_piece(self) -> bytes | None:
+        """Decrypted bytes, None while no further record is complete, or b"" at the end."""
+        try:
+            return self._object.read(_PIECE)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as error:
+            self.failure = describe(error)
+            return b""
 
     def say_farewell(self) -> None:
         """Make close_notify the last thing that `encrypt` gives out."""
@@ -240,10 +264,23 @@ class Stream:
                             return None
                         continue
             except OSError as error:
-                self.abort(error.strerror or str(error))
+                self.abort(describe(error))
                 break
             return b"" if self.lost else data
+        if self._tls and self._tls.failure:  # what came before the bad record was returned already
+            self.abort(self._tls.failure)
         return b""
+
+    def peek(self) -> bytes:
+        """Wait for the peer's first byte, and leave it to be read; b"" if TCP ends before it.
+
+        Only before `shake_hands`, in the thread that reads. Raises OSError.
+        """
+        return self._sock.recv(1, socket.MSG_PEEK)
+
+    def drop_tls(self) -> None:
+        """Read and write in clear, although the stream was made for TLS. As for `peek`."""
+        self._tls = None
 
     def shake_hands(self) -> None:
         """Do the TLS handshake, where there is one. Raises OSError (ssl.SSLError is one)."""
@@ -272,10 +309,11 @@ class Stream:
         return bool(poll.poll(math.ceil(timeout * 1000)))
 
     def _decrypt(self, tls: TLS, data: bytes) -> bytes:
-        clear = tls.decrypt(data)
-        with self.lock, contextlib.suppress(ConnectionError):
-            self.put(b"", control=True)  # TLS itself may have something to answer
-        return clear
+        try:
+            return tls.decrypt(data)
+        finally:  # TLS itself may have something to answer, such as the alert for a bad record
+            with self.lock, contextlib.suppress(ConnectionError):
+                self.put(b"", control=True)
 
     # Writing
 
@@ -444,7 +482,7 @@ class Stream:
     def _fail_writing(self, error: OSError) -> None:
         """Note that the peer takes nothing any more. What it has sent can still be read."""
         if self.failure is None:
-            self.failure = error.strerror or str(error)
+            self.failure = describe(error)
         self._give_up_backlog()
 
     def _give_up_backlog(self) -> None:

@@ -87,8 +87,11 @@ CHROMIUM_OPTIONS = (
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator["Browser"]:
-    """The system's Chromium, driven by Playwright. Skips the test where there is none."""
+def chromium(*options: str) -> Iterator["Browser"]:
+    """The system's Chromium, driven by Playwright, with these options beside the usual ones.
+
+    Skips the test where there is none.
+    """
     from playwright.sync_api import sync_playwright
 
     path = require(find_chromium(), "Chromium", "apt install chromium")
@@ -96,7 +99,7 @@ def chromium() -> Iterator["Browser"]:
         browser = playwright.chromium.launch(
             executable_path=path,
             headless=True,
-            args=list(CHROMIUM_OPTIONS),
+            args=[*CHROMIUM_OPTIONS, *options],
             timeout=3 * PATIENCE * 1000,  # ms
         )
         try:

@@ -52,7 +52,7 @@ class Program:
         self.server_port = int(self.url.rpartition(":")[2])
 
     def _find_url(self) -> str | None:
-        found = re.search(r"runs at (http://\S+:[0-9]+)\n", self.output)
+        found = re.search(r"runs at (https?://\S+:[0-9]+)\n", self.output)
         assert found or self.process.poll() is None, "it ended before it served"
         return found[1] if found else None
 
@@ -72,6 +72,8 @@ class Program:
 
     @property
     def ws_url(self) -> str:
+        if self.url.startswith("https:"):  # the certificate of the tests is for this name
+            return f"wss://localhost:{self.server_port}"
         return f"ws://127.0.0.1:{self.server_port}"
 
     def join(self, target: str = "/ws", **changes: str | None) -> Peer:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from peers import Peer, eventually
 from protocols import some_bytes
 from rfc6455 import stream as stream_module
 from rfc6455.stream import TLS, Stream, Timeouts
-from tls import Certificate, Tunnel
+from tls import BAD_RECORD, Certificate, Tunnel
 
 MIB = 1 << 20  # bytes that may wait for a peer
 
@@ -382,6 +383,72 @@ def test_read_over_tls_returns_none_while_no_record_is_whole(certificate: Certif
         assert pair.stream.read(100, 0.05) is None
         pair.tunnel.sock.sendall(record[-1:])
         assert pair.stream.read(100) == b"slow"
+
+
+def test_read_over_tls_returns_what_came_before_a_bad_record_and_then_ends_without_waiting(
+    certificate: Certificate,
+) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        pair.tunnel.tls.write(b"good")
+        pair.tunnel.sock.sendall(pair.tunnel.take_held_back() + BAD_RECORD)
+        assert pair.stream.read(100) == b"good"
+        assert pair.stream.lost is None
+        assert pair.stream.read(100) == b""
+        assert pair.stream.lost
+        assert pair.stream.lost.startswith("TLS: ")  # the words after it are those of OpenSSL
+
+
+def test_bad_record_is_answered_with_an_alert(certificate: Certificate) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel
+        pair.tunnel.sock.sendall(BAD_RECORD)
+        assert pair.stream.read(100) == b""
+        assert pair.stream.lost
+        assert pair.stream.lost.startswith("TLS: ")
+        with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
+            pair.tunnel.recv(100)
+
+
+class LockedOnly:
+    """Stands for OpenSSL's object of a connection, and may be called only under the lock."""
+
+    def __init__(self, tls: TLS) -> None:
+        self._tls = tls
+        self._object = tls._object
+        self.called: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        assert self._tls._lock.locked(), f"{name} is called without the lock"
+        self.called.append(name)
+        return getattr(self._object, name)
+
+
+def test_openssl_is_never_called_by_two_threads_at_once(certificate: Certificate) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.stream._tls
+        guard = LockedOnly(pair.stream._tls)
+        pair.stream._tls._object = cast(ssl.SSLObject, guard)
+        pair.stream.send(b"hello")
+        assert pair.peer.read(5) == b"hello"
+        pair.peer.send(b"hello")
+        assert pair.stream.read(100) == b"hello"
+        pair.stream.end()
+    assert set(guard.called) == {"write", "read", "unwrap"}
+
+
+def test_decrypt_returns_what_came_before_a_bad_record_and_raises_at_the_next_call(
+    certificate: Certificate,
+) -> None:
+    with stream_pair(certificate=certificate) as pair:
+        assert pair.tunnel and pair.stream._tls
+        pair.tunnel.tls.write(b"one")
+        pair.tunnel.tls.write(b"two")
+        records = pair.tunnel.take_held_back()
+        assert pair.stream._tls.decrypt(records + BAD_RECORD) == b"onetwo"
+        for data in (b"", b"more"):
+            with pytest.raises(ssl.SSLError, match=r"^TLS: "):
+                pair.stream._tls.decrypt(data)
 
 
 def test_read_over_tls_waits_until_the_record_is_whole(certificate: Certificate) -> None:

@@ -2,7 +2,9 @@
 whose steps a test takes one by one.
 """
 
+import base64
 import contextlib
+import hashlib
 import socket
 import ssl
 import subprocess
@@ -18,7 +20,7 @@ prompt = no
 distinguished_name = name
 x509_extensions = extensions
 [name]
-CN = localhost
+CN = {name}
 [extensions]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, digitalSignature, keyCertSign
@@ -27,6 +29,9 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 subjectAltName = DNS:localhost
 """
+EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+# A TLS record of 32 bytes that no key has encrypted.
+BAD_RECORD = bytes.fromhex("1703030020") + bytes(32)
 
 
 class Certificate(NamedTuple):
@@ -34,6 +39,30 @@ class Certificate(NamedTuple):
 
     certificate: Path
     key: Path
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options with which our servers use it."""
+        return ("--cert", str(self.certificate), "--key", str(self.key))
+
+    def replace_by(self, other: "Certificate") -> None:
+        """Put the contents of another certificate and key into these files, as a renewal does."""
+        for ours, theirs in zip(self, other, strict=True):
+            new = ours.with_suffix(".new")
+            new.write_bytes(theirs.read_bytes())
+            new.replace(ours)
+
+    def copy_to(self, directory: Path) -> "Certificate":
+        """A copy that a test may replace."""
+        copy = Certificate(directory / "certificate.pem", directory / "key.pem")
+        copy.replace_by(self)
+        return copy
+
+    def public_key_hash(self) -> str:
+        """The SHA-256 of its public key, in the form in which Chromium takes it."""
+        pem = run_openssl("x509", "-in", str(self.certificate), "-pubkey", "-noout")
+        key = base64.b64decode(b"".join(pem.split(b"\n")[1:-2]))
+        return base64.b64encode(hashlib.sha256(key).digest()).decode()
 
     def server(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -45,16 +74,25 @@ class Certificate(NamedTuple):
         return ssl.create_default_context(cafile=self.certificate)
 
 
-def make_certificate(directory: Path) -> Certificate:
-    """Make a certificate in this directory. Skips the test where there is no openssl."""
+def run_openssl(*arguments: str) -> bytes:
+    """What openssl prints. Skips the test where there is no openssl."""
     openssl = require(find_openssl(), "openssl", "apt install openssl, or brew install openssl")
+    command = [openssl, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout
+
+
+def make_certificate(
+    directory: Path, name: str = "localhost", key: tuple[str, ...] = EC_KEY
+) -> Certificate:
+    """Make a certificate for localhost in this directory, whose subject has this name.
+
+    Skips the test where there is no openssl.
+    """
     made = Certificate(directory / "certificate.pem", directory / "key.pem")
     config = directory / "request.cnf"
-    config.write_text(REQUEST)
-    command = [openssl, "req", "-x509", "-nodes", "-days", "2", "-config", str(config)]
-    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command += ["-out", str(made.certificate), "-keyout", str(made.key)]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    config.write_text(REQUEST.format(name=name))
+    files = ("-out", str(made.certificate), "-keyout", str(made.key))
+    run_openssl("req", "-x509", "-nodes", "-days", "2", "-config", str(config), *key, *files)
     return made
 
 
