@@ -25,7 +25,7 @@ from chat.pace import Pace
 from chat.presence import Presence
 from chat.refusal import is_refused
 from chat.resume import catch_up, check_since, since_of
-from command_line import advise, healthz, hold_to_one_core
+from command_line import advise, fit_to_open_files, healthz, hold_to_one_core, start_thread
 from console import announce, log_to_stderr
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
@@ -90,7 +90,7 @@ def main() -> None:
             advise=advise,
             pages={"/healthz": healthz},  # differs from Go: for whoever watches the server
             trusted_proxies=options.trust_proxy,
-            max_connections=options.max_clients,
+            max_connections=fit_to_open_files(options.max_clients, options.other_files),
             max_message=options.max_message,
             ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,
@@ -101,8 +101,8 @@ def main() -> None:
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")  # Go: log.Fatal(...)
     messages_thread = MessagesThread(handle_messages)
-    messages_thread.start()  # Go: go handleMessages()
-    threading.Thread(target=presence.tell_changes, daemon=True).start()
+    start_thread(messages_thread)  # Go: go handleMessages()
+    start_thread(threading.Thread(target=presence.tell_changes, daemon=True))
     # Go: http.ListenAndServe(":8000", nil)
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
     finish(broadcast, messages_thread)  # differs from Go: sends the messages that still wait

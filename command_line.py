@@ -1,15 +1,34 @@
-"""Options that both servers have, and the choice of processor cores."""
+"""What both servers have in common: options, processor cores, and how many files may be open."""
 
 import argparse
 import contextlib
+import logging
+import math
 import os
 import shlex
 import sys
+import threading
 from typing import Protocol
 
 from rfc6455 import Refused, WebSocketServer
 from rfc6455.handshake import Authority, Origin, parse_network
+from rfc6455.server import SPARE_CONNECTIONS
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+log = logging.getLogger("command_line")
+
+MAX_CLIENTS = 10_000  # at the same time; with a thread for each, more are not fine any more
+# Files that a server has open besides its connections: the three standard streams, the socket that
+# listens, a history in SQLite has three, and each page that is being sent is one.
+OTHER_FILES = 32
+REDIS_FILES = 64  # connections to Redis at most, if there is one
+# The soft limit to set where the hard one is "unlimited" but the system refuses what is needed:
+# macOS takes no more than its OPEN_MAX.
+_OPEN_MAX = 10240
 LOOPBACK = ("127.0.0.0/8", "::1")  # what --trust-proxy without an address stands for
 
 
@@ -160,6 +179,57 @@ def hold_to_one_core() -> None:
         core = cores[os.getpid() % len(cores)]  # so that several servers use different ones
         with contextlib.suppress(OSError):  # A container may forbid it. Then it is only slower.
             os.sched_setaffinity(0, {core})
+
+
+def fit_to_open_files(clients: int, other_files: int = OTHER_FILES) -> int:
+    """Let the process open as many files as it may; returns how many of the clients there can be.
+
+    Each connection is an open file. A shell usually sets a soft limit of 1,024 files, or 256 on
+    macOS, and a hard one up to which every program may raise it: Go's programs do so, too. Where
+    even that is not enough for so many clients and `other_files`, this logs a line that says what
+    mends it. From the main thread, before the server runs.
+    """
+    others = SPARE_CONNECTIONS + other_files
+    needed = clients + others
+    limit = _raise_open_files(needed)
+    if limit >= needed:
+        return clients
+    fitting = max(1, int(limit) - others)
+    log.warning(
+        "there can be %d clients, not %d, because this process may open only %d files: run "
+        "`ulimit -n %d` as root before the start, or set LimitNOFILE=%d in a systemd unit",
+        fitting,
+        clients,
+        limit,
+        needed,
+        needed,
+    )
+    return fitting
+
+
+def _raise_open_files(needed: int) -> float:
+    """Raise the soft limit of open files to the hard one; returns the limit, perhaps math.inf."""
+    if resource is None:
+        return math.inf
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return math.inf
+    # To be on the safe side, what is needed is asked for and not "unlimited".
+    wanted = needed if hard == resource.RLIM_INFINITY else hard
+    for limit in (wanted, min(wanted, _OPEN_MAX)):
+        if limit > soft:
+            with contextlib.suppress(ValueError, OSError):  # the system refuses so many
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                return limit
+    return soft
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread that the program needs. Where there is none to get, exit and say so."""
+    try:
+        thread.start()
+    except RuntimeError as error:  # a limit of the system or of a container is reached
+        sys.exit(f"cannot start: {error}")
 
 
 # Functions for argparse's `type=`, which check the text of an option. argparse shows the text of an

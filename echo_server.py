@@ -10,9 +10,11 @@ from pathlib import Path
 
 from certificate import certificate_reader
 from command_line import (
+    MAX_CLIENTS,
     add_server_options,
     advise,
     check_server_options,
+    fit_to_open_files,
     healthz,
     hold_to_one_core,
 )
@@ -61,6 +63,7 @@ def main() -> None:
             advise=advise,
             pages={"/healthz": healthz},
             trusted_proxies=options.trust_proxy,
+            max_connections=fit_to_open_files(MAX_CLIENTS),
             max_message=options.max_message,
             ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,

@@ -21,5 +21,8 @@ def open_history(options: Options, wake: Callable[[], None]) -> History:
     except ImportError:
         raise HistoryError("--redis needs a package: pip install redis") from None
     history = RedisHistory(options.redis, options.keep, options.keep_bytes, options.max_message)
-    threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
+    try:
+        threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
+    except RuntimeError as error:  # a limit of the system or of a container is reached
+        raise HistoryError(f"no thread to follow Redis: {error}") from None
     return history

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chat.entry import KEEP, KEEP_BYTES, MAX_MESSAGE
-from command_line import add_server_options, check_server_options
+from command_line import (
+    MAX_CLIENTS,
+    OTHER_FILES,
+    REDIS_FILES,
+    add_server_options,
+    check_server_options,
+)
 
 MIN_RATE = 0.1  # messages a second; each message of a client then waits for ten seconds at most
 MAX_RATE = 1e9  # messages a second
@@ -29,10 +35,15 @@ class Options:
     redis: str | None = None  # a URL; None means without Redis
     rate: float = 20  # messages a second for each client; 0 is no limit
     max_message: int = 65536  # bytes
-    max_clients: int = 10_000
+    max_clients: int = MAX_CLIENTS
     hide_emails: bool = False
     all_cores: bool = False
     deflate: bool = False
+
+    @property
+    def other_files(self) -> int:
+        """How many files the chat may have open besides the connections of its clients."""
+        return OTHER_FILES + (REDIS_FILES if self.redis else 0)
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:

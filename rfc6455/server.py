@@ -20,6 +20,7 @@ import signal
 import socket
 import socketserver
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,11 +42,19 @@ Handler = Callable[[WebSocket], None]
 
 # Connections beyond `max_connections`: some fetch pages, and the others are answered with a 503.
 SPARE_CONNECTIONS = 128
+RETRY_AFTER = 10  # seconds, which a client that is refused for want of room is asked to wait
 SHUTDOWN_GRACE = 3.0  # seconds for clients to answer the Close with 1001 before they are dropped
 _DROP_TIME = 0.5  # seconds for the threads of dropped connections to end
 _FILE_TIME = 60.0  # seconds for a client to fetch a file, and more for a large one
 _FILE_TOO_SLOW = "the client took too long to fetch the file"
 _ACCEPT_PAUSE = 0.1  # seconds to wait when the system has no resources for another connection
+# The answer to who gets no thread: it is sent without having read the request.
+_NO_ROOM = (
+    f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER}\r\nConnection: close\r\n"
+    "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
+)
+_FULL = "the server is full"
+_BUSY = "the server has no thread for another client"
 _METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _TLS_HANDSHAKE = 0x16  # the first byte that a client of TLS sends (RFC 8446, 5.1)
@@ -113,7 +122,9 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     trusted_proxies: IP addresses and networks of the reverse proxies whose X-Forwarded-For, -Host
         and -Proto headers are believed. From everyone else they are ignored.
     subprotocols: the names that the server speaks; the first that the client offers is chosen.
-    max_connections: WebSockets at the same time; whoever comes then is answered with 503.
+    max_connections: WebSockets at the same time; whoever comes then is answered with 503. The
+        server has SPARE_CONNECTIONS more, for files and for these answers; each takes a file
+        descriptor and a thread.
     max_message: bytes of one message, all its fragments together (10.4).
     timeouts: how long each wait may last.
     ssl_context: with one the server speaks TLS, and nothing else (10.6). It may be a function that
@@ -321,14 +332,20 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        return self._connection_slots.acquire(blocking=False)
+        if self._connection_slots.acquire(blocking=False):
+            return True
+        log.info("%s: refused, 503 %s", _peer_name(client_address), ascii(_FULL))
+        self._turn_away(request, _FULL)
+        return False  # socketserver then calls `shutdown_request`
 
     def process_request(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request(request, client_address)
-        except RuntimeError as error:  # No thread could be started. The others go on.
+        # No thread could be started, or there is no memory for it. The others go on.
+        except (RuntimeError, MemoryError) as error:
             self._connection_slots.release()
-            log.warning("%s: dropped: %s", _peer_name(client_address), error)
+            log.warning("%s: refused, 503 %s", _peer_name(client_address), error or "no memory")
+            self._turn_away(request, _BUSY)
             self.shutdown_request(request)
         except BaseException:
             self._connection_slots.release()
@@ -345,7 +362,26 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("%s: the request failed", _peer_name(client_address))
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):  # there is no thread to watch over its deadlines
+            log.warning("%s: refused, 503 %s", _peer_name(client_address), error.strerror or error)
+            self._turn_away(request, _BUSY)
+        else:
+            log.exception("%s: the request failed", _peer_name(client_address))
+
+    def _turn_away(self, request: socket.socket, reason: str) -> None:
+        """Answer with a 503, where that works without waiting: the accept loop may be the caller.
+
+        Over TLS there is no answer, as there was no TLS handshake.
+        """
+        if self.ssl_context:
+            return
+        body = f"503 Service Unavailable: {reason}\n"
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.send(_NO_ROOM.format(length=len(body), body=body).encode())
+            request.shutdown(socket.SHUT_WR)
+            request.recv(65536)  # what is left unread would make the kernel send a reset
 
 
 def _call(handler: Handler, websocket: WebSocket) -> tuple[int, str]:
@@ -541,7 +577,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         if server.check:
             server.check(agreement)
         if not server.websocket_slots.acquire(blocking=False):
-            raise InvalidHandshake(503, "the server is full")
+            raise InvalidHandshake(503, _FULL, [("Retry-After", str(RETRY_AFTER))])
         try:
             self._send_101(handshake.response_headers(self.headers, subprotocol, extension))
             websocket = WebSocket(

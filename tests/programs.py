@@ -30,8 +30,12 @@ class Program:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         root: Path = ROOT,
+        shell: str = "",
     ) -> None:
+        """`shell` is what the shell that starts it does before, such as `ulimit -n 256`."""
         command = [sys.executable, "-W", "default::ResourceWarning", *python, str(root / script)]
+        if shell:
+            command = ["/bin/sh", "-c", f'{shell} && exec "$@"', "sh", *command]
         self._out = tempfile.TemporaryFile()
         self._err = tempfile.TemporaryFile()
         self.server_port = 0

@@ -1,4 +1,4 @@
-"""Servers that the system refuses something: a further thread, a core of their own, or stdout."""
+"""Servers that the system refuses something: a thread, an open file, a core, or stdout."""
 
 import contextlib
 import os
@@ -14,9 +14,22 @@ from typing import Any
 
 import pytest
 
+import command_line
 from chatting import hear_texts, say
-from peers import Peer, eventually, request
-from programs import EXIT_TIME, NOISE, ROOT, Program, answer_close, chat, echo
+from command_line import fit_to_open_files
+from peers import Peer, eventually, masked, request
+from programs import (
+    EXIT_TIME,
+    NOISE,
+    ROOT,
+    Program,
+    answer_close,
+    chat,
+    echo,
+    lines_with,
+    run,
+    running,
+)
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's prlimit and /proc")
 
@@ -34,7 +47,7 @@ def take_threads_away(program: Program) -> None:
 
 @contextlib.contextmanager
 def refused_client(program: Program) -> Iterator[list[Peer]]:
-    """Clients come until there is no thread for one, which gets EOF; those who were let in."""
+    """Clients come until there is no thread for one, which gets a 503; those who were let in."""
     with contextlib.ExitStack() as stack:
         let_in: list[Peer] = []
         for _ in range(200):
@@ -45,7 +58,9 @@ def refused_client(program: Program) -> Iterator[list[Peer]]:
                 peer.send(request(program, "/ws"))
             try:
                 head = peer.read_head()
-            except (EOFError, ConnectionError):
+            except (EOFError, ConnectionError):  # the reset behind the 503 came first
+                head = "HTTP/1.1 503 "
+            if head.startswith("HTTP/1.1 503 "):
                 yield let_in
                 return
             assert head.startswith("HTTP/1.1 101 ")
@@ -71,6 +86,125 @@ def test_chat_that_gets_no_further_thread_serves_the_others_and_shuts_down_clean
             for peer in (ada, *others):
                 assert answer_close(peer) == (1001, "the server is shutting down")
             assert server.wait() == 0
+
+
+# Open files
+
+both_servers = pytest.mark.parametrize(("program", "path"), [(chat, "/ws"), (echo, "/echo")])
+Start = Callable[..., AbstractContextManager[Program]]
+
+
+@pytest.fixture
+def open_files() -> Iterator[None]:
+    """Let the test itself have 1,000 open files, which is more than macOS allows at first."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 1000:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def is_let_in(server: Program, path: str) -> bool:
+    """Whether a client that comes now is let in, and not told with a 503 when to come again."""
+    with server.tcp() as peer:
+        peer.send(request(server, path))
+        head = peer.read_head()
+    if head.startswith("HTTP/1.1 101 "):
+        return True
+    assert head.startswith("HTTP/1.1 503 ") and "\r\nRetry-After: 10\r\n" in head
+    return False
+
+
+@both_servers
+@pytest.mark.usefixtures("open_files")
+def test_server_raises_a_soft_limit_of_open_files(program: Start, path: str) -> None:
+    with program(shell="ulimit -Sn 256") as server, contextlib.ExitStack() as crowd:
+        peers = [crowd.enter_context(server.join(path)) for _ in range(300)]
+        for peer in (peers[0], peers[-1]):
+            peer.send(masked(0x89, b"x"))
+            assert peer.read_frame() == (0x8A, b"x")
+        assert "there can be" not in server.log
+
+
+@both_servers
+@pytest.mark.usefixtures("open_files")
+def test_server_at_a_hard_limit_of_open_files_says_so_and_answers_503_beyond_it(
+    program: Start, path: str
+) -> None:
+    """Of 256 files, 128 are for spare connections, and 32 for everything else."""
+    with program(shell="ulimit -n 256") as server, contextlib.ExitStack() as crowd:
+        (line,) = eventually(lambda: lines_with(server, "there can be"))
+        assert line[9:] == (
+            "there can be 96 clients, not 10000, because this process may open only 256 files: "
+            "run `ulimit -n 10160` as root before the start, or set LimitNOFILE=10160 in a "
+            "systemd unit"
+        )
+        peers = [crowd.enter_context(server.join(path)) for _ in range(96)]
+        assert not any(is_let_in(server, path) for _ in range(3))
+        # Now 60 at once, which stay.
+        for _ in range(60):
+            waiting = crowd.enter_context(server.tcp())
+            waiting.send(request(server, path))
+            assert waiting.read_head().startswith("HTTP/1.1 503 ")
+        for peer in peers:
+            peer.send(masked(0x89, b"x"))
+            assert peer.read_frame() == (0x8A, b"x")
+        peers[0].close()
+        eventually(lambda: is_let_in(server, path))
+        assert "cannot accept" not in server.log
+
+
+def test_clients_fit_into_the_open_files_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    set_to: list[tuple[int, int]] = []
+    unlimited = resource.RLIM_INFINITY
+
+    def refuse_more_than_10240(_: int, limits: tuple[int, int]) -> None:
+        if limits[0] > 10240:
+            raise ValueError("current limit exceeds maximum limit")
+        set_to.append(limits)
+
+    monkeypatch.setattr(resource, "setrlimit", refuse_more_than_10240)
+    for limits, clients, fitting, new_limits in [
+        ((256, 10240), 1000, 1000, [(10240, 10240)]),
+        ((256, unlimited), 1000, 1000, [(1160, unlimited)]),
+        ((256, unlimited), 20000, 10080, [(10240, unlimited)]),
+        ((10240, 10240), 20000, 10080, []),
+        ((100, 100), 1000, 1, []),
+        ((unlimited, unlimited), 10**15, 10**15, []),
+    ]:
+        set_to.clear()
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits)
+        assert fit_to_open_files(clients) == fitting
+        assert set_to == new_limits
+    monkeypatch.setattr(command_line, "resource", None)
+    assert fit_to_open_files(10**15) == 10**15
+
+
+# Other things
+
+
+@linux_only
+@pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
+def test_server_that_gets_no_thread_at_its_start_says_so_or_serves(
+    script: str, tmp_path: Path
+) -> None:
+    """The echo server needs none until a client comes."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "def refuse(thread):\n"
+        '    raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread.start = refuse\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    if script == "chat_server.py":
+        ended = run(script, "--port", "0", env=env)
+        assert (ended.returncode, ended.stdout) == (1, b"")
+        assert ended.stderr == b"cannot start: can't start new thread\n"
+    else:
+        with running(script, env=env) as server:
+            assert server.answer(request(server, "/echo"))[0] == 503
 
 
 @linux_only

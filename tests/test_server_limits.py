@@ -21,8 +21,10 @@ import rfc6455.server
 from fetching import (
     GOOD,
     answers_echo,
+    deadlines_end,
     fetch,
     lets_in,
+    parse,
     serving_files,
 )
 from peers import (
@@ -42,6 +44,7 @@ from programs import ROOT
 from rfc6455 import (
     Timeouts,
 )
+from tls import Certificate
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
@@ -143,9 +146,9 @@ def test_server_that_is_full_answers_503_until_a_client_leaves(public: Path) -> 
         shake_hands(server, "/ws") as first,
         shake_hands(server, "/ws"),
     ):
-        status, text = answer_to(server, request(server, "/ws"))
-        assert status == 503
-        assert "full" in text
+        answer = parse(answer_to(server, request(server, "/ws"))[1])
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+        assert answer.body == "503 Service Unavailable: the server is full\n"
         assert fetch(server, "/").status == 200
         first.send(masked(0x88, close_payload(1000)))
         assert first.read_close() == (1000, "")
@@ -153,11 +156,15 @@ def test_server_that_is_full_answers_503_until_a_client_leaves(public: Path) -> 
         eventually(lambda: lets_in(server, "/ws"))
 
 
-def test_server_drops_connections_beyond_the_spare_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_answers_503_to_connections_beyond_the_spare_ones_without_reading_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(rfc6455.server, "SPARE_CONNECTIONS", 2)
     with serving(echo_messages, max_connections=1) as server:
         with shake_hands(server), tcp(server), tcp(server), tcp(server) as fourth:
-            assert fourth.read_to_eof() == b""
+            answer = parse(fourth.read_to_eof().decode())
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+            assert answer.body == "503 Service Unavailable: the server is full\n"
         eventually(lambda: lets_in(server))
 
 
@@ -177,11 +184,45 @@ def test_server_that_can_start_no_thread_takes_the_next_when_it_can(
     monkeypatch.setattr(threading.Thread, "start", fail_once)
     with serving(echo_messages, max_connections=1) as server:
         with tcp(server) as peer:
-            assert peer.read_to_eof() == b""
+            assert peer.read_to_eof().startswith(b"HTTP/1.1 503 ")
         assert failures
         eventually(lambda: lets_in(server))
-    assert "can't start new thread" in caplog.text
-    caplog.clear()
+    assert "refused, 503 can't start new thread" in caplog.text
+
+
+def test_server_whose_clock_gets_no_thread_answers_503_and_takes_the_next_client(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    eventually(deadlines_end)
+    start: Callable[[threading.Thread], None] = threading.Thread.start
+    failures: list[threading.Thread] = []
+
+    def fail_once(thread: threading.Thread) -> None:
+        if not failures and thread.name == "rfc6455-clock":
+            failures.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_once)
+    with serving(echo_messages) as server:
+        with tcp(server) as peer:
+            assert peer.read_to_eof().startswith(b"HTTP/1.1 503 ")
+        assert failures
+        with shake_hands(server) as peer:
+            assert answers_echo(peer)
+    assert "no thread for its deadlines" in caplog.text
+
+
+def test_server_over_tls_without_a_thread_ends_the_connection_in_silence(
+    monkeypatch: pytest.MonkeyPatch, certificate: Certificate
+) -> None:
+    monkeypatch.setattr(rfc6455.server, "SPARE_CONNECTIONS", 0)
+    with (
+        serving(echo_messages, max_connections=1, ssl_context=certificate.server()) as server,
+        tcp(server),
+        tcp(server) as second,
+    ):
+        assert second.read_to_eof() == b""
 
 
 FEW_DESCRIPTORS = """
