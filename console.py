@@ -4,6 +4,7 @@ A pipe that nobody reads holds 64 KiB. After that, whoever writes to it waits fo
 streams then make every other writer wait for that one, and abort a process that ends meanwhile.
 So lines go through a `LineWriter`, which has one thread that may wait. What peers send goes through
 `printable`, so that it can neither act on the terminal nor pass itself off as a line of its own.
+Log lines that repeat are counted; see `log_repeats`.
 """
 
 import atexit
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Callable
 from typing import TextIO
 
+from log_repeats import RepeatLimit
 from rfc6455 import printable
 
 __all__ = ["LineWriter", "announce", "log_to_stderr", "printable"]
@@ -148,12 +150,16 @@ class LineWriter:
 
 
 class _LogHandler(logging.Handler):
-    """Hands the lines of the log to a LineWriter."""
+    """Hands the lines of the log to a LineWriter, except those that only repeat."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
         self._writer = LineWriter(stream, self._describe_loss)
         self._writer.start()
+        # Made after the writer, so that at the exit it writes its counts before that is closed.
+        limit = RepeatLimit(self.emit)
+        limit.start()
+        self.addFilter(limit)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
