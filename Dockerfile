@@ -4,7 +4,7 @@
 #   docker run -d -p 8000:8000 -v chat:/data --ulimit nofile=16384 chat
 FROM python:3.13-slim
 WORKDIR /chat
-COPY chat_server.py certificate.py command_line.py console.py ./
+COPY chat_server.py certificate.py command_line.py console.py log_repeats.py ./
 COPY chat chat
 COPY public public
 COPY rfc6455 rfc6455

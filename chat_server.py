@@ -91,6 +91,7 @@ def main() -> None:
             pages={"/healthz": healthz},  # differs from Go: for whoever watches the server
             trusted_proxies=options.trust_proxy,
             max_connections=fit_to_open_files(options.max_clients, options.other_files),
+            max_per_address=options.max_per_address,
             max_message=options.max_message,
             ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,

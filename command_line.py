@@ -48,6 +48,15 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
     _add_sites(parser)
     _add_proxies(parser)
     _add_tls(parser)
+    parser.add_argument(
+        "--max-per-address",
+        type=_count,
+        metavar="N",
+        help="how many connections there can be from one IP address at once; further ones are told "
+        "so and may try again; N is at least 1. People behind one router share its address, and "
+        "the IPv6 addresses of one /64 network count as one; behind a reverse proxy, everybody "
+        "does without --trust-proxy (default: no limit)",
+    )
 
 
 def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
@@ -246,6 +255,16 @@ def _file_name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name of the file is empty")
     return text
+
+
+def _count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"not a whole number of at least 1: {text!r}")
+    return count
 
 
 def _origin(text: str) -> str:

@@ -64,6 +64,7 @@ def main() -> None:
             pages={"/healthz": healthz},
             trusted_proxies=options.trust_proxy,
             max_connections=fit_to_open_files(MAX_CLIENTS),
+            max_per_address=options.max_per_address,
             max_message=options.max_message,
             ssl_context=certificate_reader(options.cert, options.key),
             deflate=Deflate() if options.deflate else None,

@@ -29,6 +29,7 @@ class Options:
     trust_proxy: Sequence[str] = ()  # IP addresses and networks
     cert: str | None = None  # a file name; None means without TLS
     key: str | None = None  # a file name; None means that it is in the file `cert`
+    max_per_address: int | None = None  # connections; None is no limit
     history: str | None = None  # a file name; None keeps the history in memory
     keep: int = KEEP  # messages
     keep_bytes: int = KEEP_BYTES  # bytes

@@ -8,11 +8,13 @@ closes each connection after one answer, so that two requests can never be confu
 Left out is what a reverse proxy does better: compression of files, caching, several host names.
 """
 
+import collections
 import contextlib
 import errno
 import http.client
 import http.server
 import io
+import ipaddress
 import logging
 import os
 import re
@@ -23,7 +25,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -42,6 +44,8 @@ Handler = Callable[[WebSocket], None]
 
 # Connections beyond `max_connections`: some fetch pages, and the others are answered with a 503.
 SPARE_CONNECTIONS = 128
+# Header lines of a request: browsers send some 20, and proxies add as many. http.client takes 99.
+MAX_HEADERS = 90
 RETRY_AFTER = 10  # seconds, which a client that is refused for want of room is asked to wait
 SHUTDOWN_GRACE = 3.0  # seconds for clients to answer the Close with 1001 before they are dropped
 _DROP_TIME = 0.5  # seconds for the threads of dropped connections to end
@@ -55,6 +59,7 @@ _NO_ROOM = (
 )
 _FULL = "the server is full"
 _BUSY = "the server has no thread for another client"
+_RETRY_LATER = [("Retry-After", str(RETRY_AFTER))]
 _METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
 _TLS_HANDSHAKE = 0x16  # the first byte that a client of TLS sends (RFC 8446, 5.1)
@@ -125,6 +130,9 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     max_connections: WebSockets at the same time; whoever comes then is answered with 503. The
         server has SPARE_CONNECTIONS more, for files and for these answers; each takes a file
         descriptor and a thread.
+    max_per_address: WebSockets of one client address at the same time, or None for no such limit;
+        further ones are answered with 429. The IPv6 addresses of one /64 network count as one,
+        because a single client has that many.
     max_message: bytes of one message, all its fragments together (10.4).
     timeouts: how long each wait may last.
     ssl_context: with one the server speaks TLS, and nothing else (10.6). It may be a function that
@@ -134,7 +142,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         may raise InvalidHandshake, for a query or a cookie that is not good enough.
 
     Raises OSError where the address or the directory can't be used, ValueError for an origin, a
-    host or a proxy's address that is none, and what the function `ssl_context` raises.
+    host or a proxy's address that is none, or a limit that makes no sense, and what the function
+    `ssl_context` raises.
     """
 
     request_queue_size = 1024  # the default of 5 refuses clients that come all at once
@@ -158,6 +167,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         trusted_proxies: Collection[str] = (),
         subprotocols: Sequence[str] = (),
         max_connections: int = 10_000,
+        max_per_address: int | None = None,
         max_message: int = MAX_MESSAGE,
         timeouts: Timeouts | None = None,
         ssl_context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
@@ -180,15 +190,16 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.ssl_context = ssl_context() if callable(ssl_context) else ssl_context
         self.deflate = deflate
         self.check = check
-        self._make_registry(max_connections)
+        self._make_registry(max_connections, max_per_address)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _RequestHandler)
 
-    def _make_registry(self, max_connections: int) -> None:
+    def _make_registry(self, max_connections: int, max_per_address: int | None) -> None:
         """Make what the connections' threads change, and wait for."""
         self.websocket_slots = threading.BoundedSemaphore(max_connections)
         self._connection_slots = threading.BoundedSemaphore(max_connections + SPARE_CONNECTIONS)
+        self.places = _PlacesByAddress(max_per_address)
         self._registry_changed = threading.Condition()  # around the two that follow
         self._websockets: set[WebSocket] = set()  # those whose handler runs, or that are closing
         self._shutting_down = False
@@ -400,6 +411,65 @@ def _call(handler: Handler, websocket: WebSocket) -> tuple[int, str]:
     return CloseCode.NORMAL, ""
 
 
+@contextlib.contextmanager
+def _taken(slots: threading.BoundedSemaphore) -> Iterator[None]:
+    """A place for a WebSocket. Raises InvalidHandshake where there is none."""
+    if not slots.acquire(blocking=False):
+        raise InvalidHandshake(503, _FULL, _RETRY_LATER)
+    try:
+        yield
+    finally:
+        slots.release()
+
+
+class _PlacesByAddress:
+    """How many WebSockets each client address has. Any thread may call; nobody waits."""
+
+    def __init__(self, limit: int | None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"max_per_address must be at least 1, not {limit}")
+        self._limit = limit
+        self._lock = threading.Lock()  # around the table that follows
+        self._taken: collections.Counter[str] = collections.Counter()
+
+    @contextlib.contextmanager
+    def taken_by(self, address: str) -> Iterator[None]:
+        """A place for a WebSocket of this address. Raises InvalidHandshake where it has all."""
+        if self._limit is None:
+            yield
+            return
+        client = _network_of(address)
+        with self._lock:
+            if self._taken[client] >= self._limit:
+                reason = f"there are {self._limit} connections from {client} already"
+                raise InvalidHandshake(429, reason, _RETRY_LATER)
+            self._taken[client] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[client] -= 1
+                if not self._taken[client]:
+                    del self._taken[client]
+
+
+def _network_of(address: str) -> str:
+    """What counts as one client: an IPv4 address, or a /64 network of IPv6.
+
+    A single client usually gets a whole /64 (RFC 6177), and can have an address of it for each
+    connection. Text that is no IP address stands for itself.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped:  # a server that listens on both families sees IPv4 clients so
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip.packed, 64), strict=False))
+
+
 class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     """Answers one request, or turns its connection into a WebSocket; in a thread of its own.
 
@@ -576,9 +646,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         agreement = Handshake(path, query, self.headers, self.peer, subprotocol, deflate)
         if server.check:
             server.check(agreement)
-        if not server.websocket_slots.acquire(blocking=False):
-            raise InvalidHandshake(503, _FULL, [("Retry-After", str(RETRY_AFTER))])
-        try:
+        with server.places.taken_by(self.find_client_address()), _taken(server.websocket_slots):
             self._send_101(handshake.response_headers(self.headers, subprotocol, extension))
             websocket = WebSocket(
                 self.stream,
@@ -588,8 +656,6 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
                 received=self._reader.buffer,
             )
             server.run_handler(handler, websocket)
-        finally:
-            server.websocket_slots.release()
 
     # Answers
 
@@ -688,6 +754,7 @@ class _RequestReader(io.BufferedIOBase):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._head_size = 0  # bytes of the lines that were read
+        self._lines = 0  # how many these are, the request line among them
         self.buffer = b""
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -711,6 +778,7 @@ class _RequestReader(io.BufferedIOBase):
         line = text + newline
         self._check(line)
         self._head_size += len(line)
+        self._lines += 1
         return line
 
     def _check(self, line: bytes) -> None:
@@ -722,6 +790,9 @@ class _RequestReader(io.BufferedIOBase):
             if not re.fullmatch(rb"[^\r\n]*\r\n", line):
                 raise InvalidHandshake(400, "the request line is malformed")
         elif line != b"\r\n":
+            if self._lines > MAX_HEADERS:
+                limit = MAX_HEADERS
+                raise InvalidHandshake(431, f"the request has more than {limit} header lines")
             handshake.check_header_line(line)
 
 

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,20 @@ def test_client_beyond_max_clients_gets_503_and_a_place_when_one_leaves() -> Non
         eventually(lambda: place_is_free(server))
 
 
+@pytest.mark.parametrize(("program", "path"), [(chat, "/ws"), (echo, "/echo")])
+def test_client_beyond_max_per_address_gets_429_and_the_others_stay(
+    program: Callable[..., AbstractContextManager[Program]], path: str
+) -> None:
+    with program("--max-per-address", "2") as server:
+        with server.join(path) as ada, server.join(path):
+            status, text = server.answer(request_ws(server, path))
+            assert status == 429
+            assert text.endswith(": there are 2 connections from 127.0.0.1 already\n")
+            assert server.answer(request_ws(server, "/", Upgrade=None))[0] == 200
+            ada.send(masked(0x89, b"x"))
+            assert ada.read_frame() == (0x8A, b"x")
+
+
 def place_is_free(server: Program) -> bool:
     with server.tcp() as peer:
         peer.send(request_ws(server))
@@ -269,6 +285,8 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--keep-bytes", "0"],
         ["--keep-bytes", "9" * 20],
         ["--max-clients", "9" * 20],
+        ["--max-per-address", "0"],
+        ["--max-per-address", "many"],
     ],
 )
 def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
@@ -289,6 +307,11 @@ def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
             "--keep-bytes",
             "9" * 20,
             "--keep-bytes must be a whole number from 1 to 9007199254740992",
+        ),
+        (
+            "--max-per-address",
+            "0",
+            "argument --max-per-address: not a whole number of at least 1: '0'",
         ),
     ],
 )
@@ -370,7 +393,7 @@ def test_each_flag_is_a_field_of_the_options() -> None:
         "--host 127.0.0.2 --port 1 --allow-origin https://a.example --allow-origin * "
         "--allow-host b.example --trust-proxy 10.1.2.3 --trust-proxy 10.2.0.0/16 "
         "--history file --keep 2 --keep-bytes 3 --rate 4.5 "
-        "--max-message 5 --max-clients 6 --hide-emails --all-cores --deflate"
+        "--max-message 5 --max-clients 6 --max-per-address 7 --hide-emails --all-cores --deflate"
     )
     assert read_options(arguments.split()) == Options(
         host="127.0.0.2",
@@ -385,6 +408,7 @@ def test_each_flag_is_a_field_of_the_options() -> None:
         rate=4.5,
         max_message=5,
         max_clients=6,
+        max_per_address=7,
         hide_emails=True,
         all_cores=True,
         deflate=True,

@@ -41,9 +41,7 @@ from peers import (
     tcp,
 )
 from programs import ROOT
-from rfc6455 import (
-    Timeouts,
-)
+from rfc6455 import Timeouts, WebSocketServer
 from tls import Certificate
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
@@ -80,6 +78,21 @@ def test_server_refuses_an_endless_head(data: bytes) -> None:
         assert answer_to(server, data)[0] in (400, 414, 431)
 
 
+@pytest.mark.parametrize(("lines", "status"), [(90, 101), (91, 431)])
+def test_server_takes_90_header_lines_and_says_so_where_there_are_more(
+    lines: int, status: int
+) -> None:
+    """GOOD has 5 of them."""
+    padding = b"\r\n" + b"X: y\r\n" * (lines - 5) + b"\r\n"
+    with serving(echo_messages) as server, tcp(server) as peer:
+        peer.send(GOOD.replace(b"\r\n\r\n", padding))
+        assert peer.read_head().startswith(f"HTTP/1.1 {status} ")
+        if status == 101:
+            assert answers_echo(peer)
+        else:
+            assert peer.read_to_eof().endswith(b": the request has more than 90 header lines\n")
+
+
 @pytest.mark.parametrize("start", [b"", b"GET", GOOD[:-2], GOOD[:40]])
 def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
     with serving(echo_messages, timeouts=Timeouts(open_timeout=1.5)) as server, tcp(server) as peer:
@@ -89,9 +102,25 @@ def test_server_ends_a_head_that_stops_coming(start: bytes) -> None:
         assert b" 101 " not in peer.read_to_eof()
 
 
-def test_server_ends_a_head_that_comes_too_slowly() -> None:
-    with serving(echo_messages, timeouts=Timeouts(open_timeout=0.5)) as server, tcp(server) as peer:
-        peer.send(b"GET / HTTP/1.1\r\nX: ")
+@pytest.mark.parametrize(
+    ("start", "over_tls"),
+    [
+        (b"GET / HTTP/1.1\r\nX: ", False),
+        # The first record of a TLS handshake, of 16,384 bytes.
+        (b"\x16\x03\x01\x40\x00", True),
+    ],
+    ids=["head", "tls"],
+)
+def test_server_ends_an_opening_handshake_that_comes_too_slowly(
+    start: bytes, over_tls: bool, certificate: Certificate
+) -> None:
+    context = certificate.server() if over_tls else None
+    timeouts = Timeouts(open_timeout=0.5)
+    with (
+        serving(echo_messages, timeouts=timeouts, ssl_context=context) as server,
+        tcp(server) as peer,
+    ):
+        peer.send(start)
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(ConnectionError):  # the server may drop it between two bytes
             while peer.is_silent(0.05):
@@ -224,6 +253,72 @@ def test_server_over_tls_without_a_thread_ends_the_connection_in_silence(
     ):
         assert second.read_to_eof() == b""
 
+
+# The number of connections from one address
+
+
+def test_address_with_all_its_connections_is_answered_429_until_one_of_them_ends(
+    public: Path,
+) -> None:
+    with (
+        serving_files(public, max_per_address=2) as server,
+        shake_hands(server, "/ws") as first,
+        shake_hands(server, "/ws"),
+    ):
+        answer = parse(answer_to(server, request(server, "/ws"))[1])
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "10")
+        assert answer.body == (
+            "429 Too Many Requests: there are 2 connections from 127.0.0.1 already\n"
+        )
+        assert fetch(server, "/").status == 200
+        first.close()
+        eventually(lambda: lets_in(server, "/ws"))
+    assert not server.places._taken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all addresses of 127.0.0.0/8")
+def test_other_addresses_have_connections_of_their_own() -> None:
+    with serving(echo_messages, max_per_address=1) as server, shake_hands(server):
+        address = ("127.0.0.1", server.server_port)
+        sock = socket.create_connection(address, PATIENCE, ("127.0.0.2", 0))
+        with Peer(sock) as other:
+            other.send(request(server))
+            assert other.read_head().startswith("HTTP/1.1 101 ")
+
+
+def test_refused_handshake_takes_no_place_of_its_address() -> None:
+    with serving(echo_messages, max_per_address=1, max_connections=1) as server:
+        for _ in range(3):
+            assert answer_to(server, request(server, Sec_WebSocket_Version="12"))[0] == 426
+        with shake_hands(server):
+            assert answer_to(server, request(server))[0] == 429
+        eventually(lambda: lets_in(server))
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_as"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_address_is_counted_as_one_client(address: str, counted_as: str) -> None:
+    assert rfc6455.server._network_of(address) == counted_as
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_limit_for_each_address_below_one_is_a_mistake_of_the_program(limit: int) -> None:
+    with pytest.raises(ValueError, match="max_per_address must be at least 1"):
+        WebSocketServer(("127.0.0.1", 0), {}, max_per_address=limit)
+
+
+# No file descriptor is left
 
 FEW_DESCRIPTORS = """
 import logging, resource
