@@ -120,6 +120,63 @@ def test_message_in_fragments_of_one_byte_takes_memory_for_the_message_alone(
     assert peak < 7 * size
 
 
+# How many fragments a message may have
+
+
+@both_roles
+@pytest.mark.parametrize(
+    ("fragment", "most", "reason"),
+    [
+        ("00 00", 1000, "the message has more than 1000 empty fragments"),
+        ("00 01 61", 131_072, "the message has more than 131072 fragments"),
+    ],
+    ids=["empty", "of one byte"],
+)
+def test_message_may_have_so_many_fragments_and_one_more_fails_the_connection(
+    role: str, fragment: str, most: int, reason: str
+) -> None:
+    """The first of the fragments, and the last of the good message, are two of them."""
+    first = "01" + fragment[2:]
+    last = "80" + fragment[2:]
+    many = bytes.fromhex(fragment) * (most - 2)
+    endpoint = Endpoint(role)
+    text = "a" * most if "61" in fragment else ""
+    for _ in range(2):  # each message has as many
+        assert endpoint.receive(bytes.fromhex(first) + many + bytes.fromhex(last)) == [text]
+    assert endpoint.receive(bytes.fromhex(first) + many + bytes.fromhex(fragment)) == []
+    assert endpoint.protocol.state is State.OPEN
+    assert endpoint.receive(last) == []
+    endpoint.assert_failed(1008, reason)
+
+
+@both_roles
+def test_empty_fragments_among_others_and_those_of_a_compressed_message_count(role: str) -> None:
+    reason = "the message has more than 1000 empty fragments"
+    for first, fragments in [("02 01 61", "00 01 61 00 00 89 00"), ("42 00", "00 00")]:
+        endpoint = Endpoint(role, deflate=Deflate())
+        assert endpoint.receive(first) == []
+        assert endpoint.receive(bytes.fromhex(fragments) * 1100) == []
+        assert endpoint.error == (1008, reason)
+
+
+@both_roles
+def test_messages_that_are_empty_and_not_fragmented_have_no_limit(role: str) -> None:
+    assert Endpoint(role).receive("82 00" * 3000) == [b""] * 3000
+
+
+@both_roles
+def test_fragment_whose_header_comes_alone_is_not_taken_for_an_empty_one(role: str) -> None:
+    endpoint = Endpoint(role)
+    header = 6 if role == "server" else 2
+    fragment = endpoint.by_the_peer("00 01 61")
+    endpoint.feed("02 00")
+    for _ in range(1100):
+        for piece in (fragment[:header], fragment[header:]):
+            endpoint.protocol.receive_data(piece)
+            assert endpoint.messages() == []
+    assert endpoint.receive("80 00") == [b"a" * 1100]
+
+
 # Laziness: what stands behind a message waits until it is asked for
 
 
