@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 from .deflate import Deflate
 from .errors import ConnectionClosed
 from .frames import CloseCode
-from .keepalive import Keepalive, Verdict
+from .keepalive import SLOWEST_PEER, Keepalive, MessageTime, Verdict
 from .protocol import MAX_MESSAGE, Protocol, State
 from .stream import DONT_WAIT, Stream, Timeouts
 
@@ -66,6 +66,7 @@ class WebSocket:
         "_has_received",
         "_keepalive",
         "_lock",
+        "_message_time",
         "_protocol",
         "_read_size",
         "_reading",
@@ -112,6 +113,7 @@ class WebSocket:
         self._keepalive = Keepalive(
             self.timeouts.ping_interval, self.timeouts.ping_timeout, time.monotonic()
         )
+        self._message_time = MessageTime(self.timeouts.message_timeout)
         # Seconds that a Ping of the peer waits at most while the handler is busy.
         self._busy_interval = min(1.0, self.timeouts.ping_timeout / 20)
         stream.set_deadline(math.inf, "")  # that of the opening handshake was kept
@@ -172,7 +174,7 @@ class WebSocket:
         while message is None:
             if not self._protocol.is_receiving:
                 raise ConnectionClosed(self.close_code, self.close_reason)
-            if not self._read(left):
+            if not self._read_on(left):
                 return None
             message = self._parse()
             # A peer that sends bytes without end, but no message, must not keep the caller here.
@@ -195,9 +197,25 @@ class WebSocket:
         Control frames before it are handled.
         """
         message = self._protocol.next_message()
+        if message is not None:
+            self._message_time.spent = 0.0
         if self._protocol.has_data_to_send or self._protocol.state is not _OPEN:
             self._act_on_protocol()
         return message
+
+    def _read_on(self, timeout: float | None) -> bool:
+        """Do what `_read` does, and have the clock end a message that takes too long meanwhile."""
+        message_time = self._message_time
+        if not self._protocol.is_within_message:
+            message_time.spent = 0.0
+            return self._read(timeout)
+        now = time.monotonic()
+        message_time.begin_wait(now, self._protocol.message_size)
+        self._stream.check_within(message_time.due - now)
+        try:
+            return self._read(timeout)
+        finally:
+            message_time.end_wait(time.monotonic())
 
     def _read(self, timeout: float | None, at_most: int = _READ_AT_MOST) -> bool:
         """Wait for bytes, and give them to the protocol; False if none have come in time."""
@@ -364,7 +382,7 @@ class WebSocket:
             finally:
                 self._reading.release()
         if self._protocol.state is State.OPEN:
-            due = min(due, self._keep_alive(now))
+            due = min(due, self._keep_alive(now), self._check_message_time(now))
         return due
 
     def _read_ahead(self, now: float) -> float:
@@ -412,6 +430,20 @@ class WebSocket:
         elif verdict is Verdict.GIVE_UP:
             self._stream.abort(f"silent for {now - heard_at:.0f} s")
         return again
+
+    def _check_message_time(self, now: float) -> float:
+        """Close where the peer does not get done with a message; returns when to check again."""
+        due = self._message_time.due
+        if now < due:
+            return due
+        if self._stream.has_unread():  # the machine is busy, and this may be the rest of it
+            return now + self._busy_interval
+        code = CloseCode.POLICY_VIOLATION
+        seconds = self.timeouts.message_timeout
+        reason = f"the message took over {seconds:g} s and a second for each {SLOWEST_PEER} bytes"
+        log.info("%s: failed with %d %s", self.peer, code, ascii(reason))
+        self.close(code, reason, wait=False)
+        return math.inf
 
 
 class _TcpEnd:

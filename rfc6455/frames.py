@@ -119,6 +119,11 @@ class FrameParser:
         """Bytes that were fed and not parsed yet."""
         return len(self._data) - self._at
 
+    @property
+    def is_within_frame(self) -> bool:
+        """Whether a frame has begun that is not parsed to its end."""
+        return self._in_frame or self._at < len(self._data)
+
     def is_control_next(self) -> bool:
         """Whether the next thing to parse is a control frame, as far as its first byte tells."""
         if self._in_frame:

@@ -7,7 +7,9 @@ or in a proxy. So it is given more time for each byte that it may not have read.
 proven by a Pong, and by nothing else that it sends: the two directions of TCP do not wait for each
 other.
 
-There is no socket, no thread and no clock here: `check` is told the time, and what is known of the
+`MessageTime` says when a peer is given up that does not get done with a message.
+
+There is no socket, no thread and no clock here: both are told the time, and what is known of the
 connection.
 """
 
@@ -96,3 +98,32 @@ class Keepalive:
         if now < self._pong_due:
             again = min(again, self._pong_due)
         return verdict, again
+
+
+class MessageTime:
+    """How long a peer takes for a message, from its first frame to its last.
+
+    The peer has `message_timeout` seconds, and one more for each SLOWEST_PEER bytes that have come.
+    Only the time counts in which this side waits for the rest: while it does not read, the peer may
+    be unable to send. All times are seconds of one clock, which starts anywhere.
+    """
+
+    __slots__ = ("_limit", "_since", "due", "spent")
+
+    def __init__(self, message_timeout: float) -> None:
+        self._limit = message_timeout
+        self._since = 0.0  # when the wait that goes on has begun
+        self.spent = 0.0  # seconds of earlier waits for this message; to be set to 0 for the next
+        # When the message has to be there; math.inf while nobody waits for the rest of one. Any
+        # thread may read it.
+        self.due = math.inf
+
+    def begin_wait(self, now: float, size: int) -> None:
+        """This side waits for the rest of a message, of which so many bytes have come."""
+        self._since = now
+        self.due = now + self._limit + size / SLOWEST_PEER - self.spent
+
+    def end_wait(self, now: float) -> None:
+        """Something has come, or this side does not wait any more."""
+        self.spent += now - self._since
+        self.due = math.inf

@@ -93,8 +93,9 @@ class Protocol:
     With a lock, one thread at a time may receive while others send:
 
     - The receiving thread alone may call `receive_data`, `receive_eof`, `next_message`,
-      `handle_control_frames`, `tcp_ended`, `unread`, `missing` and `is_within_frame`. It must not
-      hold the lock: they take it where they need it.
+      `handle_control_frames`, `tcp_ended`, `unread`, `missing`, `is_within_frame`,
+      `is_within_message` and `message_size`. It must not hold the lock: they take it where they
+      need it.
     - Who calls `send_frames`, `close` or `data_to_send` holds the lock, until what these return is
       on its way, in this order. That must not wait for the network.
     - Everything else may be called and read by any thread, without the lock.
@@ -186,6 +187,19 @@ class Protocol:
     def is_within_frame(self) -> bool:
         """Whether what has arrived ends within a frame, so that the peer is still sending it."""
         return not self._frames.ends_with_a_frame()
+
+    @property
+    def is_within_message(self) -> bool:
+        """Whether a message or a control frame has begun to arrive, and its end is missing.
+
+        It says so after `next_message` has returned None; before, there may be whole messages.
+        """
+        return self._assembler.is_within_message or self._frames.is_within_frame
+
+    @property
+    def message_size(self) -> int:
+        """Bytes that have come of the message that is under way, after inflating."""
+        return self._assembler.message_size
 
     def next_message(self) -> str | bytes | None:
         """The next message that has arrived whole: str for text, bytes for binary data (5.6).
@@ -389,6 +403,16 @@ class Assembler:
         message = self._message.value()
         self._message = None
         return message
+
+    @property
+    def is_within_message(self) -> bool:
+        """Whether a message has begun whose end has not come."""
+        return self._message is not None
+
+    @property
+    def message_size(self) -> int:
+        """Bytes that have come of that message, after inflating."""
+        return self._message.size if self._message else 0
 
     def _check_order(self, chunk: Chunk) -> None:
         """5.4: the fragments of a message follow one another, without another message between."""

@@ -58,6 +58,9 @@ class Timeouts(NamedTuple):
     # Until the peer takes anything of what waits for it. nginx holds some megabytes for its client
     # and takes no more until a third of them has gone: with a client of 25 kB/s that took 58 s.
     write_timeout: float = 60.0
+    # From the first frame of a message to its last, as far as this side waits for it, and a second
+    # more for each 16 KiB of it that have come. Who streams one message for hours sets math.inf.
+    message_timeout: float = 60.0
 
 
 def describe(error: OSError) -> str:

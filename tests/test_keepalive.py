@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from rfc6455.keepalive import Keepalive, Verdict
+from rfc6455.keepalive import Keepalive, MessageTime, Verdict
 
 PING, WAIT, GIVE_UP = Verdict.PING, Verdict.WAIT, Verdict.GIVE_UP
 MEGABYTE = 64 * 16384  # bytes; a peer has a second to read each 16 KiB
@@ -111,3 +111,32 @@ def test_silence_proves_nothing_while_this_side_does_not_read() -> None:
     # It reads again, and has heard nothing: that takes two checks, too.
     assert made.check(300.0, heard=0.0, written=2) == (WAIT, 300.5)
     assert made.check(300.5, heard=0.0, written=2) == (GIVE_UP, math.inf)
+
+
+# The time for a message
+
+
+def test_message_has_its_time_and_a_second_for_each_16384_bytes() -> None:
+    made = MessageTime(60.0)
+    assert made.due == math.inf
+    made.begin_wait(100.0, 0)
+    assert made.due == 160.0
+    made.end_wait(110.0)
+    assert made.due == math.inf
+    made.begin_wait(110.0, 16384)
+    assert made.due == 161.0
+    made.end_wait(161.0)
+    made.begin_wait(161.0, 64 * 16384)
+    assert made.due == 224.0
+
+
+def test_time_in_which_nobody_waits_for_the_message_does_not_count() -> None:
+    made = MessageTime(60.0)
+    made.begin_wait(100.0, 0)
+    made.end_wait(150.0)
+    made.begin_wait(1000.0, 0)
+    assert made.due == 1010.0
+    made.end_wait(1005.0)
+    made.spent = 0.0  # the next message
+    made.begin_wait(1005.0, 0)
+    assert made.due == 1065.0
