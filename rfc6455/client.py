@@ -29,6 +29,8 @@ from .protocol import MAX_MESSAGE
 from .stream import TLS, Stream, Timeouts
 
 ATTEMPT_DELAY = 0.25  # seconds from one address to the next, as RFC 8305, 5 recommends
+# Seconds; the system takes no timeout of months, let alone math.inf. After it, the wait goes on.
+_LONGEST_WAIT = 3600.0
 MAX_INTERIM = 10  # 1xx responses before the final one; a server sends one or two
 BODY_SIZE = 1024  # bytes to read of a refusal's body; the error shows the beginning of it
 BODY_TIME = 1.0  # seconds to wait for that body, which usually comes together with the head
@@ -80,9 +82,9 @@ def connect(
     """
     address = handshake.parse_url(url)
     key = handshake.new_key()
-    offer = build_offer(deflate) if deflate else None
+    offer = build_offer(deflate.checked()) if deflate else None
     request = handshake.build_request(address, key, origin, subprotocols, offer, headers)
-    timeouts = timeouts or Timeouts()
+    timeouts = (timeouts or Timeouts()).checked()
     deadline = time.monotonic() + timeouts.open_timeout
     tls = TLS(ssl_context or ssl.create_default_context(), address.host) if address.secure else None
     connection = _connect_to_any(_look_up(address), deadline)
@@ -170,7 +172,7 @@ def _try_next(
     """
     if untried:
         _start_attempt(attempts, untried, deadline)
-    seconds = max(0.0, deadline - time.monotonic())
+    seconds = min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
     if untried:
         seconds = min(seconds, ATTEMPT_DELAY)
     return _wait_for_attempts(attempts, seconds)
@@ -193,7 +195,8 @@ def _start_attempt(
             return
         info = untried[0]
         lock = _address_lock(info)
-        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        seconds = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        if not lock.acquire(timeout=seconds):
             raise TimeoutError(f"another connection to {info.address[0]} is still being opened")
     untried.remove(info)
     sock = None

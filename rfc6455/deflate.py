@@ -8,7 +8,7 @@ compressor in memory for each of them. Left out: compressing a message into seve
 import re
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from .errors import InvalidHandshake, ProtocolError
 from .frames import CloseCode
@@ -17,6 +17,7 @@ from .handshake import Extension
 NAME = "permessage-deflate"
 _TAIL = b"\x00\x00\xff\xff"  # 7.2.1: the end of a flushed block, which the sender leaves out
 _WINDOW_BITS = re.compile(r"[89]|1[0-5]")  # 7.1.2: 8 to 15, without a leading zero
+_ALL_WINDOW_BITS = range(8, 16)  # the same as numbers
 _MIN_COMPRESS_BITS = 9  # bits of the smallest window with which zlib compresses; it inflates with 8
 _MAX_FINAL_BLOCKS = 1000  # in one message; each costs a new inflater, and honest senders use one
 
@@ -33,6 +34,18 @@ class Deflate(NamedTuple):
     # 8 to 15; with 0 a client does not offer the parameter, so that no server can limit it.
     client_max_window_bits: int = 15
     threshold: int = 256  # bytes; shorter messages are sent uncompressed. It is not negotiated.
+
+    def checked(self) -> Self:
+        """The same. Raises ValueError for a window or a threshold that does not exist."""
+        if self.server_max_window_bits not in _ALL_WINDOW_BITS:
+            bits = self.server_max_window_bits
+            raise ValueError(f"server_max_window_bits must be from 8 to 15, not {bits!r}")
+        if self.client_max_window_bits not in (0, *_ALL_WINDOW_BITS):
+            bits = self.client_max_window_bits
+            raise ValueError(f"client_max_window_bits must be 0 or from 8 to 15, not {bits!r}")
+        if not self.threshold >= 0:
+            raise ValueError(f"threshold must not be negative, but is {self.threshold!r}")
+        return self
 
     def window_bits_of(self, *, is_client: bool) -> int:
         """Bits of the window with which one of the sides compresses (7.1.2)."""

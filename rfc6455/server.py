@@ -185,10 +185,10 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.trusted_proxies = [handshake.parse_network(each) for each in trusted_proxies]
         self.subprotocols = subprotocols
         self.max_message = max_message
-        self.timeouts = timeouts or Timeouts()
+        self.timeouts = (timeouts or Timeouts()).checked()
         self._make_ssl_context = ssl_context if callable(ssl_context) else None
         self.ssl_context = ssl_context() if callable(ssl_context) else ssl_context
-        self.deflate = deflate
+        self.deflate = deflate.checked() if deflate else None
         self.check = check
         self._make_registry(max_connections, max_per_address)
         if ":" in address[0]:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from .clock import clock
 from .keepalive import SLOWEST_PEER
@@ -61,6 +61,13 @@ class Timeouts(NamedTuple):
     # From the first frame of a message to its last, as far as this side waits for it, and a second
     # more for each 16 KiB of it that have come. Who streams one message for hours sets math.inf.
     message_timeout: float = 60.0
+
+    def checked(self) -> Self:
+        """The same. Raises ValueError for a time that is not positive; math.inf is no limit."""
+        for name, seconds in self._asdict().items():
+            if not seconds > 0:  # written so that NaN is refused, too
+                raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+        return self
 
 
 def describe(error: OSError) -> str:
@@ -539,7 +546,8 @@ class Stream:
 
     def set_deadline_under_lock(self, seconds: float, reason: str, *, patient: bool) -> None:
         """Do what `set_deadline` does, for a caller that holds `lock`."""
-        deadline = time.monotonic() + seconds
+        now = time.monotonic()
+        deadline = now + seconds
         self._deadline = deadline
         self._latest_deadline = deadline
         self._deadline_reason = reason
@@ -549,7 +557,7 @@ class Stream:
             self._note_progress()  # what the peer took before this does not count
             unread = self.handed + self._waiting - self._acknowledged
             self._latest_deadline += unread / SLOWEST_PEER
-        clock.check_by(self._entry, deadline - (seconds * 3 / 4 if patient else 0))
+        clock.check_by(self._entry, now + (seconds / 4 if patient else seconds))
 
     def watch(self, on_check: Callable[[float], float]) -> None:
         """Have the clock call this, too, at each check, with the time; it returns the next check's.
