@@ -712,6 +712,10 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES:
+            # http.server could not open the file, and would say that there is none.
+            return self._refuse(503, "the server cannot open another file", _RETRY_LATER)
         self._refuse(code, message or HTTPStatus(code).description)
 
     def end_headers(self) -> None:

@@ -155,6 +155,30 @@ def test_server_at_a_hard_limit_of_open_files_says_so_and_answers_503_beyond_it(
         assert "cannot accept" not in server.log
 
 
+@linux_only
+def test_server_that_runs_out_of_open_files_says_so_once_and_serves_again() -> None:
+    import resource
+
+    with echo() as server:
+        in_use = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (in_use + 5, hard))
+        with contextlib.ExitStack() as crowd:
+            for _ in range(10):
+                last = crowd.enter_context(server.tcp())
+            eventually(lambda: lines_with(server, "cannot accept connections"))
+            assert last.is_silent(1.0)  # ten attempts
+        with server.join("/echo") as peer:
+            peer.send(masked(0x89, b"x"))
+            assert peer.read_frame() == (0x8A, b"x")
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        server.signal()
+        assert server.wait() == 0
+        first, last_line = lines_with(server, "cannot accept connections")
+        assert first.endswith(": Too many open files")
+        assert re.search(r": Too many open files \([0-9]+ like this in the last ", last_line)
+
+
 def test_clients_fit_into_the_open_files_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     set_to: list[tuple[int, int]] = []

@@ -4,6 +4,8 @@ The peers are bare sockets.
 """
 
 import contextlib
+import errno
+import http.server
 import os
 import signal
 import socket
@@ -334,6 +336,20 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
 print(server.server_port, flush=True)
 server.serve_until_signalled()
 """
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.EMFILE, 503), (errno.EACCES, 404)])
+def test_file_for_which_there_is_no_descriptor_is_not_said_to_be_missing(
+    public: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(http.server, "open", refuse, raising=False)
+    with serving_files(public) as server:
+        answer = fetch(server, "/page.css")
+    assert answer.status == status
+    assert answer.headers["Retry-After"] == ("10" if status == 503 else None)
 
 
 def test_server_without_descriptors_waits_and_serves_again() -> None:
