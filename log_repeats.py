@@ -76,7 +76,7 @@ class RepeatLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be written now; otherwise it is counted."""
-        if record.msg == _EVERYDAY or self._closed:
+        if record.msg == _EVERYDAY:
             return True
         try:
             details = _details(record)
@@ -85,7 +85,7 @@ class RepeatLimit(logging.Filter):
         now = time.monotonic()
         with self._changed:
             due = self._take_due(now - REPEAT_TIME, now)
-            passes = self._admit(record, details, now)
+            passes = self._closed or self._admit(record, details, now)
         self._write(due)
         return passes
 
