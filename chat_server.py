@@ -101,8 +101,7 @@ def main() -> None:
         sys.exit(f"cannot open the history: {error}")
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")  # Go: log.Fatal(...)
-    messages_thread = MessagesThread(handle_messages)
-    start_thread(messages_thread)  # Go: go handleMessages()
+    messages_thread = start_thread(MessagesThread(handle_messages))  # Go: go handleMessages()
     start_thread(threading.Thread(target=presence.tell_changes, daemon=True))
     # Go: http.ListenAndServe(":8000", nil)
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))

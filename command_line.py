@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import threading
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rfc6455 import Refused, WebSocketServer
 from rfc6455.handshake import Authority, Origin, parse_network
@@ -20,6 +20,8 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("command_line")
+
+Thread = TypeVar("Thread", bound=threading.Thread)
 
 MAX_CLIENTS = 10_000  # at the same time; with a thread for each, more are not fine any more
 # Files that a server has open besides its connections: the three standard streams, the socket that
@@ -233,12 +235,13 @@ def _raise_open_files(needed: int) -> float:
     return soft
 
 
-def start_thread(thread: threading.Thread) -> None:
-    """Start a thread that the program needs. Where there is none to get, exit and say so."""
+def start_thread(thread: Thread) -> Thread:
+    """Start a thread that the program needs, and return it. If there is none, exit and say so."""
     try:
         thread.start()
     except RuntimeError as error:  # a limit of the system or of a container is reached
         sys.exit(f"cannot start: {error}")
+    return thread
 
 
 # Functions for argparse's `type=`, which check the text of an option. argparse shows the text of an

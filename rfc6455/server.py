@@ -191,8 +191,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.deflate = deflate.checked() if deflate else None
         self.check = check
         self._make_registry(max_connections, max_per_address)
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _RequestHandler)
 
     def _make_registry(self, max_connections: int, max_per_address: int | None) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -286,6 +287,24 @@ def test_other_addresses_have_connections_of_their_own() -> None:
         with Peer(sock) as other:
             other.send(request(server))
             assert other.read_head().startswith("HTTP/1.1 101 ")
+
+
+def test_client_behind_a_trusted_proxy_is_counted_by_the_address_that_the_proxy_names() -> None:
+    options: dict[str, Any] = {"max_per_address": 1, "trusted_proxies": ["127.0.0.1"]}
+    with (
+        serving(echo_messages, **options) as server,
+        shake_hands(server, X_Forwarded_For="192.0.2.1"),
+        shake_hands(server, X_Forwarded_For="192.0.2.2"),
+        shake_hands(server, X_Forwarded_For="2001:db8::1"),
+    ):
+        for address, counted_as in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.9, 192.0.2.2", "192.0.2.2"),
+            ("2001:db8::2", "2001:db8::/64"),
+        ]:
+            status, text = answer_to(server, request(server, X_Forwarded_For=address))
+            assert status == 429
+            assert f"from {counted_as} already" in text
 
 
 def test_refused_handshake_takes_no_place_of_its_address() -> None:
