@@ -10,13 +10,24 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from peers import PATIENCE, Peer, answer_to, eventually, masked, shake_hands, unmasked
 
 ROOT = Path(__file__).parent.parent
 EXIT_TIME = 5.0  # seconds from the signal to the end of the process; what the programs promise
 NOISE = 3.0  # seconds that a busy machine may need beyond that
+
+
+class Use(NamedTuple):
+    """What a process uses."""
+
+    threads: int
+    files: int
+    memory: int  # KiB, resident
+
+    def __str__(self) -> str:
+        return f"{self.threads} threads, {self.files} files, {self.memory:,} KiB"
 
 
 class Program:
@@ -69,6 +80,15 @@ class Program:
     def log(self) -> str:
         """What it has written to stderr so far."""
         return read_output(self._err)
+
+    @property
+    def use(self) -> Use:
+        """What its process uses now, read from Linux' /proc."""
+        process = Path(f"/proc/{self.process.pid}")
+        lines = (process / "status").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        files = len(os.listdir(process / "fd"))
+        return Use(int(fields["Threads"]), files, int(fields["VmRSS"].split()[0]))
 
     @property
     def address(self) -> tuple[str, int]:

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import random
 import secrets
 import socket
@@ -26,13 +25,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from peers import Peer, masked, request, tcp  # noqa: E402  # not installed
-from programs import Program  # noqa: E402
+from programs import Program, Use  # noqa: E402
 from rfc6455 import CloseCode, WebSocket, connect  # noqa: E402
 
 GOOD = 4  # clients that talk and listen
@@ -45,24 +43,6 @@ MORE_MEMORY = 1.1  # times what it was before the measuring began
 SAMPLE = 5.0  # seconds between two measurements of the process
 stopped = threading.Event()  # set when the difficult clients have to leave
 OPTIONS = ("--rate", "20", "--keep", "300", "--max-clients", "500")
-
-
-class Use(NamedTuple):
-    """What the server's process uses."""
-
-    threads: int
-    files: int
-    memory: int  # KiB, resident
-
-    @classmethod
-    def of(cls, process: int) -> "Use":
-        status = Path(f"/proc/{process}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        files = len(os.listdir(f"/proc/{process}/fd"))
-        return cls(int(fields["Threads"]), files, int(fields["VmRSS"].split()[0]))
-
-    def __str__(self) -> str:
-        return f"{self.threads} threads, {self.files} files, {self.memory:,} KiB"
 
 
 def main() -> int:
@@ -302,7 +282,7 @@ class Soak:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.faults:
             time.sleep(min(left, SAMPLE))
-            pairs = zip(self._most, Use.of(server.process.pid), strict=True)
+            pairs = zip(self._most, server.use, strict=True)
             self._most = Use(*(max(pair) for pair in pairs))
         stopped.set()
         for thread in threads:
@@ -323,12 +303,12 @@ class Soak:
 
         It has one thread for each client, and some of its own, and no more than `before`.
         """
-        least = Use.of(server.process.pid)
+        least = server.use
         end = time.monotonic() + self._settling
         calm_since = time.monotonic()
         while time.monotonic() < end:
             time.sleep(0.2)
-            use = Use.of(server.process.pid)
+            use = server.use
             if use.threads < least.threads or use.files < least.files:
                 calm_since = time.monotonic()
             least = Use(*(min(pair) for pair in zip(least, use, strict=True)))
@@ -338,7 +318,7 @@ class Soak:
             # A client that does not read may stay for 60 seconds, so that calm alone proves little.
             if has_few and (before or time.monotonic() - calm_since > self._settling * 0.75):
                 return use
-        return Use.of(server.process.pid)
+        return server.use
 
     def _await_heard(self) -> None:
         """Wait until each good client has heard as many of each other as were said."""
