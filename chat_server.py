@@ -19,7 +19,7 @@ from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
 from chat.message import GAP, decode, encode_all
-from chat.open_history import open_history
+from chat.open_history import open_history, share_presence
 from chat.options import Options, read_options
 from chat.pace import Pace
 from chat.presence import Presence
@@ -80,6 +80,7 @@ def main() -> None:
     try:
         # The history calls `wake` when another server has appended messages.
         history = open_history(options, wake=lambda: broadcast.put("news"))
+        share_presence(options, presence)  # differs from Go: counts clients of all servers
         server = WebSocketServer(
             (options.host, options.port),
             directory=PUBLIC,  # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
@@ -105,6 +106,7 @@ def main() -> None:
     start_thread(threading.Thread(target=presence.tell_changes, daemon=True))
     # Go: http.ListenAndServe(":8000", nil)
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
+    presence.close()  # differs from Go: the other servers count its clients no more
     finish(broadcast, messages_thread)  # differs from Go: sends the messages that still wait
     server.close_connections()
     if not messages_thread.is_alive():  # otherwise it still uses the history

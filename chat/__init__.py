@@ -4,10 +4,12 @@
 - `message`: the JSON of messages and events
 - `options`: the command line
 - `history`: the history in memory or in an SQLite file
+- `redis_link`: the connections to Redis, also by way of Sentinels
 - `redis_history`: the history on a Redis stream, which many servers share
-- `open_history`: choosing between the two
 - `pace`: slowing a client that sends too much
 - `presence`: who is here
+- `redis_presence`: who is here on all servers that share a Redis
+- `open_history`: choosing the history, and whether servers share who is here
 - `refusal`: refusing a client whose message could not be saved
 - `resume`: resuming after a lost connection, without missing anything
 - `batch`: handling all messages that wait at once, and the failures on the way

@@ -1,4 +1,4 @@
-"""Choosing the history that the command line asks for."""
+"""Choosing what the command line asks for: the history, and whether servers share who is here."""
 
 import threading
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from chat.entry import History, HistoryError
 from chat.history import SqliteHistory
 from chat.options import Options
+from chat.presence import Presence
 
 
 def open_history(options: Options, wake: Callable[[], None]) -> History:
@@ -26,3 +27,18 @@ def open_history(options: Options, wake: Callable[[], None]) -> History:
     except RuntimeError as error:  # a limit of the system or of a container is reached
         raise HistoryError(f"no thread to follow Redis: {error}") from None
     return history
+
+
+def share_presence(options: Options, presence: Presence) -> None:
+    """Count the clients of all servers that share a Redis. Without Redis this does nothing.
+
+    It starts a thread, which `presence.close` ends. Raises HistoryError for a malformed URL. To be
+    called after `open_history`.
+    """
+    if not options.redis:
+        return
+    from chat.redis_presence import RedisPresence  # here, because the others need no redis-py
+
+    sharing = RedisPresence(options.redis, presence.here, presence.note_elsewhere)
+    sharing.start()
+    presence.share(sharing.close)

@@ -1,5 +1,8 @@
 """Who is here: how many clients, and the names of those that have told theirs.
 
+If several servers form one chat, the clients of all of them are here: `redis_presence` exchanges
+who is where.
+
 A client that connects to `/ws?since=ID` can resume, and gets events. The event `online` tells it
 who is here. With the event `join` it tells the server its name, and with the event `ping` it asks
 whether the server still answers. A client of plain `/ws` gets messages only, as from the Go
@@ -9,6 +12,8 @@ original; it is counted, but not named.
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from chat.message import PONG, encode_event
 from rfc6455 import WebSocket, broadcast
@@ -19,10 +24,21 @@ PRESENCE_INTERVAL = 1.0  # seconds, at least, between two `online` events
 log = logging.getLogger("chat")
 
 
+class Here(NamedTuple):
+    """Who is here, on this server or on others."""
+
+    clients: int  # how many
+    usernames: tuple[str, ...]  # sorted, each once, and at most NAMES_TOLD
+
+
+NOBODY = Here(0, ())
+
+
 class Presence:
     """Adds clients to `clients` and removes them, and sends `online` events when that changes.
 
-    Any thread may call. `clients_lock` also guards the names, and nothing is sent while it is held.
+    Any thread may call. `clients_lock` also guards the names and who is on other servers, and
+    nothing is sent while it is held.
     """
 
     def __init__(self, clients: set[WebSocket], clients_lock: threading.Lock) -> None:
@@ -30,7 +46,9 @@ class Presence:
         self._lock = clients_lock
         # The names of all clients that can resume; "" for those that have not told theirs yet.
         self._names: dict[WebSocket, str] = {}
+        self._elsewhere = NOBODY
         self._changed = threading.Event()  # set when `online` events have to be sent
+        self._stop_sharing: Callable[[], None] = lambda: None
 
     def enter(self, websocket: WebSocket) -> None:
         """Add a plain client to `clients`."""
@@ -97,7 +115,39 @@ class Presence:
 
     def _online(self) -> str:
         with self._lock:
-            count = len(self._clients)
+            count = len(self._clients) + self._elsewhere.clients
+            names = [*self._names.values(), *self._elsewhere.usernames]
+        return encode_event({"event": "online", "count": count, "usernames": names_to_tell(names)})
+
+    # Other servers
+
+    def here(self) -> Here:
+        """Who is here on this server."""
+        with self._lock:
+            clients = len(self._clients)
             names = list(self._names.values())
-        usernames = sorted({name for name in names if name})[:NAMES_TOLD]
-        return encode_event({"event": "online", "count": count, "usernames": usernames})
+        return Here(clients, names_to_tell(names))
+
+    def note_elsewhere(self, elsewhere: Here) -> None:
+        """Note who is here on all other servers together."""
+        with self._lock:
+            if elsewhere == self._elsewhere:
+                return
+            self._elsewhere = elsewhere
+        self._changed.set()
+
+    def share(self, stop: Callable[[], None]) -> None:
+        """Note that other servers are told who is here; `close` calls `stop`, which ends that."""
+        self._stop_sharing = stop
+
+    def close(self) -> None:
+        """Take the clients of this server away from the other servers, as it ends."""
+        self._stop_sharing()
+
+
+def names_to_tell(names: Sequence[str]) -> tuple[str, ...]:
+    """These names sorted, each once, without empty ones, and the first NAMES_TOLD at most.
+
+    If they come from several servers, as many of each suffice to find the first ones of all.
+    """
+    return tuple(sorted({name for name in names if name})[:NAMES_TOLD])

@@ -10,7 +10,6 @@ supported: the keys would have to share a slot.
 
 import copy
 import logging
-import re
 import secrets
 import threading
 import time
@@ -18,9 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import parse_url
-from redis.retry import Retry
 
 from chat.entry import (
     KEEP,
@@ -35,6 +31,7 @@ from chat.entry import (
     make_entry,
     order,
 )
+from chat.redis_link import Client, Link
 
 log = logging.getLogger("chat")
 
@@ -51,41 +48,9 @@ ANSWER_LIFETIME = (
     86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
 )
 RESUME_PATIENCE = 10.0  # seconds; a resuming client that waits takes a place from others
-_RETRY_INTERVAL = 0.2  # seconds between two attempts to reach Redis
-_ANSWER_TIMEOUT = 5.0  # seconds
 _BLOCK = 1000  # milliseconds that Redis waits for a new message before it answers that none came
 _SLOW_RETRY = 5.0  # seconds until `follow` tries again after an error that does not pass
 _CANNOT_FOLLOW = "messages of other servers cannot be read, trying again in %g s"
-# Options of the connections to Redis on which this module depends. They replace those in the URL.
-_OPTIONS = {
-    "decode_responses": True,
-    "encoding": "utf-8",
-    "encoding_errors": "replace",  # other programs may write to the stream, too
-    "protocol": 2,
-    "socket_timeout": _ANSWER_TIMEOUT,
-    "socket_connect_timeout": _ANSWER_TIMEOUT,
-    "max_connections": 64,  # a thread that needs another one waits until one is free
-    "timeout": 60.0,  # seconds for that wait; each user of a connection is done in _ANSWER_TIMEOUT
-    "retry": Retry(NoBackoff(), 0),  # `_Link.ask` retries, for as long as it takes
-    "retry_on_error": [],
-    "retry_on_timeout": False,
-}
-# Errors that pass by themselves, for example after a failover. Callers wait until then, and nothing
-# is lost. All others (OOM, MISCONF, NOPERM, WRONGTYPE) are raised as HistoryError. redis-py has a
-# class for some of the errors that pass. The others are recognized by the word with which Redis
-# begins them, which is anywhere in the text if the error comes from a script.
-_PASSING_ERRORS = (
-    redis.ConnectionError,  # LOADING and a refused password, too
-    redis.TimeoutError,
-    redis.ReadOnlyError,
-    redis.exceptions.ClusterDownError,  # MASTERDOWN, too
-    redis.exceptions.TryAgainError,
-)
-_PASSING_WORDS = re.compile(
-    r"(?:^|[- :])(?:READONLY|UNBLOCKED|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS"
-    r"|TRYAGAIN|BUSY) "
-    r"|Protocol error: unauthenticated "  # the answer to a long command instead of NOAUTH
-)
 # Appends a batch in one call. If the answer does not arrive, the call is repeated with the same
 # token, and returns the first answer, so that nothing is appended twice. The call for the next
 # batch deletes that answer. The memory of the stream is measured after each further hundredth of
@@ -178,8 +143,6 @@ while true do
 end
 """
 
-Client = Any  # redis.Redis; its own types are of no use, because they are also those of asyncio
-
 
 class RedisHistory:
     """The history that many servers share. Any thread may call.
@@ -209,17 +172,16 @@ class RedisHistory:
         self._appending = threading.Lock()  # held while a batch is appended; guards `_answered`
         self._looked = threading.Event()  # set when the history was read; `follow` waits for it
         self._patience: float | None = None  # seconds to wait for Redis; None is without limit
-        try:
-            self._link = _Link(parse_url(_checked(url)) | _OPTIONS)  # type: ignore[no-untyped-call]
-            client = self._link.client
-            newest = client.xrevrange(STREAM, count=1)
-            self._run_append(client, _new_token(), [])
-            _warn_if_memory_is_hidden(client)
-        # redis-py raises one of the last three errors for a malformed URL.
-        except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
-            # `from None`: a trace would show the password.
-            raise HistoryError(f"{_public(url)}: {error}") from None
+        self._link = Link(url)
+        newest = self._link.ask_once(self._try_out)
         self.start = _first_id(newest)
+
+    def _try_out(self, client: Client) -> list[Any]:
+        """Find out whether all that is needed works; returns the newest entry, if there is one."""
+        newest: list[Any] = client.xrevrange(STREAM, count=1)
+        self._run_append(client, _new_token(), [])
+        _warn_if_memory_is_hidden(client)
+        return newest
 
     def close(self) -> None:
         """Do nothing: the connections end with the process, and a thread may still use one."""
@@ -344,62 +306,6 @@ class RedisHistory:
                 return newest
 
 
-class _Link:
-    """The connections to Redis; repeats a request while Redis is away. Any thread may call."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options = options
-        self._away = threading.Lock()  # held by the thread that has logged that Redis is away
-        self.client = self._connect()
-
-    def _connect(self) -> Client:
-        pool = redis.BlockingConnectionPool(**self._options)  # type: ignore[no-untyped-call]
-        return redis.Redis(connection_pool=pool)
-
-    def ask(self, question: Callable[[Client], Any], patience: float | None = None) -> Any:
-        """Ask until Redis answers. Log when Redis goes away, and when it is back.
-
-        With a `patience`, in seconds, log nothing, and raise HistoryError after that time. Raises
-        HistoryError also for an error that does not pass.
-        """
-        deadline = None if patience is None else time.monotonic() + patience
-        complained = False
-        try:
-            while True:
-                client = self.client
-                try:
-                    return question(client)
-                except redis.RedisError as error:
-                    if not passes(error):
-                        raise HistoryError(f"Redis: {error}") from error
-                    if deadline is None and not complained:
-                        complained = self._complain(error)
-                    self._leave(client, error)
-                    if deadline is not None and time.monotonic() + _RETRY_INTERVAL > deadline:
-                        raise HistoryError(f"Redis does not answer: {error}") from error
-                    time.sleep(_RETRY_INTERVAL)
-        finally:
-            if complained:  # Redis has answered, if only with an error that does not pass
-                log.warning("Redis is back")
-                self._away.release()
-
-    def _complain(self, error: Exception) -> bool:
-        """Log that Redis is away, unless another thread has logged it; returns whether it did."""
-        if not self._away.acquire(blocking=False):
-            return False
-        # The text, not the error: the log record would keep the error, and with it the connections.
-        log.warning("Redis is away, senders wait until it is back: %s", str(error))
-        return True
-
-    def _leave(self, client: Client, error: Exception) -> None:
-        """Replace the connections, because the address may lead to another server by now.
-
-        The old connections are closed when no thread uses them any more.
-        """
-        if client is self.client and not isinstance(error, redis.TimeoutError):
-            self.client = self._connect()
-
-
 def _warn_if_memory_is_hidden(client: Client) -> None:
     """Log a warning if the user of Redis has no right to the command that --keep-bytes needs."""
     try:
@@ -408,11 +314,6 @@ def _warn_if_memory_is_hidden(client: Client) -> None:
         log.warning(
             "--keep-bytes has no effect: this Redis user may not run MEMORY USAGE (%s)", error
         )
-
-
-def passes(error: redis.RedisError) -> bool:
-    """Whether an error passes by itself, so that the request can be repeated until then."""
-    return isinstance(error, _PASSING_ERRORS) or bool(_PASSING_WORDS.search(str(error)))
 
 
 def _new_token() -> str:
@@ -461,28 +362,3 @@ def _id_of_key(text: str) -> str:
     except ValueError:
         return "0-0"
     return text
-
-
-def _checked(url: str) -> str:
-    """The URL. Raises ValueError if it is ambiguous where the password ends."""
-    if "@" in _after_authority(url):
-        raise ValueError(
-            "percent-encode each / ? and # in the name of the user and in the password"
-        )
-    return url
-
-
-def _after_authority(url: str) -> str:
-    """The path, query and fragment of a URL."""
-    rest = url.partition("://")[2]
-    authority = re.split("[/?#]", rest)[0]
-    return rest[len(authority) :]
-
-
-def _public(url: str) -> str:
-    """The URL as it may be logged: without the user's name, the password and the options."""
-    scheme, separator, rest = url.partition("://")
-    if "@" in _after_authority(url):
-        return f"{scheme}{separator}***"  # it is ambiguous where the password ends
-    address = rest.rpartition("@")[2].partition("?")[0]
-    return f"{scheme}{separator}{'***@' if '@' in rest else ''}{address}"

@@ -84,7 +84,7 @@ def test_error_that_passes_by_itself_is_told_apart_from_one_that_the_sender_must
 ) -> None:
     import redis as package
 
-    from chat.redis_history import passes
+    from chat.redis_link import passes
 
     assert passes(package.ResponseError(refusal)) == passing
 

@@ -31,14 +31,17 @@ CHAT = (
     "message",
     "options",
     "history",
+    "redis_link",  # Redis' connections
     "redis_history",
-    "open_history",
     "pace",
     "presence",
+    "redis_presence",
+    "open_history",
     "refusal",
     "resume",
     "batch",
 )
+USE_REDIS = ("redis_link", "redis_history", "redis_presence")
 FUNCTION_LINES = 40  # its docstring not counted
 
 
@@ -124,7 +127,7 @@ def test_module_without_network_does_without_sockets_and_threads(name: str) -> N
 
 
 def test_everything_but_redis_runs_on_the_standard_library() -> None:
-    optional = {"redis_history.py": {"redis"}}
+    optional = {f"{name}.py": {"redis"} for name in USE_REDIS}
     for path in our_files():
         roots = {name.partition(".")[0] for name in imports(path)}
         allowed = set(sys.stdlib_module_names) | own_modules() | optional.get(path.name, set())
@@ -133,14 +136,14 @@ def test_everything_but_redis_runs_on_the_standard_library() -> None:
 
 def test_only_those_who_need_redis_import_it() -> None:
     for path in our_files():
-        if path.name != "redis_history.py":
+        if path.stem not in USE_REDIS:
             at_the_start = {
                 name
                 for node in tree(path).body
                 if isinstance(node, ast.Import | ast.ImportFrom)
                 for name in (getattr(node, "module", None), *(a.name for a in node.names))
             }
-            assert not at_the_start & {"redis", "chat.redis_history"}, path.name
+            assert not at_the_start & {"redis", *(f"chat.{name}" for name in USE_REDIS)}, path.name
 
 
 def test_functions_are_short_or_have_their_steps_numbered() -> None:
