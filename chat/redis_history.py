@@ -43,7 +43,13 @@ STATE = "chat:state"
 # come from several servers, are never deleted, whatever --keep and --keep-bytes say.
 LEAST_KEEP = 10_000  # messages, which is more than ten batches
 LEAST_BATCHES = 4  # batches of the largest possible size
-KEY_LIFETIME = 3600  # seconds for which a key is known; clients resend within seconds
+# Two hashes: the id of each message by its key. When the first is full or old, it becomes the
+# second, and what was in the second is deleted. So a key is known for an hour at least, or until
+# MOST_KEYS others have come. All keys take 120 MB at most, as each takes some 120 bytes.
+KEYS = "chat:keys"
+OLDER_KEYS = "chat:keys:older"
+KEY_LIFETIME = 3600  # seconds; clients resend within seconds, the page for 50 minutes
+MOST_KEYS = 500_000  # of one hash; an hour long this is enough for 139 messages a second
 ANSWER_LIFETIME = (
     86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
 )
@@ -54,31 +60,37 @@ _CANNOT_FOLLOW = "messages of other servers cannot be read, trying again in %g s
 # Appends a batch in one call. If the answer does not arrive, the call is repeated with the same
 # token, and returns the first answer, so that nothing is appended twice. The call for the next
 # batch deletes that answer. The memory of the stream is measured after each further hundredth of
-# --keep-bytes that was written. Keys are counted, too, with some 200 bytes each. Errors of MEMORY
-# USAGE are ignored, because the messages are already written when it is called.
+# --keep-bytes that was written. Errors of MEMORY USAGE are ignored, because the messages are
+# already written when it is called.
 _APPEND = r"""
 local stream, state, answered, forgotten = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local key_lifetime, answer_lifetime = ARGV[1], ARGV[2]
-local keep, keep_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local keys, older_keys = KEYS[5], KEYS[6]
+local key_lifetime, most_keys = tonumber(ARGV[1]), tonumber(ARGV[2])
+local answer_lifetime = ARGV[3]
+local keep, keep_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local answer = redis.call('GET', answered)
 if answer then return answer end
+local left = redis.call('TTL', keys)
+if (left >= 0 and left <= key_lifetime) or redis.call('HLEN', keys) >= most_keys then
+  redis.call('UNLINK', older_keys)
+  redis.call('RENAME', keys, older_keys)
+  redis.call('EXPIRE', older_keys, key_lifetime)
+end
 local lines, size = {}, 0
-for i = 5, #ARGV, 4 do
-  local key = stream .. ':key:client:' .. ARGV[i+3]
-  local id = ARGV[i+3] ~= '' and redis.call('GET', key)
+for i = 6, #ARGV, 4 do
+  local key = ARGV[i+3]
+  local id = key ~= '' and (redis.call('HGET', keys, key) or redis.call('HGET', older_keys, key))
   if id then
     lines[#lines+1] = 'known ' .. id
   else
     id = redis.call('XADD', stream, '*', 'email', ARGV[i], 'username', ARGV[i+1],
-                    'message', ARGV[i+2], 'key', ARGV[i+3])
-    if ARGV[i+3] ~= '' then
-      redis.call('SET', key, id, 'EX', key_lifetime)
-      size = size + 200
-    end
+                    'message', ARGV[i+2], 'key', key)
+    if key ~= '' then redis.call('HSET', keys, key, id) end
     lines[#lines+1] = 'new ' .. id
-    size = size + #ARGV[i] + #ARGV[i+1] + #ARGV[i+2] + #ARGV[i+3] + 50
+    size = size + #ARGV[i] + #ARGV[i+1] + #ARGV[i+2] + #key + 50
   end
 end
+if redis.call('TTL', keys) == -1 then redis.call('EXPIRE', keys, 2 * key_lifetime) end
 local length, deleted = redis.call('XLEN', stream), 0
 if length > keep + keep / 100 then
   deleted = redis.call('XTRIM', stream, 'MAXLEN', '~', keep)
@@ -147,7 +159,8 @@ end
 class RedisHistory:
     """The history that many servers share. Any thread may call.
 
-    A key is known for KEY_LIFETIME, even if its message is deleted. `max_message`, in bytes, is the
+    A key is known for KEY_LIFETIME, even if its message is deleted, or until MOST_KEYS others have
+    come. `max_message`, in bytes, is the
     largest message that the servers accept.
     """
 
@@ -163,6 +176,7 @@ class RedisHistory:
         least_bytes = LEAST_BATCHES * largest_batch
         self._limits = [
             KEY_LIFETIME,
+            MOST_KEYS,
             ANSWER_LIFETIME,
             max(keep, LEAST_KEEP),
             max(keep_bytes, least_bytes),
@@ -215,7 +229,7 @@ class RedisHistory:
         return [Appended(_id_of_key(found), state == "known") for state, _, found in lines]
 
     def _run_append(self, client: Client, token: str, arguments: list[str]) -> str:
-        keys = [STREAM, STATE, token, self._answered]
+        keys = [STREAM, STATE, token, self._answered, KEYS, OLDER_KEYS]
         return str(client.eval(_APPEND, len(keys), *keys, *self._limits, *arguments))
 
     # Reading

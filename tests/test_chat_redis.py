@@ -30,7 +30,7 @@ from chatting import (
 from histories import assert_rising
 from peers import Peer, RawServer, eventually, free_port, masked
 from programs import Program, answer_close, chat, lines_with, name_of, run
-from redis_server import AWAY, BACK, Redis
+from redis_server import AWAY, BACK, Redis, connected
 
 pytestmark = pytest.mark.redis
 
@@ -197,6 +197,20 @@ def test_stream_is_there_when_all_servers_have_ended(redis: Redis) -> None:
         told += tell_texts(server, "three")
         assert hear_said(bob) == told[-1]
     assert_rising(ids(told))
+
+
+def test_no_key_but_the_stream_and_its_state_stays_for_ever(redis: Redis) -> None:
+    with chat("--redis", redis.url) as one, chat("--redis", redis.url), resume(one) as ada:
+        for number in range(3):
+            say(ada, str(number), key=f"key {number}")
+        hear_until(ada, "2")
+        with contextlib.closing(connected(redis)) as client:
+            eventually(lambda: client.zcard("chat:servers") == 2)
+            keys = set(client.keys())
+            assert {name for name in keys if client.ttl(name) == -1} == {"chat", "chat:state"}
+            assert {"chat:servers", "chat:here", "chat:keys"} <= keys
+            for name in ("chat:servers", "chat:here"):
+                assert 0 < client.ttl(name) <= 20
 
 
 def test_client_that_missed_more_than_500_gets_the_newest_and_is_told_first(redis: Redis) -> None:

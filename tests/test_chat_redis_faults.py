@@ -526,7 +526,7 @@ def test_sender_whose_message_was_deleted_gets_a_copy_of_the_message_it_resent(
 
 
 def test_value_that_another_program_put_under_a_key_is_not_trusted(redis: Redis) -> None:
-    redis.ask("SET", "chat:key:client:k", "no id")
+    redis.ask("HSET", "chat:keys", "k", "no id")
     with chat("--redis", redis.url) as server, server.join() as ada:
         say(ada, "once", key="k")
         copy = hear(ada)

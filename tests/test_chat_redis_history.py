@@ -165,22 +165,38 @@ def test_pages_give_each_of_many_small_messages_once_and_no_empty_page_at_the_en
         ] == rest
 
 
-def test_key_is_forgotten_after_an_hour_and_counts_as_written_until_then(redis: Redis) -> None:
+def test_key_is_known_for_an_hour_at_least_and_two_at_most(redis: Redis) -> None:
     from chat.redis_history import RedisHistory
 
     history = RedisHistory(redis.url)
-    history.append([Said("x", "k")])
-    written = int(redis_hget(redis, "chat:state", "unmeasured"))
-    history.append([Said("x")])
-    assert int(redis_hget(redis, "chat:state", "unmeasured")) - written < written - 150
-    assert 3500 < int(redis.ask("TTL", "chat:key:client:k").removeprefix(":")) <= 3600
+    (first,) = history.append([Said("x", "k")])
+    assert 7100 < seconds_left(redis, "chat:keys") <= 7200
+    redis.ask("EXPIRE", "chat:keys", "3600")  # as after an hour
+    history.append([Said("y", "l")])
+    assert 3500 < seconds_left(redis, "chat:keys:older") <= 3600
+    assert 7100 < seconds_left(redis, "chat:keys") <= 7200
+    assert history.append([Said("x", "k")]) == [(first.message_id, True)]
     # The answer to a batch may be asked for again when Redis was away for longer.
-    assert int(redis.ask("TTL", history._answered).removeprefix(":")) > 80_000
+    assert seconds_left(redis, history._answered) > 80_000
 
 
-def redis_hget(redis: Redis, name: str, field: str) -> str:
-    with contextlib.closing(connected(redis)) as client:
-        return str(client.hget(name, field))
+def test_only_so_many_keys_are_known(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    import chat.redis_history as redis_history
+
+    monkeypatch.setattr(redis_history, "MOST_KEYS", 10)
+    history = redis_history.RedisHistory(redis.url)
+    given = [history.append([Said("x", f"key {number}")])[0] for number in range(35)]
+    assert redis.ask("HLEN", "chat:keys") == ":5"
+    assert redis.ask("HLEN", "chat:keys:older") == ":10"
+    for number in (20, 29, 30, 34):
+        assert history.append([Said("x", f"key {number}")]) == [(given[number].message_id, True)]
+    assert not history.append([Said("x", "key 19")])[0].is_known
+    assert redis.ask("XLEN", "chat") == ":36"
+
+
+def seconds_left(redis: Redis, name: str) -> int:
+    """Until a key expires."""
+    return int(redis.ask("TTL", name).removeprefix(":"))
 
 
 def test_batch_whose_answer_got_lost_is_appended_once_and_its_keys_are_new(

@@ -295,18 +295,3 @@ def test_chat_goes_on_with_presence_when_redis_lost_everything(redis: Redis) -> 
         say(ada, "after")
         while hear(bob).get("message") != "after":
             pass
-
-
-def test_no_key_but_the_stream_and_its_state_stays_for_ever(redis: Redis) -> None:
-    with chat("--redis", redis.url) as one, chat("--redis", redis.url), resume(one) as ada:
-        for number in range(3):
-            say(ada, str(number), key=f"key {number}")
-        while hear(ada).get("message") != "2":
-            pass
-        with contextlib.closing(connected(redis)) as client:
-            eventually(lambda: client.zcard("chat:servers") == 2)
-            keys = set(client.keys())
-            assert {name for name in keys if client.ttl(name) == -1} == {"chat", "chat:state"}
-            assert {"chat:servers", "chat:here"} <= keys
-            for name in ("chat:servers", "chat:here"):
-                assert 0 < client.ttl(name) <= 20

@@ -14,8 +14,8 @@ const RECORD_PREFIX = 'unsent/'; // followed by the message's key
 const MAX_MESSAGES = 100;
 const MAX_CHARACTERS = 1_000_000; // in total; browsers store about five million for a whole site
 // An older message is sent only if its author asks for it again. A server with Redis remembers a key for an
-// hour, and would show a message that is sent again later than that a second time, so this is less than an
-// hour.
+// hour (less where more than 139 messages come each second), and would show a message that is sent again
+// later than that a second time, so this is less than an hour.
 const MAX_AGE_TO_SEND = 50 * 60_000; // ms
 const MAX_AGE_TO_KEEP = 7 * 24 * 3_600_000; // ms; an older message is of no use to anybody
 
