@@ -94,7 +94,9 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
         "--redis",
         metavar="URL",
         help="keep the messages on a Redis server, such as redis://localhost:6379/0; all chat "
-        "servers with the same URL form one chat (default: no Redis)",
+        "servers with the same URL form one chat; rediss:// is for TLS, unix:// for a socket of "
+        "this machine, and redis+sentinel://HOST:PORT,HOST:PORT/MASTER/0 for a master that "
+        "Sentinels know (default: no Redis)",
     )
 
 

@@ -63,6 +63,47 @@ class Redis:
         self.process.wait()
 
 
+class Sentinel:
+    """A Sentinel that watches a master, and promotes a replica soon after the master is gone."""
+
+    def __init__(self, folder: Path, master: Redis) -> None:
+        folder.mkdir(exist_ok=True)
+        self.port = free_port()
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"logfile {folder / 'sentinel.log'}",
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} 1",
+            "sentinel down-after-milliseconds mymaster 500",
+            "sentinel failover-timeout mymaster 5000",
+        ]
+        configuration = folder / "sentinel.conf"
+        configuration.write_text("\n".join(lines), encoding="utf-8")
+        command = ["redis-server", str(configuration), "--sentinel"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def knows_replica(self) -> bool:
+        import redis as package
+
+        with contextlib.suppress(package.RedisError), contextlib.closing(self._connected()) as it:
+            return bool(it.sentinel_master("mymaster")["num-slaves"])
+        return False
+
+    def master_port(self) -> int:
+        with contextlib.closing(self._connected()) as client:
+            return int(client.sentinel_get_master_addr_by_name("mymaster")[1])
+
+    def _connected(self) -> Any:
+        import redis as package
+
+        return package.Redis(port=self.port, decode_responses=True)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 def connected(redis: Redis, **options: Any) -> Any:
     """A client of the redis package."""
     import redis as package

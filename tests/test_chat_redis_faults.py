@@ -472,6 +472,95 @@ def test_server_that_trimming_overtakes_announces_the_gap_at_its_place(redis: Re
             assert [hear_said(peer)["message"] for _ in range(3)] == ["7", "8", "9"]
 
 
+def test_server_that_a_fast_writer_overtakes_tells_its_clients_of_the_gap(redis: Redis) -> None:
+    few = ("--redis", redis.url, "--keep-bytes", "1")
+    with (
+        chat(*few) as slow,
+        chat(*few) as fast,
+        resume(slow) as ada,
+        slow.join() as plain,
+        fast.join() as writer,
+    ):
+        say(writer, "before")
+        assert hear(writer) == hear_said(ada) == hear(plain)
+        slow.signal(signal.SIGSTOP)
+        for number in range(100):
+            say(writer, f"{number}".ljust(60_000))
+            hear(writer)
+        slow.signal(signal.SIGCONT)
+        assert hear_said(ada) == {"event": "gap"}
+        first = int(hear_said(ada)["message"])
+        assert 0 < first < 100
+        rest = [hear_said(ada)["message"].rstrip() for _ in range(first + 1, 100)]
+        assert rest == list(map(str, range(first + 1, 100)))
+        assert int(hear(plain)["message"]) == first
+
+
+# What takes long
+
+
+def test_redis_that_takes_a_second_for_each_answer_slows_the_chat_and_loses_nothing(
+    redis: Redis,
+) -> None:
+    slow = threading.Event()
+    never = threading.Event()
+
+    def answer_late(words: list[str]) -> None:
+        if slow.is_set():
+            never.wait(1.0)
+
+    with (
+        RedisForwarder(redis, answer_late) as address,
+        chat("--redis", address.url) as one,
+        chat("--redis", address.url) as other,
+        one.join() as ada,
+        resume(other) as bob,
+    ):
+        slow.set()
+        for number in range(20):
+            say(ada if number % 2 else bob, str(number), key=str(number))
+        heard = [hear_said(bob) for _ in range(20)]
+        assert [hear(ada) for _ in range(20)] == heard
+        assert {message["message"] for message in heard} == set(map(str, range(20)))
+        for server in (one, other):
+            assert not lines_with(server, AWAY)
+        slow.clear()
+
+
+def test_redis_that_answers_no_sooner_than_it_is_given_up_gets_each_message_once(
+    redis: Redis,
+) -> None:
+    with chat("--redis", redis.url) as server, server.join() as ada:
+        redis.ask("CLIENT", "PAUSE", "7000", "ALL")
+        say(ada, "during", key="k")
+        eventually(lambda: lines_with(server, AWAY))
+        assert hear(ada)["message"] == "during"
+        say(ada, "after")
+        assert hear(ada)["message"] == "after"
+        assert redis.ask("XLEN", "chat") == ":2"
+
+
+# What other programs have put under the chat's keys
+
+
+@pytest.mark.parametrize("name", ["chat:state", "chat:keys", "chat:keys:older"])
+def test_sender_is_told_with_1011_of_a_wrong_type_and_the_chat_goes_on_when_it_is_gone(
+    redis: Redis, name: str
+) -> None:
+    with chat("--redis", redis.url) as server, server.join() as bob:
+        redis.ask("SET", name, "something else")
+        with server.join() as ada:
+            say(ada, "refused", key="k")
+            assert answer_close(ada) == (1011, "the message could not be saved")
+        eventually(lambda: lines_with(server, "WRONGTYPE"))
+        redis.ask("DEL", name)
+        say(bob, "again")
+        heard = hear(bob)
+        if heard["message"] == "refused":  # an error of a script does not undo what it has done
+            heard = hear(bob)
+        assert heard["message"] == "again"
+
+
 def test_stream_stays_within_the_bytes_that_it_may_fill(redis: Redis) -> None:
     limit = 2_500_000
     with chat("--redis", redis.url, "--keep-bytes", str(limit)) as server, server.join() as ada:
