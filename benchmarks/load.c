@@ -13,6 +13,7 @@
  *                 reached every client
  *     echo        every client has WINDOW messages of BYTES bytes in flight
  *     handshakes  CLIENTS connections at a time: connect, upgrade, close, and again
+ *     listen      the clients are connected, and get what clients of another server say
  *     idle        the clients are connected and silent
  *
  * Every frame of every client is parsed, so a lost message stalls the run and is reported. The
@@ -49,9 +50,9 @@ static const double JOIN_SECONDS = 60.0;   /* for all clients together */
 static const double SETTLE_SECONDS = 0.5;  /* for one message to reach everyone */
 static const double STALL_SECONDS = 4.0;   /* without any message though some are in flight */
 
-enum scenario { FAN_OUT, ECHO, HANDSHAKES, IDLE, SCENARIOS };
-static const char *const NAMES[SCENARIOS] = {"fan-out", "echo", "handshakes", "idle"};
-static const char *const PATHS[SCENARIOS] = {"/ws", "/echo", "/echo", "/ws"};
+enum scenario { FAN_OUT, ECHO, HANDSHAKES, LISTEN, IDLE, SCENARIOS };
+static const char *const NAMES[SCENARIOS] = {"fan-out", "echo", "handshakes", "listen", "idle"};
+static const char *const PATHS[SCENARIOS] = {"/ws", "/echo", "/echo", "/ws", "/ws"};
 
 enum opcode { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 enum state { UNUSED, CONNECTING, UPGRADING, OPEN, CLOSING };
@@ -172,7 +173,7 @@ static void build_ring(size_t bytes)
 {
     static const char before[] =
         "{\"email\":\"bench@example.org\",\"username\":\"bench\",\"message\":\"";
-    bool is_chat = scenario == FAN_OUT || scenario == IDLE;
+    bool is_chat = scenario == FAN_OUT || scenario >= LISTEN;
     if (is_chat && bytes < sizeof before + 1) {
         fprintf(stderr, "a message of the chat has at least %zu bytes\n", sizeof before + 1);
         exit(2);
@@ -240,6 +241,8 @@ static void end_of_message(struct client *c)
         c->out += frame_bytes;
         return;
     }
+    if (scenario == LISTEN)
+        return;
     uint64_t number = c->messages++;
     if (number >= issued)
         note_fault("more messages arrived than were sent");
@@ -541,7 +544,7 @@ static struct snapshot run(double warm, double seconds)
         else if (scenario == HANDSHAKES)
             step_handshakes();
         turn(warmed ? end : warm_end);
-        if (scenario != IDLE && now - last_delivery > STALL_SECONDS)
+        if (scenario < LISTEN && now - last_delivery > STALL_SECONDS)
             note_fault("stalled: nothing arrived for 4 s");
     }
     return first;

@@ -174,6 +174,23 @@ def test_wrong_type_under_the_keys_of_presence_costs_only_the_others(
         eventually(lambda: lines_with(server, TOGETHER))
 
 
+def test_redis_without_memory_costs_only_the_others(redis: Redis, tmp_path: Path) -> None:
+    with (
+        short_lived(redis, tmp_path, lifetime=1) as one,
+        short_lived(redis, tmp_path, lifetime=1) as other,
+        resume(one) as ada,
+        resume(other) as bob,
+    ):
+        tell_name(bob, "Bob")
+        assert hear_names(ada, "Bob") == 2
+        redis.ask("CONFIG", "SET", "maxmemory", "1mb")
+        assert hear_names(ada) == 1
+        eventually(lambda: lines_with(one, ALONE))
+        assert "maxmemory" in lines_with(one, ALONE)[0]
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        assert hear_names(ada, "Bob") == 2
+
+
 @pytest.mark.browser
 def test_page_shows_the_people_of_all_servers_and_only_the_right_ones_after_a_kill(
     visit: Visit, redis: Redis, tmp_path: Path

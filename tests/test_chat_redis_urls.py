@@ -87,11 +87,17 @@ def test_file_of_certificates_that_is_missing_ends_it_with_one_clear_line(encryp
     assert "o such file" in refusal(f"rediss://{encrypted}?ssl_ca_certs=/nowhere.pem")
 
 
+# As in docs/scale.md.
+RIGHTS = "~chat ~chat:* +@read +@write +@connection +eval +time +memory|usage".split()
+
+
 def test_chat_works_with_a_password_and_with_a_user(redis: Redis) -> None:
-    redis.ask("ACL", "SETUSER", "chatter", "on", ">p/ss", "~chat", "~chat:*", "+@all", "-@admin")
+    redis.ask("ACL", "SETUSER", "chatter", "on", ">p/ss", *RIGHTS)
     redis.ask("CONFIG", "SET", "requirepass", "se/cret")
     assert_chat_works(redis.url.replace("//", "//:se%2Fcret@"))
     assert_chat_works(redis.url.replace("//", "//chatter:p%2Fss@"))
+    with chat("--redis", redis.url.replace("//", "//chatter:p%2Fss@")) as server:
+        assert server.log == ""
 
 
 def test_chat_works_over_a_unix_socket(tmp_path: Path) -> None:
