@@ -19,7 +19,7 @@ from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
 from chat.message import GAP, decode, encode_all
-from chat.open_history import open_history, share_presence
+from chat.open_history import open_history, start_presence
 from chat.options import Options, read_options
 from chat.pace import Pace
 from chat.presence import Presence
@@ -80,7 +80,7 @@ def main() -> None:
     try:
         # The history calls `wake` when another server has appended messages.
         history = open_history(options, wake=lambda: broadcast.put("news"))
-        share_presence(options, presence)  # differs from Go: counts clients of all servers
+        start_presence(options, presence, start_thread)  # differs from Go: tells who is here
         server = WebSocketServer(
             (options.host, options.port),
             directory=PUBLIC,  # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
@@ -103,7 +103,6 @@ def main() -> None:
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")  # Go: log.Fatal(...)
     messages_thread = start_thread(MessagesThread(handle_messages))  # Go: go handleMessages()
-    start_thread(threading.Thread(target=presence.tell_changes, daemon=True))
     # Go: http.ListenAndServe(":8000", nil)
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
     presence.close()  # differs from Go: the other servers count its clients no more
@@ -111,8 +110,7 @@ def main() -> None:
     server.close_connections()
     if not messages_thread.is_alive():  # otherwise it still uses the history
         history.close()
-    if messages_thread.failed:
-        sys.exit(1)
+    sys.exit(1 if messages_thread.failed else 0)
 
 
 def handle_connections(ws: WebSocket) -> None:

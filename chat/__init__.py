@@ -9,7 +9,7 @@
 - `pace`: slowing a client that sends too much
 - `presence`: who is here
 - `redis_presence`: who is here on all servers that share a Redis
-- `open_history`: choosing the history, and whether servers share who is here
+- `open_history`: choosing the history, and starting to tell who is here, as the options say
 - `refusal`: refusing a client whose message could not be saved
 - `resume`: resuming after a lost connection, without missing anything
 - `batch`: handling all messages that wait at once, and the failures on the way

@@ -1,4 +1,4 @@
-"""Choosing what the command line asks for: the history, and whether servers share who is here."""
+"""Beginning what the command line asks for: the history, and telling who is here."""
 
 import threading
 from collections.abc import Callable
@@ -29,16 +29,19 @@ def open_history(options: Options, wake: Callable[[], None]) -> History:
     return history
 
 
-def share_presence(options: Options, presence: Presence) -> None:
-    """Count the clients of all servers that share a Redis. Without Redis this does nothing.
+def start_presence(
+    options: Options, presence: Presence, start: Callable[[threading.Thread], object]
+) -> None:
+    """Begin to tell clients who is here: on all servers that share a Redis, or without it on this.
 
-    It starts a thread, which `presence.close` ends. Raises HistoryError for a malformed URL. To be
-    called after `open_history`.
+    `start` starts a thread. With Redis, `presence.close` tells the other servers that nobody is
+    here any more. Raises HistoryError for a malformed URL. To be called after `open_history`.
     """
+    start(threading.Thread(target=presence.tell_changes, daemon=True))
     if not options.redis:
         return
     from chat.redis_presence import RedisPresence  # here, because the others need no redis-py
 
     sharing = RedisPresence(options.redis, presence.here, presence.note_elsewhere)
-    sharing.start()
+    start(sharing.thread)
     presence.share(sharing.close)

@@ -40,21 +40,26 @@ _SLOW_RETRY = 10.0  # seconds after an error that nobody foresaw
 _MOST_COUNTED = 1 << 32  # of one server; other programs may write to Redis, too
 # An empty text in place of the people means that the server ends. The time at which a server ends
 # is only written when a quarter of its lifetime is over, so that a quiet chat seldom writes.
+#
+# Redis without memory refuses a script only at its first write, and ZREMRANGEBYSCORE it never
+# refuses. So this goes on even then. What it adds is little, and vanishes.
 _EXCHANGE = """
 local servers, here = KEYS[1], KEYS[2]
 local me, people, seen, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local changed, refreshed = false, false
-local function remove(id)
-  redis.call('ZREM', servers, id)
+local gone = redis.call('ZRANGEBYSCORE', servers, '-inf', now)
+redis.call('ZREMRANGEBYSCORE', servers, '-inf', now)
+for _, id in ipairs(gone) do
   redis.call('HDEL', here, id)
   changed = true
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', servers, '-inf', now)) do remove(id) end
 local ends = redis.call('ZSCORE', servers, me)
 if people == '' then
-  if ends then remove(me) end
+  redis.call('ZREM', servers, me)
+  redis.call('HDEL', here, me)
+  changed = true
 else
   if redis.call('HGET', here, me) ~= people then
     redis.call('HSET', here, me, people)
@@ -84,7 +89,7 @@ return {version, others}
 
 
 class RedisPresence:
-    """Exchanges who is here with the other servers, in a thread that `close` ends."""
+    """Exchanges who is here with the other servers, in its `thread`, which `close` ends."""
 
     def __init__(
         self, url: str, here: Callable[[], Here], note_elsewhere: Callable[[Here], None]
@@ -101,16 +106,12 @@ class RedisPresence:
         self._heard_at = float("-inf")  # when Redis has answered last, by time.monotonic
         self._has_complained = False
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="redis-presence", daemon=True)
-
-    def start(self) -> None:
-        """Begin to exchange."""
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="redis-presence", daemon=True)
 
     def close(self) -> None:
         """Take the people of this server away from the others. Waits CLOSE_TIME at most."""
         self._closed.set()
-        self._thread.join(CLOSE_TIME)
+        self.thread.join(CLOSE_TIME)
 
     def _run(self) -> None:
         pause = 0.0
