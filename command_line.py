@@ -27,7 +27,7 @@ MAX_CLIENTS = 10_000  # at the same time; with a thread for each, more are not f
 # Files that a server has open besides its connections: the three standard streams, the socket that
 # listens, a history in SQLite has three, and each page that is being sent is one.
 OTHER_FILES = 32
-REDIS_FILES = 64  # connections to Redis at most, if there is one
+REDIS_FILES = 66  # if there is a Redis: 64 connections at most, one for presence, one to a Sentinel
 # The soft limit to set where the hard one is "unlimited" but the system refuses what is needed:
 # macOS takes no more than its OPEN_MAX.
 _OPEN_MAX = 10240
