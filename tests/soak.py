@@ -36,7 +36,7 @@ from rfc6455 import CloseCode, WebSocket, connect  # noqa: E402
 GOOD = 4  # clients that talk and listen
 DIFFICULT = 16  # clients that are something else, at the same time
 PAUSE = 0.25  # seconds, at most, between two messages of a good client
-WARMING = 6.0  # seconds, at least, before the measuring begins
+WARMING = 4.0  # seconds, at least, before the measuring begins
 STALL = 75.0  # seconds, at most; a client that takes nothing is dropped after 60
 SETTLING = 90.0  # seconds for the server to get rid of clients that have gone or do not read
 MORE_MEMORY = 1.1  # times what it was before the measuring began

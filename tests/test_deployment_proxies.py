@@ -265,6 +265,8 @@ def test_page_comes_back_after_a_restart_of_the_chat_behind_the_proxy(
     with documented(kind, place.port) as proxy:
         ada = visit(proxy)
         ada.forgive("50")  # the browser writes that the handshake was answered with 502 or 503
+        if kind == "caddy":  # which now and then sends a second Close for a server that has gone
+            ada.forgive("Close received after close")
         ada.join()
         ada.say("before")
         ada.sees("before")

@@ -11,7 +11,7 @@ from programs import Program
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process uses is read from Linux' /proc")
 def test_good_clients_lose_nothing_among_difficult_ones_which_leave_nothing_behind() -> None:
-    trial = soak.Soak(seconds=6.0, seed=6455, settling=12.0)
+    trial = soak.Soak(seconds=4.0, seed=6455, settling=9.0)
     server = Program("chat_server.py", *soak.OPTIONS)
     try:
         trial.run(server)
