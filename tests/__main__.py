@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
-WORKERS = "5"  # tests mostly wait; with more, two cores would miss the shorter deadlines
+WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 # Markers of the tests that do not run on further Pythons.
 ONLY_HERE = ("browser", "redis", "nginx", "proxies", "go", "autobahn", "slow")
 # What runs there: the tests of the layer and of the history, which need no other program, and those
