@@ -38,6 +38,7 @@ REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
 WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
+LAYER_WORKERS = "6"  # on further Pythons, where no browser and no other program runs
 # Markers of the tests that do not run on further Pythons.
 ONLY_HERE = ("browser", "redis", "nginx", "proxies", "go", "autobahn", "slow")
 # What runs there: the tests of the layer and of the history, which need no other program, and those
@@ -108,12 +109,12 @@ def main() -> int:
             pythons += further_environments(report)
         if not pytest_arguments:
             check_statically(report, pythons[0])
-        check_with_pytest(report, pythons[0], *pytest_arguments)
+        check_with_pytest(report, pythons[0], WORKERS, *pytest_arguments)
         for python in pythons[1:]:
             markers = " and ".join(f"not {marker}" for marker in ONLY_HERE)
             # Otherwise importing a module that was not made for it would turn the lock on again.
             no_lock = {"PYTHON_GIL": "0"} if version_of(python).endswith("t") else {}
-            check_with_pytest(report, python, "-m", markers, *LAYER, **no_lock)
+            check_with_pytest(report, python, LAYER_WORKERS, "-m", markers, *LAYER, **no_lock)
     except SetupError as error:
         print(f"python3 tests: {error}", file=sys.stderr)
         return 2
@@ -218,10 +219,12 @@ def check_statically(report: Report, python: str) -> None:
             report.check(f"mypy of {folder}", python, "-m", "mypy", folder, MYPYPATH=folder)
 
 
-def check_with_pytest(report: Report, python: str, *arguments: str, **variables: str) -> None:
+def check_with_pytest(
+    report: Report, python: str, workers: str, *arguments: str, **variables: str
+) -> None:
     with tempfile.TemporaryDirectory() as directory:
         junit = Path(directory, "junit.xml")
-        options = ["-n", WORKERS, "--dist", "worksteal", f"--junit-xml={junit}"]
+        options = ["-n", workers, "--dist", "worksteal", f"--junit-xml={junit}"]
         where = f"on Python {version_of(python)}"
         command = [python, "-m", "pytest", *options, *arguments]
         report.check(f"pytest {where}", *command, **variables)

@@ -5,6 +5,7 @@ Servers and Redis are processes; the clients are bare sockets.
 
 import contextlib
 import functools
+import os
 import re
 import shutil
 import signal
@@ -499,6 +500,7 @@ def test_server_that_a_fast_writer_overtakes_tells_its_clients_of_the_gap(redis:
 # What takes long
 
 
+@pytest.mark.skipif(not os.environ.get("RUN_LONG"), reason="takes long; RUN_LONG is not set")
 def test_redis_that_takes_a_second_for_each_answer_slows_the_chat_and_loses_nothing(
     redis: Redis,
 ) -> None:
