@@ -198,7 +198,7 @@ class WebSocket:
         """
         message = self._protocol.next_message()
         if message is not None:
-            self._message_time.spent = 0.0
+            self._message_time.begin_message()
         if self._protocol.has_data_to_send or self._protocol.state is not _OPEN:
             self._act_on_protocol()
         return message
@@ -207,7 +207,7 @@ class WebSocket:
         """Do what `_read` does, and have the clock end a message that takes too long meanwhile."""
         message_time = self._message_time
         if not self._protocol.is_within_message:
-            message_time.spent = 0.0
+            message_time.begin_message()
             return self._read(timeout)
         now = time.monotonic()
         message_time.begin_wait(now, self._protocol.message_size)
@@ -503,19 +503,13 @@ def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
     client whose connection is closed is passed over, and one that reads too slowly is dropped, as
     `post` does; the others get theirs. Any thread.
 
-    Raises UnicodeEncodeError for a lone surrogate, and then nothing was sent; ValueError for a
-    client's own side of a connection, which has to mask each frame anew (5.3).
+    Raises UnicodeEncodeError for a lone surrogate, and ValueError for a client's own side of a
+    connection, which has to mask each frame anew (5.3). Then nothing was sent.
     """
     receivers = list(websockets)
-    framed: dict[Deflate | None, bytes] = {}
-    for websocket in receivers:  # all before the first is sent, so that it fails for all or none
-        if websocket.deflate not in framed:
-            build = websocket._protocol.build_message
-            framed[websocket.deflate] = b"".join(map(build, messages))
+    framed = _frame_for_all(receivers, messages)
     for websocket in receivers:
         protocol = websocket._protocol
-        if protocol.is_client:
-            raise ValueError("a client can't broadcast: it masks each frame anew (5.3)")
         frames = framed[websocket.deflate]
         stream = websocket._stream
         try:
@@ -538,3 +532,20 @@ def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
         except Exception:
             log.exception("%s: dropped, as nothing could be sent to it", websocket.peer)
             websocket.drop("internal error")
+
+
+def _frame_for_all(
+    receivers: list[WebSocket], messages: tuple[str | bytes, ...]
+) -> dict[Deflate | None, bytes]:
+    """The frames of all messages, joined, for each compression that the receivers agreed on.
+
+    All are made before the first is sent, so that a broadcast fails for all receivers or for none.
+    """
+    framed: dict[Deflate | None, bytes] = {}
+    for websocket in receivers:
+        protocol = websocket._protocol
+        if protocol.is_client:
+            raise ValueError("a client can't broadcast: it masks each frame anew (5.3)")
+        if websocket.deflate not in framed:
+            framed[websocket.deflate] = b"".join(map(protocol.build_message, messages))
+    return framed

@@ -200,11 +200,6 @@ class Forwarded(NamedTuple):
     proxy: str | None = None  # the IP address that has connected, if there are X-Forwarded headers
     is_trusted: bool = False  # whether these headers are believed
 
-    @classmethod
-    def directly(cls, address: str) -> "Forwarded":
-        """For a request of which nothing is known but the IP address that it comes from."""
-        return cls(_normalize_address(address) or address)
-
 
 _DIRECT = Forwarded("")  # for a request of which only its own headers count
 
@@ -320,7 +315,7 @@ def read_forwarded(headers: Message, address: str, trusted: Collection[Network])
     address: the IP address from which the request has come.
     trusted: the addresses of proxies. What others say is ignored, as any client can send it.
     """
-    direct = Forwarded.directly(address)
+    direct = Forwarded(_normalize_address(address) or address)
     names = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
     if not any(name in headers for name in names):
         return direct

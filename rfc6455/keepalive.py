@@ -108,22 +108,26 @@ class MessageTime:
     be unable to send. All times are seconds of one clock, which starts anywhere.
     """
 
-    __slots__ = ("_limit", "_since", "due", "spent")
+    __slots__ = ("_limit", "_since", "_spent", "due")
 
     def __init__(self, message_timeout: float) -> None:
         self._limit = message_timeout
         self._since = 0.0  # when the wait that goes on has begun
-        self.spent = 0.0  # seconds of earlier waits for this message; to be set to 0 for the next
+        self._spent = 0.0  # seconds of earlier waits for this message
         # When the message has to be there; math.inf while nobody waits for the rest of one. Any
         # thread may read it.
         self.due = math.inf
 
+    def begin_message(self) -> None:
+        """The next wait is the first one for another message."""
+        self._spent = 0.0
+
     def begin_wait(self, now: float, size: int) -> None:
         """This side waits for the rest of a message, of which so many bytes have come."""
         self._since = now
-        self.due = now + self._limit + size / SLOWEST_PEER - self.spent
+        self.due = now + self._limit + size / SLOWEST_PEER - self._spent
 
     def end_wait(self, now: float) -> None:
         """Something has come, or this side does not wait any more."""
-        self.spent += now - self._since
+        self._spent += now - self._since
         self.due = math.inf

@@ -501,7 +501,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         tls = TLS(server.ssl_context) if server.ssl_context else None
         self.is_secure = tls is not None
         self.peer = _peer_name(self.client_address)
-        self._forwarded = handshake.Forwarded.directly(self.client_address[0])
+        self._forwarded = handshake.Forwarded(self.client_address[0])
         self.stream = Stream(self.request, server.timeouts, tls)
         self.stream.set_deadline(
             server.timeouts.open_timeout, "the opening handshake took too long"
@@ -560,12 +560,11 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             return False
         if self.is_in_clear:
             raise InvalidHandshake(400, f"this port speaks HTTPS: use {self._find_secure_url()}")
-        address = self.find_client_address()
         self._forwarded = handshake.read_forwarded(
-            self.headers, address, self.server.trusted_proxies
+            self.headers, self.client_address[0], self.server.trusted_proxies
         )
         client = self.find_client_address()
-        if client != address:
+        if self._forwarded.is_trusted and client != self._forwarded.proxy:
             self.peer = f"{client} via {self.peer}"  # only the proxy's address has a port
         return True
 
