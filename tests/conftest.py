@@ -70,6 +70,20 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.fixture
+def tls_files(certificate: Certificate, tmp_path: Path) -> Certificate:
+    """Files that hold `certificate` until a test replaces it."""
+    return certificate.copy_to(tmp_path)
+
+
+@pytest.fixture
+def renewed(tmp_path: Path) -> Certificate:
+    """Another certificate for localhost, to replace the first."""
+    directory = tmp_path / "renewed"
+    directory.mkdir()
+    return make_certificate(directory)
+
+
+@pytest.fixture
 def nothing_unforeseen_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail a test in which the server logs an error.
 

@@ -16,8 +16,6 @@ import itertools
 import json
 import random
 import secrets
-import socket
-import struct
 import sys
 import threading
 import time
@@ -29,7 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from peers import Peer, masked, request, tcp  # noqa: E402  # not installed
+from pairs import reset  # noqa: E402  # not installed
+from peers import Peer, masked, request, tcp  # noqa: E402
 from programs import Program, Use  # noqa: E402
 from rfc6455 import CloseCode, WebSocket, connect  # noqa: E402
 
@@ -214,9 +213,8 @@ def text(message: str) -> bytes:
 
 def leave(peer: Peer, dice: random.Random) -> None:
     """End TCP, one time in three with a reset."""
-    if dice.random() < 1 / 3:
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
+    end = reset if dice.random() < 1 / 3 else Peer.close
+    end(peer)
 
 
 # The soak

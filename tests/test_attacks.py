@@ -12,7 +12,6 @@ import queue
 import random
 import resource
 import socket
-import struct
 import sys
 import threading
 import time
@@ -22,7 +21,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from chatting import hear_said, leave, say
-from peers import PATIENCE, Peer, eventually, masked, request
+from pairs import reset
+from peers import PATIENCE, Peer, eventually, masked, request, shake_hands, tcp
 from programs import Program, Use, running
 from rfc6455 import connect
 
@@ -42,24 +42,6 @@ ATTACKS: list[Attack] = []
 def attack(function: Attack) -> Attack:
     ATTACKS.append(function)
     return function
-
-
-def tcp(server: Program) -> Peer:
-    return server.tcp()
-
-
-def enter(server: Program, target: str = "/ws", **changes: str | None) -> Peer:
-    peer = tcp(server)
-    peer.send(request(server, target, **changes))
-    head = peer.read_head()
-    assert head.startswith("HTTP/1.1 101 "), head
-    return peer
-
-
-def reset(peer: Peer) -> None:
-    """End TCP with RST."""
-    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
 
 
 @attack
@@ -86,12 +68,12 @@ def resets_at_every_point_of_handshake_message_and_close(server: Program) -> Non
 @attack
 def lengths_that_lie(server: Program) -> None:
     for size in (65_537, 1 << 40, (1 << 63) - 1, (1 << 64) - 1):
-        with enter(server) as peer:
+        with shake_hands(server, "/ws") as peer:
             peer.send(b"\x81\xff" + size.to_bytes(8, "big") + b"mask" + b"short")
             first, payload = peer.read_frame()
             assert (first, payload[:2]) in ((0x88, b"\x03\xf1"), (0x88, b"\x03\xea"))
     for _ in range(50):
-        with enter(server) as peer:
+        with shake_hands(server, "/ws") as peer:
             peer.send(b"\x81\xfe\xff\xff" + b"mask" + b"{")
 
 
@@ -99,7 +81,7 @@ def lengths_that_lie(server: Program) -> None:
 def bytes_at_random(server: Program) -> None:
     dice = random.Random(6455)
     for number in range(200):
-        with enter(server) if number % 2 else tcp(server) as peer:
+        with shake_hands(server, "/ws") if number % 2 else tcp(server) as peer:
             with contextlib.suppress(ConnectionError):
                 for _ in range(5):
                     peer.send(dice.randbytes(dice.randrange(1, 3000)))
@@ -108,7 +90,7 @@ def bytes_at_random(server: Program) -> None:
 @attack
 def fragments_without_end(server: Program) -> None:
     for _ in range(3):
-        with enter(server) as peer, contextlib.suppress(ConnectionError):
+        with shake_hands(server, "/ws") as peer, contextlib.suppress(ConnectionError):
             peer.send(masked(0x01))
             for _ in range(100):
                 peer.send(masked(0x00) * 1000)
@@ -117,7 +99,7 @@ def fragments_without_end(server: Program) -> None:
 @attack
 def control_frames_without_end(server: Program) -> None:
     for frame in (masked(0x89, b"p" * 125), masked(0x8A, b"p")):
-        with enter(server) as peer, contextlib.suppress(OSError):
+        with shake_hands(server, "/ws") as peer, contextlib.suppress(OSError):
             peer.sock.settimeout(0.5)
             for _ in range(100):
                 peer.send(frame * 500)
@@ -129,7 +111,7 @@ def clients_that_come_and_go(server: Program) -> None:
     end = time.monotonic() + (60.0 if LONG else 1.0)
     while True:
         with contextlib.ExitStack() as stack:
-            peers = [stack.enter_context(enter(server)) for _ in range(500)]
+            peers = [stack.enter_context(shake_hands(server, "/ws")) for _ in range(500)]
             for peer in peers[::2]:
                 peer.send(masked(0x88, b"\x03\xe8"))
         if time.monotonic() > end:
@@ -147,7 +129,7 @@ def clients_that_never_read(server: Program) -> None:
             sock.connect(server.address)
             peer = stack.enter_context(Peer(sock))
             peer.send(request(server, "/ws"))
-        with enter(server) as ada:
+        with shake_hands(server, "/ws") as ada:
             for _ in range(200):
                 say(ada, "x" * 60_000)
                 assert len(hear_said(ada)["message"]) == 60_000
@@ -155,7 +137,12 @@ def clients_that_never_read(server: Program) -> None:
 
 @pytest.mark.parametrize("make", ATTACKS, ids=lambda attack: attack.__name__)
 def test_chat_survives(make: Attack) -> None:
-    with running("chat_server.py", *OPTIONS) as server, Talker(server) as good:
+    assert_survived(make)
+
+
+def assert_survived(make: Attack, *options: str) -> None:
+    """The chat with these options goes on after each of two attacks, and nothing is left behind."""
+    with running("chat_server.py", *OPTIONS, *options) as server, Talker(server) as good:
         make(server)
         assert_goes_on(server, good)
         before = settled(server)
@@ -171,17 +158,11 @@ def test_compression_bombs_are_refused_and_leave_nothing() -> None:
 
     def make(server: Program) -> None:
         for _ in range(8):
-            with enter(server, **offer) as peer:
+            with shake_hands(server, "/ws", **offer) as peer:
                 peer.send(masked(0xC1, bomb[:65_000].removesuffix(b"\x00\x00\xff\xff")))
                 assert peer.read_close()[0] == 1009
 
-    with running("chat_server.py", *OPTIONS, "--deflate") as server, Talker(server) as good:
-        make(server)
-        assert_goes_on(server, good)
-        before = settled(server)
-        make(server)
-        assert_goes_on(server, good)
-        assert_nothing_is_left(server, before)
+    assert_survived(make, "--deflate")
 
 
 def test_server_that_runs_out_of_files_serves_again_when_there_are_some() -> None:
@@ -242,11 +223,11 @@ def attackers() -> Iterator[Callable[[Program], None]]:
 
         def begin(server: Program) -> None:
             for _ in range(50):
-                flooding = stack.enter_context(enter(server))
+                flooding = stack.enter_context(shake_hands(server, "/ws"))
                 flooding.sock.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     flooding.send(masked(0x81, b'{"message": "flood"}') * 1000)
-                stack.enter_context(enter(server))
+                stack.enter_context(shake_hands(server, "/ws"))
                 stack.enter_context(tcp(server)).send(request(server, "/ws")[:40])
 
         yield begin

@@ -6,9 +6,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -59,13 +59,24 @@ def short_lived(redis: Redis, folder: Path, lifetime: float = 2) -> Iterator[Pro
         program.discard()
 
 
+class Both(NamedTuple):
+    """Two servers on one Redis, and a client of each."""
+
+    one: Program
+    other: Program
+    ada: Peer
+    bob: Peer
+
+
+@contextlib.contextmanager
+def both(serve: Callable[[], contextlib.AbstractContextManager[Program]]) -> Iterator[Both]:
+    """Two servers made by `serve`. No client has told its name."""
+    with serve() as one, serve() as other, resume(one) as ada, resume(other) as bob:
+        yield Both(one, other, ada, bob)
+
+
 def test_clients_of_two_servers_are_counted_and_named_together(redis: Redis) -> None:
-    with (
-        chat("--redis", redis.url) as one,
-        chat("--redis", redis.url) as other,
-        resume(one) as ada,
-        resume(other) as bob,
-    ):
+    with both(lambda: chat("--redis", redis.url)) as (_one, other, ada, bob):
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         for peer in (ada, bob):
@@ -91,12 +102,7 @@ def test_server_that_ends_takes_its_people_away_at_once(redis: Redis) -> None:
 
 
 def test_people_of_a_killed_server_vanish(redis: Redis, tmp_path: Path) -> None:
-    with (
-        short_lived(redis, tmp_path) as one,
-        short_lived(redis, tmp_path) as other,
-        resume(one) as ada,
-        resume(other) as bob,
-    ):
+    with both(lambda: short_lived(redis, tmp_path)) as (_one, other, ada, bob):
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         assert hear_names(ada, "Ada", "Bob") == 2
@@ -124,12 +130,7 @@ def test_people_of_a_killed_server_vanish_within_30_seconds(redis: Redis) -> Non
 def test_while_redis_is_away_each_server_counts_its_own_people_and_says_so_once(
     redis: Redis, tmp_path: Path
 ) -> None:
-    with (
-        short_lived(redis, tmp_path, lifetime=1) as one,
-        short_lived(redis, tmp_path, lifetime=1) as other,
-        resume(one) as ada,
-        resume(other) as bob,
-    ):
+    with both(lambda: short_lived(redis, tmp_path, lifetime=1)) as (one, other, ada, bob):
         tell_name(bob, "Bob")
         assert hear_names(ada, "Bob") == 2
         redis.stop()
@@ -145,12 +146,7 @@ def test_while_redis_is_away_each_server_counts_its_own_people_and_says_so_once(
 
 
 def test_other_servers_stay_counted_while_redis_is_away_for_a_moment(redis: Redis) -> None:
-    with (
-        chat("--redis", redis.url) as one,
-        chat("--redis", redis.url) as other,
-        resume(one) as ada,
-        resume(other) as bob,
-    ):
+    with both(lambda: chat("--redis", redis.url)) as (one, _other, ada, bob):
         tell_name(bob, "Bob")
         assert hear_names(ada, "Bob") == 2
         redis.stop()
@@ -177,12 +173,7 @@ def test_wrong_type_under_the_keys_of_presence_costs_only_the_others(
 def test_people_of_all_servers_are_counted_while_redis_has_no_memory_left(
     redis: Redis, tmp_path: Path
 ) -> None:
-    with (
-        short_lived(redis, tmp_path, lifetime=1) as one,
-        short_lived(redis, tmp_path, lifetime=1) as other,
-        resume(one) as ada,
-        resume(other) as bob,
-    ):
+    with both(lambda: short_lived(redis, tmp_path, lifetime=1)) as (one, other, ada, bob):
         tell_name(bob, "Bob")
         assert hear_names(ada, "Bob") == 2
         redis.ask("CONFIG", "SET", "maxmemory", "1kb")
@@ -300,12 +291,7 @@ def test_presence_is_told_at_once_of_what_redis_does_not_answer(redis: Redis) ->
 
 
 def test_chat_goes_on_with_presence_when_redis_lost_everything(redis: Redis) -> None:
-    with (
-        chat("--redis", redis.url) as one,
-        chat("--redis", redis.url) as other,
-        resume(one) as ada,
-        resume(other) as bob,
-    ):
+    with both(lambda: chat("--redis", redis.url)) as (_one, _other, ada, bob):
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         assert hear_names(ada, "Ada", "Bob") == 2

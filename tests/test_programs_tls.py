@@ -5,31 +5,17 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from chatting import hear_said, say
 from peers import PATIENCE, Peer, eventually, masked, request, tcp
 from programs import Program, await_handler, chat, echo, lines_with, run, running
-from tls import Certificate, make_certificate, through, tunnel_to
+from tls import Certificate, through, tunnel_to
 
 SERVERS = pytest.mark.parametrize("script", ["chat_server.py", "echo_server.py"])
 READ_AGAIN = "the certificate was read again; new connections use it"
 NOT_RENEWED = "the certificate is not renewed, and the old one stays: "
-
-
-@pytest.fixture
-def files(certificate: Certificate, tmp_path: Path) -> Certificate:
-    """Files that hold the certificate of the tests until a test replaces it."""
-    return certificate.copy_to(tmp_path)
-
-
-@pytest.fixture
-def renewed(tmp_path: Path) -> Certificate:
-    directory = tmp_path / "renewed"
-    directory.mkdir()
-    return make_certificate(directory)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +38,12 @@ def join(server: Program, trusted: Certificate, script: str) -> Peer:
 
 @SERVERS
 def test_sighup_gives_new_clients_the_new_certificate_and_ends_no_connection(
-    script: str, files: Certificate, certificate: Certificate, renewed: Certificate
+    script: str, tls_files: Certificate, certificate: Certificate, renewed: Certificate
 ) -> None:
-    with running(script, *files.options) as server:
+    with running(script, *tls_files.options) as server:
         assert server.url == f"https://localhost:{server.server_port}"
         with join(server, certificate, script) as old:
-            files.replace_by(renewed)
+            tls_files.replace_by(renewed)
             with join(server, certificate, script):
                 pass  # what is in the files does not count yet
             server.signal(signal.SIGHUP)
@@ -69,21 +55,23 @@ def test_sighup_gives_new_clients_the_new_certificate_and_ends_no_connection(
 
 @SERVERS
 def test_bad_new_certificate_is_logged_in_words_and_the_old_one_stays(
-    script: str, files: Certificate, certificate: Certificate, renewed: Certificate
+    script: str, tls_files: Certificate, certificate: Certificate, renewed: Certificate
 ) -> None:
-    with running(script, *files.options) as server, join(server, certificate, script) as old:
-        files.certificate.write_bytes(renewed.certificate.read_bytes())  # but not its key
+    with running(script, *tls_files.options) as server, join(server, certificate, script) as old:
+        tls_files.certificate.write_bytes(renewed.certificate.read_bytes())  # but not its key
         server.signal(signal.SIGHUP)
-        words = f"{NOT_RENEWED}the key in {files.key} does not belong to the first certificate in"
+        words = (
+            f"{NOT_RENEWED}the key in {tls_files.key} does not belong to the first certificate in"
+        )
         assert eventually(lambda: lines_with(server, words))
-        files.key.unlink()
+        tls_files.key.unlink()
         server.signal(signal.SIGHUP)
-        missing = f"{NOT_RENEWED}the file of the key cannot be read: {files.key}: No such file"
+        missing = f"{NOT_RENEWED}the file of the key cannot be read: {tls_files.key}: No such file"
         assert eventually(lambda: lines_with(server, missing))
         with join(server, certificate, script) as new:
             await_handler(new)
             await_handler(old)
-        files.replace_by(renewed)
+        tls_files.replace_by(renewed)
         server.signal(signal.SIGHUP)
         assert eventually(lambda: lines_with(server, READ_AGAIN))
         with join(server, renewed, script):
@@ -100,8 +88,10 @@ def test_sighup_ends_a_server_without_a_certificate(script: str) -> None:
         server.discard()
 
 
-def test_hundred_sighups_at_once_harm_nobody(files: Certificate, certificate: Certificate) -> None:
-    with chat(*files.options) as server, join(server, certificate, "chat_server.py") as peer:
+def test_hundred_sighups_at_once_harm_nobody(
+    tls_files: Certificate, certificate: Certificate
+) -> None:
+    with chat(*tls_files.options) as server, join(server, certificate, "chat_server.py") as peer:
         for number in range(100):
             server.signal(signal.SIGHUP)
             say(peer, str(number))
@@ -217,9 +207,9 @@ def test_client_help_says_what_insecure_gives_up() -> None:
 
 
 def test_server_closes_clients_over_tls_with_1001_when_it_is_told_to_end(
-    files: Certificate, certificate: Certificate
+    tls_files: Certificate, certificate: Certificate
 ) -> None:
-    with chat(*files.options) as server:
+    with chat(*tls_files.options) as server:
         peer = join(server, certificate, "chat_server.py")
         server.signal()
         while (frame := peer.read_frame()).first == 0x81:

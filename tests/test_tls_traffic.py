@@ -10,15 +10,12 @@ import signal
 import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from pairs import Task
 from peers import eventually
 from programs import Program, chat, echo, lines_with
 from rfc6455 import WebSocket, connect
-from tls import Certificate, make_certificate
+from tls import Certificate
 
 LONG = bool(os.environ.get("RUN_LONG"))
 MESSAGES = 1_000_000 if LONG else 40_000  # that the clients of a test receive, all together
@@ -27,18 +24,6 @@ END = 3000.0 if LONG else 20.0  # seconds until a test gives up
 WINDOW = 200  # messages that a client of the chat has said and not heard yet
 TLS_1_2 = ssl.TLSVersion.TLSv1_2
 TLS_1_3 = ssl.TLSVersion.TLSv1_3
-
-
-@pytest.fixture
-def files(certificate: Certificate, tmp_path: Path) -> Certificate:
-    return certificate.copy_to(tmp_path)
-
-
-@pytest.fixture
-def renewed(tmp_path: Path) -> Certificate:
-    directory = tmp_path / "renewed"
-    directory.mkdir()
-    return make_certificate(directory)
 
 
 def open_websocket(
@@ -55,9 +40,9 @@ def open_all(server: Program, path: str, trusted: Certificate) -> list[WebSocket
     return [open_websocket(server, path, trusted, version) for version in versions]
 
 
-def renew(server: Program, files: Certificate, renewed: Certificate) -> None:
+def renew(server: Program, tls_files: Certificate, renewed: Certificate) -> None:
     """Have the server read a new certificate, and wait until it has."""
-    files.replace_by(renewed)
+    tls_files.replace_by(renewed)
     server.signal(signal.SIGHUP)
     assert eventually(lambda: lines_with(server, "the certificate was read again"))
 
@@ -119,16 +104,16 @@ def receive_all(websocket: WebSocket, count: int, halfway: Halfway) -> None:
 
 
 def test_echo_keeps_every_message_while_clients_read_and_write_at_once(
-    files: Certificate, certificate: Certificate, renewed: Certificate
+    tls_files: Certificate, certificate: Certificate, renewed: Certificate
 ) -> None:
     count = MESSAGES // CLIENTS
     halfway = Halfway(MESSAGES)
-    with echo("--plain", *files.options) as server:
+    with echo("--plain", *tls_files.options) as server:
         websockets = open_all(server, "/echo", certificate)
         tasks = [Task(send_all, each, count, halfway) for each in websockets]
         tasks += [Task(receive_all, each, count, halfway) for each in websockets]
         assert halfway.reached.wait(END)
-        renew(server, files, renewed)
+        renew(server, tls_files, renewed)
         halfway.renewed.set()
         with open_websocket(server, "/echo", renewed) as newcomer:
             newcomer.send("hello")
@@ -185,11 +170,11 @@ class Talker:
 
 
 def test_chat_keeps_every_message_while_its_threads_read_and_write_at_once(
-    files: Certificate, certificate: Certificate, renewed: Certificate
+    tls_files: Certificate, certificate: Certificate, renewed: Certificate
 ) -> None:
     count = MESSAGES // CLIENTS // CLIENTS
     halfway = Halfway(MESSAGES)
-    with chat(*files.options) as server:
+    with chat(*tls_files.options) as server:
         websockets = open_all(server, "/ws", certificate)
         names = [f"talker {number}" for number in range(CLIENTS)]
         pairs = zip(websockets, names, strict=True)
@@ -199,7 +184,7 @@ def test_chat_keeps_every_message_while_its_threads_read_and_write_at_once(
         tasks = [Task(talker.hear_all, count) for talker in talkers]
         tasks += [Task(talker.say_all, count) for talker in talkers]
         assert halfway.reached.wait(END)
-        renew(server, files, renewed)
+        renew(server, tls_files, renewed)
         halfway.renewed.set()
         open_websocket(server, "/ws", renewed).close()
         finish(tasks)
