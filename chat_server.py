@@ -29,7 +29,7 @@ from command_line import advise, fit_to_open_files, healthz, hold_to_one_core, s
 from console import announce, log_to_stderr
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
-PUBLIC = Path(__file__).parent / "public" / "chat"
+PUBLIC = Path(__file__).parent / "public"
 # differs from Go: the web page may load and run only what this server sends, and the pictures of
 # Gravatar.
 PAGE_POLICY = (
@@ -83,7 +83,8 @@ def main() -> None:
         start_presence(options, presence, start_thread)  # differs from Go: tells who is here
         server = WebSocketServer(
             (options.host, options.port),
-            directory=PUBLIC,  # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
+            # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
+            directory=(PUBLIC / "chat", PUBLIC / "shared"),
             routes={"/ws": handle_connections},  # Go: http.HandleFunc("/ws", handleConnections)
             headers={"Content-Security-Policy": PAGE_POLICY},
             allowed_origins=options.allow_origin,

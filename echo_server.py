@@ -21,7 +21,7 @@ from command_line import (
 from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
 
-PUBLIC = Path(__file__).parent / "public" / "echo"
+PUBLIC = Path(__file__).parent / "public"
 # differs from Go: printing never delays an answer, even if nobody reads the output.
 output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
 
@@ -57,7 +57,7 @@ def main() -> None:
         server = WebSocketServer(
             (options.host, options.port),
             {"/echo": echo_plain if options.plain else echo},
-            directory=PUBLIC,
+            directory=(PUBLIC / "echo", PUBLIC / "shared"),
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
             advise=advise,

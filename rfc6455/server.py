@@ -41,6 +41,7 @@ from .stream import TLS, Stream, Timeouts, describe
 log = logging.getLogger("rfc6455")
 
 Handler = Callable[[WebSocket], None]
+StrPath = str | os.PathLike[str]
 
 # Connections beyond `max_connections`: some fetch pages, and the others are answered with a 503.
 SPARE_CONNECTIONS = 128
@@ -66,13 +67,15 @@ _TLS_HANDSHAKE = 0x16  # the first byte that a client of TLS sends (RFC 8446, 5.
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def _check_directory(directory: str | os.PathLike[str] | None) -> str | None:
-    """The directory as text, or None where no files are served. Raises NotADirectoryError."""
+def _check_directories(directory: StrPath | Sequence[StrPath] | None) -> list[str]:
+    """The directories as texts; none where no files are served. Raises NotADirectoryError."""
     if directory is None:
-        return None
-    if not os.path.isdir(directory):
-        raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(directory))
-    return os.fspath(directory)
+        return []
+    several = [directory] if isinstance(directory, str | os.PathLike) else directory
+    for each in several:
+        if not os.path.isdir(each):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", os.fspath(each))
+    return [os.fspath(each) for each in several]
 
 
 def _parse_origins(texts: Collection[str]) -> set[handshake.Origin] | None:
@@ -114,7 +117,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
 
     address: the address to listen on, as a name or an IP address, and the port; 0 picks a free one.
     routes: the handler for each path, such as "/ws"; a path has no query.
-    directory: the files to serve on all other paths; with None there are none.
+    directory: the files to serve on all other paths; with None there are none. Of several
+        directories, the first that has a file serves it.
     headers: headers to add to every HTTP answer but the 101.
     allowed_origins: origins whose pages may connect, besides the server's own; "*" allows all.
     allowed_hosts: Host names to answer to. A server on a loopback address, and every server that
@@ -158,7 +162,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         address: tuple[str, int],
         routes: Mapping[str, Handler],
         *,
-        directory: str | os.PathLike[str] | None = None,
+        directory: StrPath | Sequence[StrPath] | None = None,
         headers: Mapping[str, str] | None = None,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
@@ -176,7 +180,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     ) -> None:
         # What threads read of these does not change once the server runs, but for `ssl_context`.
         self.routes = routes
-        self.directory = _check_directory(directory)
+        self.directories = _check_directories(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
         self.allowed_origins = _parse_origins(allowed_origins)
         self._named_hosts = {handshake.Authority.parse(each) for each in allowed_hosts}
@@ -494,7 +498,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
     def __init__(self, request: Any, client_address: Any, server: WebSocketServer) -> None:
         # Without a directory http.server would ask for the working directory, which takes its time
         # and fails where that was removed.
-        super().__init__(request, client_address, server, directory=server.directory or "")
+        directory = server.directories[0] if server.directories else ""
+        super().__init__(request, client_address, server, directory=directory)
 
     def setup(self) -> None:
         server = self.server
@@ -587,7 +592,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self._refuse(404, f"there is no WebSocket at {path}")
         elif page := self.server.pages.get(path):
             self._send_page(page)
-        elif self.server.directory is None:
+        elif not self.server.directories:
             self._refuse(404, "there is no such file")
         else:
             self._send_file()
@@ -683,6 +688,15 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
                 super().do_GET()
         except ValueError:  # no file can have this name: it holds a NUL, or half a surrogate
             self._refuse(404, "there is no such file")
+
+    def translate_path(self, path: str) -> str:
+        """The file that the path of a URL names, in the first directory that has it."""
+        for directory in self.server.directories:
+            self.directory = directory
+            file = super().translate_path(path)
+            if os.path.exists(file):
+                break
+        return file
 
     def _reason_of(self, error: InvalidHandshake) -> str:
         """Why a handshake is refused, and how to allow it where the program knows that."""

@@ -1,7 +1,10 @@
-// Draws the picture beside a message: the sender's initials on a colour made from the hash of their email,
-// and over them the picture from Gravatar once it has loaded.
+// The picture beside a message: the sender's initials on their colour, and over them the picture from Gravatar
+// once it has loaded. The colour is made from the hash of the sender's email.
 //
-// Left out: the hash, which the server computes, since browsers hide `crypto.subtle` on plain http.
+// Left out: the hash, which the server computes, since browsers hide `crypto.subtle` on plain http; and how
+// light a colour is, which the style sheet decides for each theme.
+
+import { deviceStorage } from './storage.js';
 
 const SHA_256 = /^[0-9a-f]{64}$/;
 
@@ -9,6 +12,17 @@ const SHA_256 = /^[0-9a-f]{64}$/;
 // too, for as long as the page lives: without access to Gravatar, the page asks once for each person and not
 // once for each message.
 const pictures = new Map();
+let areAllowed = deviceStorage.get('pictures') !== false;
+
+export function picturesAllowed() {
+  return areAllowed;
+}
+
+// Allows or forbids the page to ask Gravatar, from now on and on this device.
+export function allowPictures(isAllowed) {
+  areAllowed = isAllowed;
+  deviceStorage.set('pictures', isAllowed);
+}
 
 function loadPicture(hash) {
   return new Promise((resolve) => {
@@ -27,13 +41,21 @@ function initials(name) {
   return letters.join('').toLocaleUpperCase() || '?';
 }
 
+// Gives an element the colour of a person. Without a hash it has that of nobody.
+export function setColour(element, hash) {
+  if (!SHA_256.test(hash)) return;
+  element.classList.add('coloured');
+  element.style.setProperty('--hue', parseInt(hash.slice(0, 6), 16) % 360);
+}
+
 // Draws into an element. The hash is that of the email in hexadecimal, or anything else where there is none.
 export async function drawAvatar(avatar, name, hash) {
   avatar.textContent = initials(name);
+  setColour(avatar, hash);
   if (!SHA_256.test(hash)) return;
   avatar.dataset.hash = hash;
-  avatar.style.setProperty('--hue', parseInt(hash.slice(0, 6), 16) % 360);
+  if (!areAllowed) return;
   if (!pictures.has(hash)) pictures.set(hash, loadPicture(hash));
   const picture = await pictures.get(hash);
-  if (picture) avatar.append(picture.cloneNode()); // a browser does not load the clone of a loaded picture again
+  if (picture && areAllowed) avatar.append(picture.cloneNode()); // the clone of a loaded one is not loaded again
 }

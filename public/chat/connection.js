@@ -14,7 +14,7 @@
 // Left out: what is shown (app.js, message_list.js), and what survives a reload (outbox.js).
 
 import { InFlight } from './in_flight.js';
-import { decodeMessage, encodeMessage, isId, isLater, toText } from './message.js';
+import { decodeMessage, decodeOlder, decodeOnline, encodeMessage, isId, isLater } from './message.js';
 import { TOO_OLD } from './outbox.js';
 
 const INITIAL_BACKOFF = 1_000; // ms; each wait before a new socket lasts between half a backoff and a whole one
@@ -31,23 +31,23 @@ const MAX_BREAKS = 5; // connections that may break over the same message before
 const MAX_SEEN_IDS = 2_000; // more than the 500 messages that a server replays
 
 // Close codes that say: the message itself is wrong. If it were sent again, it would be refused again.
-const REFUSALS = {
-  1003: 'this kind of message is not accepted',
-  1007: 'the text is not valid',
-  1008: 'this is not allowed',
-  1009: 'the message is too big',
-};
+const REFUSALS = [1003, 1007, 1008, 1009];
 // Close codes of a server that goes away or restarts. No message is the reason.
 const GOING_AWAY = [1001, 1012];
 
 // The listener has these methods:
 // - onState(name, {reason, until}): `name` is connecting, open, waiting (for a new attempt at `until`, in ms
-//   since 1970) or closed (for good). `reason` is a text, and given for waiting and closed.
-// - onMessage(message), with strings as from decodeMessage.
+//   since 1970) or closed (for good). `reason` is given for waiting and closed, and may be empty.
+// - onMessage(message, wasSent), with strings as from decodeMessage. `wasSent` says that it is the copy of one
+//   that this page has sent.
 // - onGap(): there are messages at this place that the server does not send.
-// - onOnline({count, usernames}).
+// - onOlder({before, messages, more, failed}): the answer to askForOlder.
+// - onOnline({count, people}), where people have a {username, avatar}.
+// - onSlowed(rate): the server takes no more than so many messages a second from this page.
 // - onFailed(key, reason, canRetry): the message was not sent. `canRetry` is false where the server refuses
 //   it.
+//
+// A reason is a text in the server's words, or {key, ...} for translate.
 //
 // All times are in ms by performance.now(), where nothing else is said.
 export class Connection {
@@ -110,7 +110,7 @@ export class Connection {
     }
     if (this.#socket === null) return;
     this.#checkBufferedAmount();
-    if (now >= this.#deadline) this.#giveUpSocket('the server did not answer');
+    if (now >= this.#deadline) this.#giveUpSocket({ key: 'noAnswer' });
     else if (this.#isOpen && this.#deadline === Infinity && now >= this.#pingAt) this.#ping(PONG_TIMEOUT);
   }
 
@@ -156,6 +156,13 @@ export class Connection {
     const message = this.#outbox.retry(key);
     if (message && this.#isOpen) this.#sendOutbox();
     return message;
+  }
+
+  // Asks for the messages directly before an id. Returns false where there is no connection.
+  askForOlder(id) {
+    if (!this.#isOpen) return false;
+    this.#socket.send(JSON.stringify({ event: 'older', before: id }));
+    return true;
   }
 
   get #isOpen() {
@@ -224,10 +231,9 @@ export class Connection {
   #handleEvent(data) {
     if (data.event === 'pong') this.#inFlight.pongReceived();
     if (data.event === 'gap') this.#notify('onGap');
-    if (data.event !== 'online') return;
-    const usernames = Array.isArray(data.usernames) ? data.usernames.map(toText) : [];
-    const count = Number.isInteger(data.count) ? data.count : usernames.length;
-    this.#notify('onOnline', { count, usernames });
+    if (data.event === 'older') this.#notify('onOlder', decodeOlder(data));
+    if (data.event === 'slowed') this.#notify('onSlowed', Number(data.rate));
+    if (data.event === 'online') this.#notify('onOnline', decodeOnline(data));
   }
 
   #handleChatMessage(data) {
@@ -241,7 +247,7 @@ export class Connection {
       // The copy of a message that was sent again can be an old one. It must not move `since` back.
       if (!isOwn || isLater(data.id, this.#lastId)) this.#lastId = data.id;
     }
-    this.#notify('onMessage', decodeMessage(data));
+    this.#notify('onMessage', decodeMessage(data), isOwn);
   }
 
   #rememberId(id) {
@@ -277,8 +283,8 @@ export class Connection {
   // The other side closed the socket, or the network broke it.
   #handleClose(code, reason) {
     this.#forgetSocket();
-    if (Object.hasOwn(REFUSALS, code)) {
-      this.#handleRefusal(code, reason || REFUSALS[code]);
+    if (REFUSALS.includes(code)) {
+      this.#handleRefusal(code, reason || { key: `refused${code}` });
       return;
     }
     if (!GOING_AWAY.includes(code)) this.#blameOldestUnread(reason);
@@ -321,8 +327,7 @@ export class Connection {
     message.breaks += 1;
     if (message.breaks < MAX_BREAKS) return;
     this.#outbox.giveUp(message.key);
-    const because = reason ? `: ${reason}` : '';
-    const failure = `the connection broke each of the ${MAX_BREAKS} times that it was sent${because}`;
+    const failure = { key: reason ? 'brokenBecause' : 'broken', n: MAX_BREAKS, reason };
     this.#notify('onFailed', message.key, failure, true);
   }
 

@@ -1,34 +1,46 @@
-// Replaces shortcodes such as :robot: by emoji.
+// Short names such as :robot: and their emoji.
 //
-// The table of shortcodes is emoji.json, which docs/make_emoji.py makes. Left out: skin tones, and any help
-// in typing shortcodes.
+// The table is emoji.json, which docs/make_emoji.py makes. Left out: skin tones.
 
-let emoji = {}; // from shortcode, without its colons, to emoji
+let emoji = {}; // from short name, without its colons, to emoji
+let names = []; // the short names
 
-// Loads the table. Without it, shortcodes stay as they were typed.
+// Loads the table. Without it, short names stay as they were typed.
 export async function loadEmoji() {
   try {
     const response = await fetch('emoji.json');
     emoji = Object(await response.json()); // an object whatever the file holds, so that it can be looked up
+    names = Object.keys(emoji);
   } catch (error) {
     console.warn('The page has no emoji:', error);
   }
 }
 
-export function replaceShortcodes(text) {
+export function replaceShortNames(text) {
   const pieces = text.split(':');
   let result = pieces[0];
   for (let i = 1; i < pieces.length; i += 1) {
     const hasSecondColon = i < pieces.length - 1;
-    // Object.hasOwn, because :constructor: is no shortcode.
+    // Object.hasOwn, because :constructor: is no short name.
     if (hasSecondColon && Object.hasOwn(emoji, pieces[i])) {
       result += emoji[pieces[i]] + pieces[i + 1];
       i += 1;
     } else {
-      // The second colon of what is no shortcode may be the first of one: "at 10:30:robot:" has a robot in
+      // The second colon of what is no short name may be the first of one: "at 10:30:robot:" has a robot in
       // it.
       result += `:${pieces[i]}`;
     }
   }
   return result;
+}
+
+// Returns up to `limit` emoji whose short names have a word that begins like this, as {name, emoji}. Those
+// whose whole name begins like this come first, and of these the shortest.
+export function findEmoji(beginning, limit) {
+  const wanted = beginning.toLowerCase();
+  const begin = names.filter((name) => name.startsWith(wanted));
+  const contain = names.filter((name) => !name.startsWith(wanted) && name.includes(`_${wanted}`));
+  const byLength = (one, other) => one.length - other.length || (one < other ? -1 : 1);
+  const found = [...begin.sort(byLength), ...contain.sort(byLength)].slice(0, limit);
+  return found.map((name) => ({ name, emoji: emoji[name] }));
 }

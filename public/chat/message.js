@@ -1,8 +1,8 @@
-// A message as the server sends and receives it, in JSON, and its id.
+// What the server sends and receives, in JSON: messages, events, and the ids of messages.
 //
 // An id has the form of a Redis Stream ID: milliseconds since 1970, a hyphen, and a number that tells
-// messages of one millisecond apart. Left out: events, which connection.js reads, and how a message looks
-// (message_list.js).
+// messages of one millisecond apart. Left out: what follows from an event (connection.js), and how a message looks
+// (message_item.js).
 
 const ID = /^\d{1,19}(-\d{1,19})?$/; // what a server accepts as `since`
 const YEAR_10000 = Date.UTC(10_000); // ms; a later time is somebody's mistake and cannot be shown
@@ -18,7 +18,22 @@ export function decodeMessage({ id, key, email, username, message, avatar }) {
   return Object.fromEntries(fields.map(([name, value]) => [name, toText(value)]));
 }
 
-export function toText(value) {
+// Returns the answer to a request for older messages. What is no message in it is left out.
+export function decodeOlder({ before, messages, more, failed }) {
+  const list = Array.isArray(messages) ? messages : [];
+  const decoded = list.filter((each) => each && typeof each === 'object').map(decodeMessage);
+  return { before: toText(before), messages: decoded, more: more === true, failed: failed === true };
+}
+
+// Returns who is online: how many, and {username, avatar} of some.
+export function decodeOnline({ count, people }) {
+  const list = Array.isArray(people) ? people : [];
+  const known = list.filter((each) => each && typeof each === 'object');
+  const decoded = known.map(({ username, avatar }) => ({ username: toText(username), avatar: toText(avatar) }));
+  return { count: Number.isInteger(count) ? count : decoded.length, people: decoded };
+}
+
+function toText(value) {
   if (typeof value === 'string') return value;
   return value === undefined || value === null ? '' : JSON.stringify(value);
 }

@@ -19,14 +19,14 @@ const MAX_CHARACTERS = 1_000_000; // in total; browsers store about five million
 const MAX_AGE_TO_SEND = 50 * 60_000; // ms
 const MAX_AGE_TO_KEEP = 7 * 24 * 3_600_000; // ms; an older message is of no use to anybody
 
-export const TOO_OLD = 'it waited for more than 50 minutes'; // why a message past MAX_AGE_TO_SEND was not sent
+export const TOO_OLD = { key: 'tooOld' }; // why a message past MAX_AGE_TO_SEND was not sent
 
 // A message in the outbox has the fields that are sent (email, username, message, key), and:
 // - said: when its author wrote it, in ms since 1970. It gives the order of the messages.
 // - wantedAt: when its author last asked for it to be sent, in ms since 1970.
 // - isStored: whether the device has a record of it.
 // - breaks: how many connections broke while it may have been the reason.
-// - refused: why the server refused it, if it did.
+// - refused: why the server refused it, if it did: a text, or what translate makes one of.
 export class Outbox {
   #person;
   #waiting = new Map(); // key → message that is to be sent
@@ -58,6 +58,10 @@ export class Outbox {
   // Iterates over the messages that are to be sent, the oldest first.
   [Symbol.iterator]() {
     return this.#waiting.values();
+  }
+
+  get isEmpty() {
+    return this.#waiting.size === 0;
   }
 
   get failed() {
@@ -127,6 +131,11 @@ export class Outbox {
     this.#waiting.set(key, { ...message, wantedAt: Date.now(), breaks: 0 });
     return message;
   }
+}
+
+// Deletes all messages of anybody from the device.
+export function forgetOutbox() {
+  for (const name of deviceStorage.names(RECORD_PREFIX)) deviceStorage.delete(name);
 }
 
 // Returns the messages on the device, the oldest first. Deletes records that are damaged or too old.

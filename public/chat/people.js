@@ -1,0 +1,52 @@
+// Who is online: how many, and the names of some, each with their colour. On a wide screen the list stands
+// beside the messages, on a narrow one a button opens it.
+//
+// Left out: who is counted; the server decides that.
+
+import { drawAvatar, setColour } from './avatar.js';
+import { setAttribute, setText } from './language.js';
+import { makeElement } from './message_item.js';
+
+const panel = document.getElementById('online');
+const button = document.getElementById('show-online');
+
+// Shows {count, people}. The server sends the number of all, and {username, avatar} of some.
+export function showPeople({ count, people }) {
+  const items = people.map(({ username, avatar }) => makePerson(username, avatar));
+  const unnamed = count - people.length;
+  if (unnamed > 0) {
+    const item = makeElement('li', 'unnamed');
+    setText(item, 'unnamed', { n: unnamed });
+    items.push(item);
+  }
+  setText(panel.querySelector('h2'), 'online', { n: count });
+  panel.querySelector('ul').replaceChildren(...items);
+  panel.hidden = false;
+  button.hidden = false;
+  button.querySelector('.count').textContent = String(count);
+  setAttribute(button, 'aria-label', 'showOnline', { n: count });
+}
+
+function makePerson(username, avatar) {
+  const item = makeElement('li', '');
+  const portrait = makeElement('span', 'avatar');
+  portrait.ariaHidden = 'true';
+  drawAvatar(portrait, username, avatar);
+  const name = makeElement('span', 'name', username);
+  if (username === '') setText(name, 'noName');
+  setColour(name, avatar);
+  item.append(portrait, name);
+  return item;
+}
+
+function open(isOpen) {
+  panel.classList.toggle('open', isOpen);
+  button.ariaExpanded = String(isOpen);
+  (isOpen ? document.getElementById('close-online') : button).focus();
+}
+
+button.addEventListener('click', () => open(!panel.classList.contains('open')));
+document.getElementById('close-online').addEventListener('click', () => open(false));
+document.addEventListener('keydown', ({ key }) => {
+  if (key === 'Escape' && panel.classList.contains('open')) open(false);
+});
