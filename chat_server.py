@@ -18,6 +18,7 @@ import rfc6455
 from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
+from chat.events import Events
 from chat.message import GAP, decode, encode_all
 from chat.open_history import open_history, start_presence
 from chat.options import Options, read_options
@@ -65,9 +66,11 @@ class Message:
     # differs from Go: a client may give its message a key. If it does not know whether the message
     # has arrived, it resends it with the same key, and the message is appended only once.
     key: str | None = None
-    # differs from Go: "join" tells the server the client's name, and "ping" asks whether the server
-    # still answers. Both are for the server alone.
+    # differs from Go: "join" tells the server the client's name, "ping" asks whether the server
+    # still answers, and "older" asks for what was said before the id `before`. All three are for
+    # the server alone.
     event: str | None = None
+    before: str | None = None
     sender: WebSocket  # differs from Go: the client to refuse if the message cannot be saved
 
 
@@ -121,6 +124,7 @@ def handle_connections(ws: WebSocket) -> None:
     then tells the client the reason.
     """
     pace = Pace(options.rate)
+    events = Events(presence, history, pace, hide_emails=options.hide_emails)
     since = since_of(ws.query)
     try:
         if since is None:
@@ -134,7 +138,7 @@ def handle_connections(ws: WebSocket) -> None:
             msg = Message(**decode(text), sender=ws)
             # differs from Go: a client that is being closed is ignored, and some messages are for
             # the server alone.
-            if is_refused(ws) or presence.handle_event(ws, msg.event, msg.username):
+            if is_refused(ws) or events.handle(msg):
                 continue
             pace.wait()  # differs from Go: a client that sends too much is slowed
             put(broadcast, msg)  # Go: broadcast <- msg

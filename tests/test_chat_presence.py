@@ -247,7 +247,7 @@ def test_names_are_sorted_while_others_may_use_the_lock() -> None:
     with guests(2) as people:
         for each, name in zip(people, ("Bob", "Ada"), strict=True):
             presence.expect(each.websocket)
-            presence.handle_event(each.websocket, "join", Name(name))
+            presence.name(each.websocket, Name(name))
         assert json.loads(presence._online())["usernames"] == ["Ada", "Bob"]
     assert locked == [False]
 
@@ -307,8 +307,8 @@ def test_client_that_left_is_neither_counted_nor_named() -> None:
         presence.enter(plain.websocket)
         presence.expect(other.websocket)
         presence.admit(other.websocket)
-        assert presence.handle_event(other.websocket, "join", "Ada")
+        presence.name(other.websocket, "Ada")
         for each in (plain, other):
             presence.leave(each.websocket)
             assert each.websocket not in clients
-            assert not presence.handle_event(each.websocket, "join", "Ada")
+            assert not presence.can_resume(each.websocket)

@@ -36,6 +36,7 @@ CHAT = (
     "pace",
     "presence",
     "redis_presence",
+    "events",
     "open_history",
     "refusal",
     "resume",
