@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from chatting import (
 from finding import require_redis
 from guests import guests
 from histories import append, entry_ids, numbered, opened, said, since, texts
+from peers import PATIENCE
 from programs import Program, chat
 from redis_server import Redis, put
 
@@ -290,6 +292,21 @@ def test_each_request_counts_for_the_rate_and_no_other_event_does() -> None:
         assert hear(ada.peer) == {"event": "pong"}
         for _ in range(2):
             assert hear(ada.peer)["event"] == "older"
+
+
+def test_answer_is_waited_for_until_its_client_has_taken_it() -> None:
+    """It is larger than what the kernel takes, so that nothing else of this client is handled."""
+    presence = Presence(set(), threading.Lock())
+    with guests(1) as (ada,), opened() as history, ThreadPoolExecutor(1) as pool:
+        presence.expect(ada.websocket)
+        append(history, [said("x" * 16_000_000)])
+        events = Events(presence, history, Pace(0), hide_emails=False)
+        event = Message(event="older", before=LATEST, sender=ada.websocket)
+        handling = pool.submit(events.handle, event)
+        with pytest.raises(TimeoutError):
+            handling.result(0.2)
+        assert len(hear_said(ada.peer)["messages"][0]["message"]) == 16_000_000
+        assert handling.result(PATIENCE)
 
 
 def test_client_that_asks_and_does_not_read_is_slowed_and_holds_up_nobody() -> None:
