@@ -123,9 +123,10 @@ def handle_connections(ws: WebSocket) -> None:
     ws.Close() does. As in Go, an error such as bad JSON ends the loop. differs from Go: the server
     then tells the client the reason.
     """
-    pace = Pace(options.rate)
-    events = Events(presence, history, pace, hide_emails=options.hide_emails)
     since = since_of(ws.query)
+    # differs from Go: a client that sends too much is slowed, and one that can resume is told so.
+    pace = Pace(options.rate, post=None if since is None else ws.post)
+    events = Events(presence, history, pace, hide_emails=options.hide_emails)
     try:
         if since is None:
             presence.enter(ws)  # Go: clients[ws] = true
@@ -140,7 +141,7 @@ def handle_connections(ws: WebSocket) -> None:
             # the server alone.
             if is_refused(ws) or events.handle(msg):
                 continue
-            pace.wait()  # differs from Go: a client that sends too much is slowed
+            pace.wait()
             put(broadcast, msg)  # Go: broadcast <- msg
     finally:
         presence.leave(ws)  # Go: delete(clients, ws)

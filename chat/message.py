@@ -166,6 +166,12 @@ def encode_older_failed(before: str) -> str:
     return encode_event({"event": "older", "before": before, "failed": True})
 
 
+def encode_slowed(rate: float) -> str:
+    """Encode the event for a client that sends more than `rate` messages a second."""
+    is_whole = rate == int(rate)
+    return encode_event({"event": "slowed", "rate": int(rate) if is_whole else rate})
+
+
 @functools.lru_cache(maxsize=10_000)
 def _avatar(email: str) -> str:
     """The name under which Gravatar has the picture for an email address."""

@@ -13,6 +13,7 @@ from chat.message import (
     encode_all,
     encode_older,
     encode_older_failed,
+    encode_slowed,
 )
 from rfc6455 import Close
 
@@ -133,6 +134,9 @@ def test_message_that_cannot_be_written_is_logged_and_left_out(
 
 def test_events_are_compact_json() -> None:
     assert (GAP, PONG) == ('{"event":"gap"}', '{"event":"pong"}')
+    assert encode_slowed(20.0) == '{"event":"slowed","rate":20}'
+    assert encode_slowed(0.1) == '{"event":"slowed","rate":0.1}'
+    assert encode_slowed(1e9) == '{"event":"slowed","rate":1000000000}'
 
 
 def test_answer_with_older_messages_has_them_as_they_are_broadcast() -> None:

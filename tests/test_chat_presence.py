@@ -169,10 +169,11 @@ def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
         for number in range(70):
             ada.send(masked(0x81, b'{"event": "ping"}'))
             say(ada, str(number))
-        heard = [hear_said(ada) for _ in range(140)]
+        heard = [hear_said(ada) for _ in range(141)]
         said = [each["message"] for each in heard if "message" in each]
         assert said == list(map(str, range(70)))
         assert heard.count({"event": "pong"}) == 70
+        assert heard.count({"event": "slowed", "rate": 20}) == 1
 
 
 def test_name_that_is_not_a_string_is_closed_with_1008(server: Program) -> None:
