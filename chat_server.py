@@ -26,6 +26,7 @@ from chat.pace import Pace
 from chat.presence import Presence
 from chat.refusal import is_refused
 from chat.resume import catch_up, check_since, since_of
+from chat.settings import settings_of
 from command_line import advise, fit_to_open_files, healthz, hold_to_one_core, start_thread
 from console import announce, log_to_stderr
 from rfc6455 import Deflate, WebSocket, WebSocketServer
@@ -92,7 +93,7 @@ def main() -> None:
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
             advise=advise,
-            pages={"/healthz": healthz},  # differs from Go: for whoever watches the server
+            pages={"/healthz": healthz, "/settings.json": settings_of(options)},  # differs from Go
             trusted_proxies=options.trust_proxy,
             max_connections=fit_to_open_files(options.max_clients, options.other_files),
             max_per_address=options.max_per_address,

@@ -30,6 +30,7 @@ CHAT = (
     "entry",
     "message",
     "options",
+    "settings",
     "history",
     "redis_link",  # Redis' connections
     "redis_history",
