@@ -18,6 +18,7 @@ import rfc6455
 from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
+from chat.events import Events
 from chat.message import GAP, decode, encode_all
 from chat.open_history import open_history, start_presence
 from chat.options import Options, read_options
@@ -25,6 +26,7 @@ from chat.pace import Pace
 from chat.presence import Presence
 from chat.refusal import is_refused
 from chat.resume import catch_up, check_since, since_of
+from chat.settings import settings_of
 from command_line import advise, fit_to_open_files, healthz, hold_to_one_core, start_thread
 from console import announce, log_to_stderr
 from rfc6455 import Deflate, WebSocket, WebSocketServer
@@ -65,9 +67,11 @@ class Message:
     # differs from Go: a client may give its message a key. If it does not know whether the message
     # has arrived, it resends it with the same key, and the message is appended only once.
     key: str | None = None
-    # differs from Go: "join" tells the server the client's name, and "ping" asks whether the server
-    # still answers. Both are for the server alone.
+    # differs from Go: "join" tells the server the client's name, "ping" asks whether the server
+    # still answers, and "older" asks for what was said before the id `before`. All three are for
+    # the server alone.
     event: str | None = None
+    before: str | None = None
     sender: WebSocket  # differs from Go: the client to refuse if the message cannot be saved
 
 
@@ -90,7 +94,7 @@ def main() -> None:
             allowed_origins=options.allow_origin,
             allowed_hosts=options.allow_host,
             advise=advise,
-            pages={"/healthz": healthz},  # differs from Go: for whoever watches the server
+            pages={"/healthz": healthz, "/settings.json": settings_of(options)},  # differs from Go
             trusted_proxies=options.trust_proxy,
             max_connections=fit_to_open_files(options.max_clients, options.other_files),
             max_per_address=options.max_per_address,
@@ -121,8 +125,10 @@ def handle_connections(ws: WebSocket) -> None:
     ws.Close() does. As in Go, an error such as bad JSON ends the loop. differs from Go: the server
     then tells the client the reason.
     """
-    pace = Pace(options.rate)
     since = since_of(ws.query)
+    # differs from Go: a client that sends too much is slowed, and one that can resume is told so.
+    pace = Pace(options.rate, post=None if since is None else ws.post)
+    events = Events(presence, history, pace, hide_emails=options.hide_emails)
     try:
         if since is None:
             presence.enter(ws)  # Go: clients[ws] = true
@@ -135,9 +141,9 @@ def handle_connections(ws: WebSocket) -> None:
             msg = Message(**decode(text), sender=ws)
             # differs from Go: a client that is being closed is ignored, and some messages are for
             # the server alone.
-            if is_refused(ws) or presence.handle_event(ws, msg.event, msg.username):
+            if is_refused(ws) or events.handle(msg):
                 continue
-            pace.wait()  # differs from Go: a client that sends too much is slowed
+            pace.wait()
             put(broadcast, msg)  # Go: broadcast <- msg
     finally:
         presence.leave(ws)  # Go: delete(clients, ws)

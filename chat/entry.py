@@ -14,6 +14,7 @@ KEEP_BYTES = 100_000_000  # bytes of memory or disk
 # and a larger piece could exceed the 1 MiB that may wait for a client, so that clients that are not
 # slow would be dropped.
 PAGE_CHARACTERS = 128 * 1024
+MAX_OLDER = 100  # messages before an id that a client gets at once; a few screens of the web page
 _OVERHEAD = 200  # characters of a message's JSON beside its texts, roughly
 
 MAX_EMAIL = 254  # characters; a longer address cannot receive mail (RFC 5321, 4.5.3.1)
@@ -71,6 +72,13 @@ class Page(NamedTuple):
         return self.entries[-1].message_id if self.entries else position
 
 
+class OlderPage(NamedTuple):
+    """The messages directly before an id, oldest first, to be sent in one piece."""
+
+    entries: list[Entry]
+    more: bool  # There are messages before these.
+
+
 class History(Protocol):
     """All messages in their order. Any thread may call; all methods may raise HistoryError."""
 
@@ -88,6 +96,13 @@ class History(Protocol):
     def since(self, message_id: str) -> Page:
         """The first page of what follows this id. Raises ValueError for a malformed id."""
 
+    def before(self, message_id: str) -> OlderPage:
+        """The messages directly before this id. Raises ValueError for a malformed id.
+
+        There are at most MAX_OLDER, or fewer if these fill a page, but at least one if there is
+        one.
+        """
+
     def before_newest(self, message_id: str, count: int) -> str:
         """The id that the newest `count` messages follow, or the given id if fewer follow it."""
 
@@ -97,8 +112,11 @@ class History(Protocol):
     def close(self) -> None:
         """Release what it holds. After that nothing else may be called."""
 
-    def for_resuming(self) -> "History":
-        """The same history for a resuming client: reading raises HistoryError after a while."""
+    def hurried(self, patience: float) -> "History":
+        """The same history for a client that waits.
+
+        While the history is away, reading raises HistoryError after about so many seconds.
+        """
 
 
 def pages(history: History, message_id: str) -> Iterator[Page]:

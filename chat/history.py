@@ -15,11 +15,13 @@ from contextlib import closing, contextmanager
 from chat.entry import (
     KEEP,
     KEEP_BYTES,
+    MAX_OLDER,
     PAGE_CHARACTERS,
     Appended,
     Content,
     Entry,
     HistoryError,
+    OlderPage,
     Page,
     make_entry,
     order,
@@ -225,6 +227,23 @@ class SqliteHistory:
             gap = number < self._deleted or 0 < number < self._began
             return Page(entries, gap, more)
 
+    def before(self, message_id: str) -> OlderPage:
+        """The messages directly before this id. Raises ValueError, HistoryError."""
+        last = _to_number(message_id)
+        # An id with too large a sequence has become that of the last message before it.
+        if order(_to_id(last)) == order(message_id):
+            last -= 1
+        with self._lock, _sqlite_errors():
+            entries = self._read(f"number <= ? ORDER BY number DESC LIMIT {MAX_OLDER}", last)
+            entries.reverse()
+            more = bool(entries) and self._has_before(entries[0].message_id)
+        return OlderPage(entries, more)
+
+    def _has_before(self, message_id: str) -> bool:
+        query = "SELECT EXISTS (SELECT 1 FROM messages WHERE number < ?)"
+        (found,) = self._database.execute(query, (_to_number(message_id),)).fetchone()
+        return bool(found)
+
     def _read(self, condition: str, number: int) -> list[Entry]:
         """The messages that meet the condition, until a page is full."""
         query = f"SELECT number, email, username, message, key FROM messages WHERE {condition}"
@@ -270,7 +289,7 @@ class SqliteHistory:
         with self._lock:
             return _to_id(self._newest)
 
-    def for_resuming(self) -> "SqliteHistory":
+    def hurried(self, patience: float) -> "SqliteHistory":
         """This history itself, because reading it never takes long."""
         return self
 

@@ -11,13 +11,16 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from chat.entry import MAX_EMAIL, MAX_KEY, MAX_USERNAME, Entry
+from chat.entry import MAX_EMAIL, MAX_KEY, MAX_USERNAME, Entry, OlderPage
 from rfc6455 import Close, CloseCode
 
 log = logging.getLogger("chat")
 
 _GO_FIELDS = {"email", "username", "message"}  # as in Go, their names may come in any case
-_OUR_FIELDS = {"key", "event"}  # not in the original, so only this spelling is accepted
+# Not in the original, so only this spelling is accepted.
+_OUR_FIELDS = {"key", "event", "before"}
+# In a message that is for all clients these mean nothing, so that any value is accepted.
+_OF_EVENTS = {"event", "before"}
 _LIMITS = {"email": MAX_EMAIL, "username": MAX_USERNAME, "key": MAX_KEY}  # characters
 
 
@@ -45,9 +48,9 @@ PONG = encode_event({"event": "pong"})
 def decode(data: str | bytes) -> dict[str, str]:
     """Read a client's message; returns the fields that it has.
 
-    They are some of `email`, `username`, `message`, `key` and `event`. As in Go, the last of
-    several equal names counts, and null stands for a missing field. Raises Close, with the reason
-    in words: 1003 for binary data, 1008 for anything else that is not such a message.
+    They are some of `email`, `username`, `message`, `key`, `event` and `before`. As in Go,
+    the last of several equal names counts, and null stands for a missing field. Raises Close, with
+    the reason in words: 1003 for binary data, 1008 for anything else that is not such a message.
     """
     if isinstance(data, bytes):
         raise Close(CloseCode.UNSUPPORTED_DATA, "the chat accepts text messages only")
@@ -58,7 +61,7 @@ def decode(data: str | bytes) -> dict[str, str]:
             continue
         if isinstance(value, str):
             fields[name] = _without_surrogates(value)
-        elif name != "event":
+        elif name not in _OF_EVENTS:
             raise Close(CloseCode.POLICY_VIOLATION, f"{name} is not a string")
     for name, limit in _LIMITS.items():  # differs from Go: it has no limits
         if len(fields.get(name, "")) > limit:
@@ -144,6 +147,29 @@ def encode_all(
             if on_failure:
                 on_failure(entry)
     return texts
+
+
+def encode_older(before: str, page: OlderPage, *, hide_emails: bool) -> str:
+    """Encode the answer to a client that has asked for the messages before an id.
+
+    `before` is the id as the client wrote it.
+    """
+    texts = encode_all(page.entries, hide_emails=hide_emails)
+    head = encode_event({"event": "older", "before": before})
+    # The messages are JSON already. They are put into the object, so that they are not encoded
+    # again, and look exactly like those that are broadcast.
+    return f'{head[:-1]},"messages":[{",".join(texts)}],"more":{encode_event(page.more)}}}'
+
+
+def encode_older_failed(before: str) -> str:
+    """Encode the answer to a client that asks for older messages when they cannot be read."""
+    return encode_event({"event": "older", "before": before, "failed": True})
+
+
+def encode_slowed(rate: float) -> str:
+    """Encode the event for a client that sends more than `rate` messages a second."""
+    is_whole = rate == int(rate)
+    return encode_event({"event": "slowed", "rate": int(rate) if is_whole else rate})
 
 
 @functools.lru_cache(maxsize=10_000)

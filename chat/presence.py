@@ -4,9 +4,8 @@ If several servers form one chat, the clients of all of them are here: `redis_pr
 who is where.
 
 A client that connects to `/ws?since=ID` can resume, and gets events. The event `online` tells it
-who is here. With the event `join` it tells the server its name, and with the event `ping` it asks
-whether the server still answers. A client of plain `/ws` gets messages only, as from the Go
-original; it is counted, but not named.
+who is here. A client of plain `/ws` gets messages only, as from the Go original; it is counted, but
+not named.
 """
 
 import logging
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from chat.message import PONG, encode_event
+from chat.message import encode_event
 from rfc6455 import WebSocket, broadcast
 
 NAMES_TOLD = 50  # the most names in one `online` event, so that it stays small
@@ -58,7 +57,7 @@ class Presence:
 
     def expect(self, websocket: WebSocket) -> None:
         """Note that a client can resume. `admit` adds it to `clients` when it has caught up."""
-        self._name(websocket, "")
+        self.name(websocket, "")
 
     def admit(self, websocket: WebSocket) -> None:
         """Add a client that can resume to `clients`, unless it has left since `expect`."""
@@ -74,23 +73,13 @@ class Presence:
             self._clients.discard(websocket)
         self._changed.set()
 
-    def handle_event(self, websocket: WebSocket, event: str | None, username: str) -> bool:
-        """Handle a message that is for the server alone; returns False if it is for all clients.
-
-        As in the original, every message of a plain client is for all clients. Raises
-        ConnectionClosed.
-        """
+    def can_resume(self, websocket: WebSocket) -> bool:
+        """Whether this client gets events: it was expected, and has not left."""
         with self._lock:
-            can_resume = websocket in self._names
-        if can_resume and event == "ping":
-            websocket.post(PONG)
-            return True
-        if can_resume and event == "join":
-            self._name(websocket, username)
-            return True
-        return False
+            return websocket in self._names
 
-    def _name(self, websocket: WebSocket, username: str) -> None:
+    def name(self, websocket: WebSocket, username: str) -> None:
+        """Note the name of a client that can resume."""
         with self._lock:
             self._names[websocket] = username
         self._changed.set()

@@ -3,9 +3,10 @@
 The id of a message is its id on the stream. `follow` notices what other servers have appended.
 
 While Redis is away, each call waits until it is back. Meanwhile the threads of senders wait, TCP
-slows their clients, and no connection is closed. Only a resuming client is refused after a while,
-and may try again. Redis 5 and redis-py 5 are enough, as nothing newer is used. Redis Cluster is not
-supported: the keys would have to share a slot.
+slows their clients, and no connection is closed. Only a client that waits for what
+was said before is told after a while that it cannot be read, and may try again. Redis 5 and
+redis-py 5 are enough, as nothing newer is used. Redis Cluster is not supported: the keys would have
+to share a slot.
 """
 
 import copy
@@ -22,11 +23,13 @@ from chat.entry import (
     KEEP,
     KEEP_BYTES,
     MAX_MESSAGE,
+    MAX_OLDER,
     PAGE_CHARACTERS,
     Appended,
     Content,
     Entry,
     HistoryError,
+    OlderPage,
     Page,
     make_entry,
     order,
@@ -53,7 +56,6 @@ MOST_KEYS = 500_000  # of one hash; an hour long this is enough for 139 messages
 ANSWER_LIFETIME = (
     86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
 )
-RESUME_PATIENCE = 10.0  # seconds; a resuming client that waits takes a place from others
 _BLOCK = 1000  # milliseconds that Redis waits for a new message before it answers that none came
 _SLOW_RETRY = 5.0  # seconds until `follow` tries again after an error that does not pass
 _CANNOT_FOLLOW = "messages of other servers cannot be read, trying again in %g s"
@@ -137,6 +139,26 @@ while true do
   last = found[#found][1]
 end
 """
+# Returns whether there are messages before the page that ends directly before an id, and that page,
+# newest first. Like the script above it reads a few messages at a time.
+_BEFORE = """
+local before, most, full, few = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), 10
+local entries, size, last = {}, 0, before
+while true do
+  local found = redis.call('XREVRANGE', KEYS[1], last, '-', 'COUNT', few)
+  for _, entry in ipairs(found) do
+    local id, fields = entry[1], entry[2]
+    if id ~= last then
+      if #entries >= most or size >= full then return {1, entries} end
+      entries[#entries+1] = entry
+      size = size + 200
+      for _, part in ipairs(fields) do size = size + #part end
+    end
+  end
+  if #found < few then return {0, entries} end
+  last = found[#found][1]
+end
+"""
 # Returns the id that the newest messages follow. As a script, so that their texts stay in Redis.
 _BEFORE_NEWEST = """
 local begin, left, few = ARGV[1], tonumber(ARGV[2]), 10
@@ -200,10 +222,14 @@ class RedisHistory:
     def close(self) -> None:
         """Do nothing: the connections end with the process, and a thread may still use one."""
 
-    def for_resuming(self) -> "RedisHistory":
-        """The same history, but reading it raises HistoryError after RESUME_PATIENCE."""
+    def hurried(self, patience: float) -> "RedisHistory":
+        """The same history, but while Redis is away reading it raises HistoryError after a while.
+
+        That is after `patience`, in seconds, and up to an answer's timeout later if Redis takes
+        connections, but does not answer.
+        """
         hurried = copy.copy(self)
-        hurried._patience = RESUME_PATIENCE
+        hurried._patience = patience
         return hurried
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
@@ -278,6 +304,15 @@ class RedisHistory:
         """The message with this id, or None if it was deleted."""
         found = self._ask(lambda client: client.xrange(STREAM, message_id, message_id, 1))
         return _entry(*found[0]) if found else None
+
+    def before(self, message_id: str) -> OlderPage:
+        """The messages directly before this id. Raises ValueError, HistoryError."""
+        whole_id = _whole_id(message_id)
+        more, found = self._ask(
+            lambda client: client.eval(_BEFORE, 1, STREAM, whole_id, MAX_OLDER, PAGE_CHARACTERS)
+        )
+        entries = [_entry(found_id, _named(fields)) for found_id, fields in reversed(found)]
+        return OlderPage(entries, bool(more))
 
     def before_newest(self, message_id: str, count: int) -> str:
         """The id that the newest `count` messages follow, or the given id if fewer follow it."""

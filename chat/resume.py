@@ -21,6 +21,7 @@ from chat.presence import Presence
 from rfc6455 import Close, CloseCode, Handshake, InvalidHandshake, WebSocket, broadcast
 
 MAX_RESUMED = 500  # the most messages that a client gets of those it missed
+RESUME_PATIENCE = 10.0  # seconds to wait for Redis; a client that waits takes a place from others
 
 log = logging.getLogger("chat")
 
@@ -56,7 +57,8 @@ def catch_up(websocket: WebSocket, since: str, history: History, *, hide_emails:
     thread.
     """
     try:
-        position = _send_past(websocket, since, history.for_resuming(), hide_emails=hide_emails)
+        hurried = history.hurried(RESUME_PATIENCE)
+        position = _send_past(websocket, since, hurried, hide_emails=hide_emails)
     except HistoryError as error:
         log.error("%s is refused: the history could not be read: %s", websocket.peer, error)
         reason = "the history could not be read"

@@ -13,7 +13,7 @@ from .errors import Close, ConnectionClosed, InvalidHandshake, ProtocolError, Re
 from .frames import CloseCode, Opcode
 from .handshake import printable
 from .protocol import State
-from .server import WebSocketServer
+from .server import PageText, WebSocketServer
 from .stream import Timeouts
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Handshake",
     "InvalidHandshake",
     "Opcode",
+    "PageText",
     "ProtocolError",
     "Refused",
     "State",

@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import handshake
 from .connection import Handshake, WebSocket
@@ -53,10 +53,12 @@ _DROP_TIME = 0.5  # seconds for the threads of dropped connections to end
 _FILE_TIME = 60.0  # seconds for a client to fetch a file, and more for a large one
 _FILE_TOO_SLOW = "the client took too long to fetch the file"
 _ACCEPT_PAUSE = 0.1  # seconds to wait when the system has no resources for another connection
+_PLAIN_TEXT = "text/plain; charset=utf-8"  # the Content-Type of our own texts
 # The answer to who gets no thread: it is sent without having read the request.
 _NO_ROOM = (
     f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER}\r\nConnection: close\r\n"
-    "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
+    f"Content-Type: {_PLAIN_TEXT}\r\n"
+    "Content-Length: {length}\r\n\r\n{body}"
 )
 _FULL = "the server is full"
 _BUSY = "the server has no thread for another client"
@@ -104,6 +106,13 @@ def _find_allowed_hosts(
     return None
 
 
+class PageText(NamedTuple):
+    """What a function of `pages` returns for a text of another type than plain text."""
+
+    text: str  # it is sent in UTF-8
+    content_type: str  # the header Content-Type, such as "application/json"
+
+
 class _Signalled(Exception):
     """SIGINT or SIGTERM has come: it ends the loop that accepts connections."""
 
@@ -126,8 +135,9 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     advise: called with what was refused; its text is added to the answer and to the log line, to
         say how the user of the program can allow it.
     pages: a function for each path that is answered with a text, such as "/healthz"; it gets the
-        server and returns the text. The answer is 200, also when the server is full, and 503 once
-        it shuts down. It is called in the connection's thread.
+        server and returns the text, as a str or, if it is not plain text, as a `PageText`. The
+        answer is 200, also when the server is full, and 503 once it shuts down. It is called in the
+        connection's thread.
     trusted_proxies: IP addresses and networks of the reverse proxies whose X-Forwarded-For, -Host
         and -Proto headers are believed. From everyone else they are ignored.
     subprotocols: the names that the server speaks; the first that the client offers is chosen.
@@ -167,7 +177,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
         advise: Callable[[Refused], str] | None = None,
-        pages: Mapping[str, Callable[["WebSocketServer"], str]] | None = None,
+        pages: Mapping[str, Callable[["WebSocketServer"], "str | PageText"]] | None = None,
         trusted_proxies: Collection[str] = (),
         subprotocols: Sequence[str] = (),
         max_connections: int = 10_000,
@@ -669,14 +679,16 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()  # ours would add what belongs to other answers
 
-    def _send_page(self, page: Callable[[WebSocketServer], str]) -> None:
+    def _send_page(self, page: Callable[[WebSocketServer], str | PageText]) -> None:
         """Send a text of the program's, which nobody may store, as it can change at any moment."""
-        text = page(self.server)
+        answer = page(self.server)
+        if isinstance(answer, str):
+            answer = PageText(answer, _PLAIN_TEXT)
         if self.server.is_stopping:
             return self._refuse(503, "the server is shutting down")
         self._cache_control = "no-store"
         self.send_response(200)
-        self._send_text(text)
+        self._send_text(answer.text, answer.content_type)
 
     def _send_file(self) -> None:
         """Send a file of the directory, or for HEAD its headers alone."""
@@ -714,10 +726,10 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self.send_header(name, value)
         self._send_text(f"{status} {phrase}: {reason}\n")
 
-    def _send_text(self, text: str) -> None:
+    def _send_text(self, text: str, content_type: str = _PLAIN_TEXT) -> None:
         """End the headers, and send a text, or for HEAD its headers alone."""
         body = text.encode()
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

@@ -73,6 +73,11 @@ def tell_name(peer: Peer, username: str) -> None:
     peer.send(masked(0x81, json.dumps(fields).encode()))
 
 
+def ask_older(peer: Peer, before: str) -> None:
+    """Ask for the messages directly before this id."""
+    peer.send(text_frame(json.dumps({"event": "older", "before": before})))
+
+
 def hear_all_said(peer: Peer, count: int) -> list[dict[str, Any]]:
     return [hear_said(peer) for _ in range(count)]
 

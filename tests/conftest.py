@@ -2,7 +2,6 @@
 that several files use.
 """
 
-import importlib.util
 import logging
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finding import find_redis_server, require
+from finding import require_redis
 from pages import FAKE_SOCKETS, GRAVATAR, Visit, Visitor, chromium, join, stop_clock
 from peers import PATIENCE, eventually
 from programs import Program, chat
@@ -118,8 +117,7 @@ def public(tmp_path: Path) -> Path:
 def has_redis(request: pytest.FixtureRequest) -> None:
     """Skip a file of tests that need Redis where it is missing."""
     if request.node.get_closest_marker("redis"):
-        require(find_redis_server(), "redis-server", "apt install redis-server")
-        require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
+        require_redis()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """How tests find other programs, or are skipped where one is missing."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -37,6 +38,12 @@ def find_chromium() -> str | None:
 
 def find_redis_server() -> str | None:
     return shutil.which("redis-server")
+
+
+def require_redis() -> None:
+    """Skip a test that needs Redis where it, or its package for Python, is missing."""
+    require(find_redis_server(), "redis-server", "apt install redis-server")
+    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
 
 
 def find_openssl() -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chatting import (
+    ask_older,
     hear,
     hear_online,
     hear_said,
@@ -249,6 +250,35 @@ def test_client_that_joins_while_the_history_cannot_be_read_is_told_and_may_come
         words = error.partition("'")[2].partition("'")[0]
         eventually(lambda: words in server.log)
         assert server.log.count("Traceback") == traces
+    with resume(server) as ada:
+        assert_goes_on(server, ada)
+
+
+def test_client_that_asks_for_older_messages_which_cannot_be_read_is_told_and_stays(
+    start: Start,
+) -> None:
+    failure = "broken.append(HistoryError('a bad block'))"
+    server = start(f"{failure}\nfail_first(SqliteHistory, 'before')")
+    with resume(server) as ada:
+        ask_older(ada, "9-9")
+        assert hear_said(ada) == {"event": "older", "before": "9-9", "failed": True}
+        reason = "gets no older messages: the history could not be read: a bad block"
+        eventually(lambda: server.log.count(reason) == 1)
+        assert "Traceback" not in server.log
+        ask_older(ada, "9-9")
+        answer = {"event": "older", "before": "9-9", "messages": [], "more": False}
+        assert hear_said(ada) == answer
+        assert_goes_on(server, ada)
+
+
+def test_client_for_whose_older_messages_something_unforeseen_fails_is_told_with_1011(
+    start: Start,
+) -> None:
+    server = start("broken.append(ValueError('unforeseen'))\nfail_first(SqliteHistory, 'before')")
+    with resume(server) as ada:
+        ask_older(ada, "9-9")
+        assert closed_with(ada) == (1011, "internal error")
+        assert_noted(server, "unforeseen")
     with resume(server) as ada:
         assert_goes_on(server, ada)
 

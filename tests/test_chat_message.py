@@ -4,8 +4,17 @@ import json
 
 import pytest
 
-from chat.entry import Entry, make_entry
-from chat.message import GAP, PONG, decode, encode, encode_all
+from chat.entry import Entry, OlderPage, make_entry
+from chat.message import (
+    GAP,
+    PONG,
+    decode,
+    encode,
+    encode_all,
+    encode_older,
+    encode_older_failed,
+    encode_slowed,
+)
 from rfc6455 import Close
 
 AVATAR_OF_ADA = "cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d"
@@ -31,6 +40,10 @@ AVATAR_OF_NOBODY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852
         ('{"key": "k", "key": ""}', {}),
         ('{"event": "ping", "Event": "other spelling"}', {"event": "ping"}),
         ('{"event": 5, "message": "m"}', {"message": "m"}),
+        ('{"event": "older", "before": "7-7", "Before": "other spelling"}',
+         {"event": "older", "before": "7-7"}),
+        ('{"before": 5, "message": "m"}', {"message": "m"}),
+        ('{"before": "7-7", "before": [{}], "before": null}', {"before": "7-7"}),
         (r'{"message": "\ud83e\udd16"}', {"message": "🤖"}),
         (r'{"message": "a\ud83eb"}', {"message": "a\ufffdb"}),
         (r'{"message": "\udd16\ud83e"}', {"message": "\ufffd\ufffd"}),
@@ -121,6 +134,27 @@ def test_message_that_cannot_be_written_is_logged_and_left_out(
 
 def test_events_are_compact_json() -> None:
     assert (GAP, PONG) == ('{"event":"gap"}', '{"event":"pong"}')
+    assert encode_slowed(20.0) == '{"event":"slowed","rate":20}'
+    assert encode_slowed(0.1) == '{"event":"slowed","rate":0.1}'
+    assert encode_slowed(1e9) == '{"event":"slowed","rate":1000000000}'
+
+
+def test_answer_with_older_messages_has_them_as_they_are_broadcast() -> None:
+    entries = [
+        Entry("1-1", "ada@example.org", "Ada", 'one "1"', "k"),
+        Entry("1-2", "", "", "好", None),
+    ]
+    assert encode_older("7", OlderPage(entries, more=True), hide_emails=False) == (
+        '{"event":"older","before":"7","messages":['
+        '{"email":"ada@example.org","username":"Ada","message":"one \\"1\\"","id":"1-1",'
+        f'"avatar":"{AVATAR_OF_ADA}","key":"k"}},'
+        '{"email":"","username":"","message":"好","id":"1-2",'
+        f'"avatar":"{AVATAR_OF_NOBODY}"}}],"more":true}}'
+    )
+    assert '"email":"",' in encode_older("7", OlderPage(entries[:1], more=True), hide_emails=True)
+    nothing = '{"event":"older","before":"7","messages":[],"more":false}'
+    assert encode_older("7", OlderPage([], more=False), hide_emails=True) == nothing
+    assert encode_older_failed("7") == '{"event":"older","before":"7","failed":true}'
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from chatting import (
     say,
     text_frame,
 )
+from fetching import parse
 from peers import eventually, masked
 from programs import ROOT, Program, chat, echo, run
 
@@ -171,6 +172,23 @@ def test_hidden_emails_are_empty_for_all_and_the_avatar_stays() -> None:
             assert list(message) == ["email", "username", "message", "id", "avatar"]
             assert message["email"] == ""
             assert message["avatar"] == AVATAR_OF_ADA
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], '{"hide_emails": false, "max_message": 65536}'),
+        (["--hide-emails", "--max-message", "500"], '{"hide_emails": true, "max_message": 500}'),
+    ],
+)
+def test_page_can_ask_for_the_settings_before_somebody_joins(options: list[str], text: str) -> None:
+    with chat(*options) as server:
+        request = f"GET /settings.json HTTP/1.1\r\nHost: localhost:{server.server_port}\r\n\r\n"
+        answer = parse(server.answer(request.encode())[1])
+    assert (answer.status, answer.body) == (200, text)
+    assert answer.headers.get_all("Content-Type") == ["application/json"]
+    assert answer.headers.get_all("Cache-Control") == ["no-store"]
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; ")
 
 
 def test_max_message_is_the_payload_that_still_fits() -> None:

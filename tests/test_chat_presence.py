@@ -169,10 +169,11 @@ def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
         for number in range(70):
             ada.send(masked(0x81, b'{"event": "ping"}'))
             say(ada, str(number))
-        heard = [hear_said(ada) for _ in range(140)]
+        heard = [hear_said(ada) for _ in range(141)]
         said = [each["message"] for each in heard if "message" in each]
         assert said == list(map(str, range(70)))
         assert heard.count({"event": "pong"}) == 70
+        assert heard.count({"event": "slowed", "rate": 20}) == 1
 
 
 def test_name_that_is_not_a_string_is_closed_with_1008(server: Program) -> None:
@@ -247,7 +248,7 @@ def test_names_are_sorted_while_others_may_use_the_lock() -> None:
     with guests(2) as people:
         for each, name in zip(people, ("Bob", "Ada"), strict=True):
             presence.expect(each.websocket)
-            presence.handle_event(each.websocket, "join", Name(name))
+            presence.name(each.websocket, Name(name))
         assert json.loads(presence._online())["usernames"] == ["Ada", "Bob"]
     assert locked == [False]
 
@@ -307,8 +308,8 @@ def test_client_that_left_is_neither_counted_nor_named() -> None:
         presence.enter(plain.websocket)
         presence.expect(other.websocket)
         presence.admit(other.websocket)
-        assert presence.handle_event(other.websocket, "join", "Ada")
+        presence.name(other.websocket, "Ada")
         for each in (plain, other):
             presence.leave(each.websocket)
             assert each.websocket not in clients
-            assert not presence.handle_event(each.websocket, "join", "Ada")
+            assert not presence.can_resume(each.websocket)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from chat.entry import order
-from chatting import hear, hear_said, resume, say
+from chatting import ask_older, hear, hear_said, resume, say
 from peers import PATIENCE, Peer, RawServer, eventually, request
 from programs import ROOT, Program, answer_close, chat, lines_with, run
 from proxy import pump
@@ -190,13 +190,15 @@ def test_start_on_a_server_that_is_not_in_charge_is_refused(
 
 @pytest.fixture
 def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
-    """A chat for two, in which those who join lose their patience soon."""
+    """A chat for two, in which those who wait for the past lose their patience soon."""
     lines = [
         "import sys",
         f"sys.path.insert(0, {str(ROOT)!r})",
-        "import chat.redis_history",
+        "import chat.events",
+        "import chat.resume",
         "import chat_server",
-        "chat.redis_history.RESUME_PATIENCE = 0.5",
+        "chat.events.OLDER_PATIENCE = 0.5",
+        "chat.resume.RESUME_PATIENCE = 0.5",
         "chat_server.main()",
     ]
     (tmp_path / "hasty.py").write_text("\n".join(lines), encoding="utf-8")
@@ -222,6 +224,29 @@ def test_client_that_joins_while_redis_is_away_for_long_is_told_and_others_stay(
         eventually(lambda: came_back_as_often_as_it_went(hasty))
         with resume(hasty, copy["id"]) as bob:
             assert hear_said(bob)["message"] == "meanwhile"
+
+
+def test_client_that_asks_for_older_messages_while_redis_is_away_is_told_and_stays(
+    redis: Redis, hasty: Program
+) -> None:
+    with resume(hasty) as ada:
+        say(ada, "before")
+        copy = hear_said(ada)
+        redis.stop()
+        ask_older(ada, "9999999999999-0")
+        assert hear_said(ada) == {"event": "older", "before": "9999999999999-0", "failed": True}
+        reason = "gets no older messages: the history could not be read: Redis does not answer"
+        eventually(lambda: lines_with(hasty, reason))
+        redis.start()
+        ask_older(ada, "9999999999999-0")
+        assert hear_said(ada) == {
+            "event": "older",
+            "before": "9999999999999-0",
+            "messages": [copy],
+            "more": False,
+        }
+        say(ada, "after")
+        assert hear_said(ada)["message"] == "after"
 
 
 def test_client_that_joins_and_leaves_while_redis_is_away_takes_no_place(

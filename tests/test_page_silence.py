@@ -5,7 +5,6 @@ page's time.
 """
 
 import contextlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatting import hear_texts, say
-from finding import find_redis_server, require
+from finding import require_redis
 from pages import (
     FAKE_SOCKETS,
     RECORD_SOCKETS,
@@ -507,8 +506,7 @@ def test_message_is_not_given_up_over_sockets_that_break_after_the_server_has_re
 def test_message_sent_while_redis_is_down_waits_on_its_socket_and_is_shown_once(
     page: "Page", tmp_path: Path
 ) -> None:
-    require(find_redis_server(), "redis-server", "apt install redis-server")
-    require(importlib.util.find_spec("redis"), "the redis package", "pip install redis")
+    require_redis()
     redis = Redis(tmp_path)
     with contextlib.ExitStack() as stack:
         stack.callback(redis.kill)

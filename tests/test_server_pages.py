@@ -9,7 +9,7 @@ import pytest
 
 from fetching import GOOD, fetch, parse, serving_files
 from peers import answer_to, echo_messages, eventually, serving, shake_hands, tcp
-from rfc6455 import WebSocketServer
+from rfc6455 import PageText, WebSocketServer
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
@@ -31,6 +31,19 @@ def test_page_is_made_anew_for_each_request_and_never_stored() -> None:
         with shake_hands(server, "/ws"), shake_hands(server, "/ws"):
             # A client gets its 101 shortly before it is counted.
             eventually(lambda: fetch(server, "/health?any").body.startswith("2 here"))
+
+
+def test_page_says_the_type_of_its_text() -> None:
+    def settings(_: WebSocketServer) -> PageText:
+        return PageText('{"a": "é"}', "application/json")
+
+    with serving(echo_messages, pages=PAGES | {"/settings.json": settings}) as server:
+        answer = fetch(server, "/settings.json")
+        assert (answer.status, answer.body) == (200, '{"a": "\xc3\xa9"}')
+        assert answer.headers.get_all("Content-Type") == ["application/json"]
+        assert answer.headers.get_all("Content-Length") == ["11"]
+        assert answer.headers.get_all("Cache-Control") == ["no-store"]
+        assert fetch(server, "/health").headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
 def test_head_of_a_page_has_no_body() -> None:

@@ -298,6 +298,27 @@ def test_client_of_the_chat_learns_why_it_is_refused(library: type[Stranger], te
         assert " " in reason
 
 
+@ALL_CLIENTS
+def test_client_of_the_chat_reads_back_everything_that_was_said(library: type[Stranger]) -> None:
+    with chat() as server, client(library, f"{server.ws_url}/ws?since=0") as stranger:
+        for number in range(230):
+            stranger.send(json.dumps({"message": f"{number} 你好 🤖"}))
+        live: list[Any] = []
+        while len(live) < 230:
+            heard = json.loads(stranger.receive())
+            live += [] if "event" in heard else [heard]
+        read = [live[-1]]
+        more = True
+        while more:
+            stranger.send(json.dumps({"event": "older", "before": read[0]["id"]}))
+            while (answer := json.loads(stranger.receive()))["event"] != "older":
+                pass
+            assert answer["before"] == read[0]["id"]
+            read = answer["messages"] + read
+            more = answer["more"]
+        assert read == live
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_compressing_client_talks_to_our_server_whether_that_compresses_or_not(
     compressed: bool,
