@@ -92,10 +92,13 @@ MALFORMED_TEXTS = [
     '{"event": 17}',
     '{"event": "of another version", "message": {}}',
     '{"event": "online"}',
-    '{"event": "online", "count": "many", "usernames": "Ada"}',
-    '{"event": "online", "count": 3, "usernames": [null, 17, {"a": "b"}]}',
-    '{"event": "online", "count": null, "usernames": {"length": -1}}',
+    '{"event": "online", "count": "many", "people": "Ada"}',
+    '{"event": "online", "count": 3, "people": [null, 17, {"a": "b"}]}',
+    '{"event": "online", "count": null, "people": {"length": -1}}',
     '{"id": null, "username": "no message"}',
+    '{"event": "older"}',
+    '{"event": "older", "before": 17, "messages": [null, 17, {}], "more": "perhaps"}',
+    '{"event": "slowed", "rate": "much"}',
 ]
 MESSAGES_OF_WRONG_TYPES = {
     '{"message": "it alone"}': "it alone",
@@ -181,7 +184,7 @@ def test_page_works_even_if_one_of_its_elements_is_missing(
     page.click("#join-button")
     page.wait_for_function("sent.length > 0")
     assert json.loads(page.evaluate("sent")[0])["event"] == "join"
-    receive_texts(page, '{"event": "online", "count": 1, "usernames": ["Ada"]}')
+    receive_texts(page, '{"event": "online", "count": 1, "people": [{"username": "Ada"}]}')
     receive(page, "17-1", "shown all the same")
     sees(page, "shown all the same")
     assert uncaught == []

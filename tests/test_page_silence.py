@@ -331,7 +331,7 @@ def test_message_that_is_too_big_is_marked_as_failed_and_not_sent_again(page: "P
         join(page, server.url)
         send(page, "first", "too big " * 200, "last")
         assert hear_texts(peer, 2) == ["first", "last"]
-        expect(page.locator("#messages .failed .time")).to_contain_text("Not sent: ")
+        expect(page.locator("#messages .failed .state")).to_contain_text("Not sent: ")
         expect(page.locator("#messages .failed .text")).to_have_text("too big " * 199 + "too big")
         expect(page.locator("#messages .pending")).to_have_count(0)
         expect(page.locator("#status")).to_have_text("Connected")
@@ -350,7 +350,7 @@ def test_refused_message_can_be_edited_or_discarded_even_after_a_reload(
         join(page, server.url)
         send(page, "too big " * 200)
         failed = page.locator("#messages .failed")
-        expect(failed.locator(".time")).to_contain_text("Not sent: ")
+        expect(failed.locator(".state")).to_contain_text("Not sent: ")
         why = failed.locator(".time").text_content()
         page.reload()
         expect(failed.locator(".time")).to_have_text(why)
@@ -363,7 +363,7 @@ def test_refused_message_can_be_edited_or_discarded_even_after_a_reload(
         assert text == "half a thought\n" + "too big " * 199 + "too big"
         page.press("#message", "Enter")
         expect(failed.locator(".time")).to_have_text(why)
-        page.get_by_role("button", name="Discard").click()
+        page.get_by_role("button", name="Delete").click()
         expect(failed).to_have_count(0)
         page.reload()
         send(page, "small enough")
@@ -442,7 +442,7 @@ def test_message_that_breaks_each_connection_is_given_up_and_delays_no_other(
     page.evaluate("sent.length = 0")
     page.clock.run_for("05:00")
     assert "harmful" not in "".join(page.evaluate("sent"))
-    page.get_by_role("button", name="Send again").click()
+    page.get_by_role("button", name="Try again").click()
     page.clock.run_for("00:01")
     assert "harmful" in "".join(page.evaluate("sent"))
     page.clock.run_for("05:00")
@@ -471,7 +471,7 @@ def test_message_waits_for_its_acknowledgement_as_long_as_the_server_answers_pin
     pass_time(still_page, 30 * MINUTE)
     assert count_sockets(still_page) == 1
     expect(pending(still_page)).to_have_text(["patience"])
-    expect(still_page.locator(".pending .time")).to_have_text("Sending…")
+    expect(still_page.locator(".pending .state")).to_have_text("Sending…")
     assert len([text for text in still_page.evaluate("sent") if "patience" in text]) == 1
     receive(still_page, "17-1", "patience", key=key)
     pass_time(still_page, 1)

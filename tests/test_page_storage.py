@@ -213,9 +213,9 @@ def test_stored_message_is_deleted_when_it_is_acknowledged_or_discarded(fake_pag
     ]
     receive(fake_page, "17-1", "acknowledged", key=stored[0]["key"])
     receive_close(fake_page, 1009, "too big")
-    expect(fake_page.locator(".failed .time")).to_have_text("Not sent: too big")
+    expect(fake_page.locator(".failed .state")).to_have_text("Not sent: too big")
     assert len(stored_messages(fake_page)) == 2  # the refused one stays until Ada discards it
-    fake_page.get_by_role("button", name="Discard: too big, says the server").click()
+    fake_page.get_by_role("button", name="Delete: too big, says the server").click()
     expect(fake_page.locator(".failed")).to_have_count(0)
     assert [record["message"] for record in stored_messages(fake_page)] == ["waits"]
 
@@ -274,7 +274,7 @@ def test_page_asks_before_it_is_left_only_if_a_message_would_be_lost(
     expect(pending(page)).to_have_text(["unsent"])
     if refused:
         receive_close(page, 1009)
-        expect(page.locator(".failed .time")).to_have_text("Not sent: the message is too big")
+        expect(page.locator(".failed .state")).to_have_text("Not sent: the message is too big")
     page.goto("about:blank")
     assert questions == ([] if stored else ["beforeunload"])
 
@@ -295,7 +295,7 @@ def test_stored_message_that_is_too_old_is_sent_only_if_its_author_asks_for_it(
     assert "lunch?" not in "".join(fake_page.evaluate("sent"))
     expect(fake_page.locator(".failed")).to_have_count(failed)
     if failed:
-        fake_page.get_by_role("button", name="Send again").click()
+        fake_page.get_by_role("button", name="Try again").click()
         expect(pending(fake_page)).to_have_text(["lunch?"])
         assert "lunch?" in "".join(fake_page.evaluate("sent"))
         expect(fake_page.locator("#message")).to_be_focused()
@@ -315,13 +315,13 @@ def test_page_that_slept_sends_an_old_message_only_if_its_author_asks_for_it(
     page.evaluate("sockets.at(-1).lose()")
     page.clock.run_for(2_000)
     expect(page.locator("#status")).to_have_text("Connected")
-    expect(page.locator(".failed .time")).to_have_text(
+    expect(page.locator(".failed .state")).to_have_text(
         "Not sent: it waited for more than 50 minutes"
     )
     assert "lunch?" not in "".join(page.evaluate("sent"))
     send(page, "breakfast?")
     assert "breakfast?" in page.evaluate("sent.at(-1)")
-    page.get_by_role("button", name="Send again").click()
+    page.get_by_role("button", name="Try again").click()
     page.clock.run_for(1_000)
     expect(pending(page)).to_have_text(["breakfast?", "lunch?"])
     receive_close(page, 1001)

@@ -150,7 +150,7 @@ MARKUP = [
     "<style>*{display:none}</style><iframe src=//x.example></iframe>",
     "javascript:alert(5) [link](javascript:alert(6))",
 ]
-ELEMENTS_OF_MARKUP = "#chat :is(a, b, i, iframe, img, link, script, style, svg)"
+ELEMENTS_OF_MARKUP = "#messages :is(a, b, i, iframe, img, link, script, style, svg)"
 
 
 def test_markup_stays_text_in_every_field(server: Program, visit: Visit) -> None:
