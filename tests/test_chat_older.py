@@ -1,5 +1,6 @@
 """Older messages: what stands directly before an id, in each history and over the wire."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from guests import guests
 from histories import append, entry_ids, numbered, opened, said, since, texts
 from peers import PATIENCE
 from programs import Program, chat
-from redis_server import Redis, put
+from redis_server import Redis, connected, put
 
 LATEST = "9999999999999-0"  # no message has as late an id
 
@@ -186,6 +187,24 @@ def test_entry_of_another_program_is_a_message_among_the_others(redis: Redis) ->
     ]
     assert history.before("5-7") == ([], False)
     assert texts(history.before("5-8").entries) == ["by another program"]
+
+
+@pytest.mark.redis
+def test_redis_reads_a_few_messages_at_a_time_and_little_more_than_the_page(redis: Redis) -> None:
+    require_redis()
+    from chat.redis_history import RedisHistory
+
+    history = RedisHistory(redis.url)
+    history.append(numbered(1000))
+    with contextlib.closing(connected(redis)) as client:
+        client.config_resetstat()
+        assert len(history.before(LATEST).entries) == 100
+        # Each reads ten messages, of which the first was read before.
+        assert client.info("commandstats")["cmdstat_xrevrange"]["calls"] == 12
+        client.config_resetstat()
+        history.append([said("x" * 200_000) for _ in range(20)])
+        assert len(history.before(LATEST).entries) == 1
+        assert client.info("commandstats")["cmdstat_xrevrange"]["calls"] == 1
 
 
 # Over the wire
