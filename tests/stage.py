@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from chatting import hear_until, say, tell_name
+from chatting import hear_until, leave_reading, say, tell_name
 from pages import GRAVATAR
 from peers import PATIENCE, Peer
 from programs import Program, chat
@@ -52,7 +52,7 @@ class Line:
 
 
 class Stage:
-    """A chat server for one page. Whoever has said something stays."""
+    """A chat server for one page. Whoever has said something stays until `leave`."""
 
     def __init__(self, server: Program, clock: Path) -> None:
         self.url = server.url
@@ -75,7 +75,13 @@ class Stage:
             tell_name(self._peers[person], person.username)
         return self._peers[person]
 
+    def leave(self, person: Person) -> None:
+        """Let somebody go."""
+        with self._peers.pop(person) as peer:
+            leave_reading(peer)
+
     def close(self) -> None:
+        """Let all go."""
         for peer in self._peers.values():
             peer.close()
 

@@ -4,11 +4,13 @@ A state is a function that brings a new page there, on a stage that began at BEG
 shows NOW. A new state needs a function and a line in STATES.
 """
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from pages import FAKE_SOCKETS, expect, join_as, receive, send
+from peers import eventually
 from stage import Line, Person, Stage
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 State: TypeAlias = Callable[["Page", Stage], None]
 
 BEGIN = datetime.fromisoformat("2026-05-15T12:00:00Z")
-NOW = datetime.fromisoformat("2026-05-16T18:42:00Z")
+NOW = datetime.fromisoformat("2026-05-16T09:42:00Z")
 
 ADA = Person("Ada")  # who looks at the page
 MILAN = Person("Milan")
@@ -29,17 +31,17 @@ def at(minutes_ago: float, person: Person, text: str) -> Line:
     return Line(person, NOW - timedelta(minutes=minutes_ago), text)
 
 
-DAY = 24 * 60  # minutes
+EVENING = 14 * 60  # minutes ago
 TALK = (
-    at(DAY + 62, MILAN, "Who is coming to the lake tomorrow?"),
-    at(DAY + 60, XIAOYU, "我来！我带西瓜 🍉"),
-    at(DAY + 60, XIAOYU, "(I'm in, and I bring a watermelon)"),
-    at(DAY + 51, ADA, "Me too. Somebody else has to bring the boat, mine sank :sweat_smile:"),
-    at(DAY + 50, MILAN, ":rofl:"),
+    at(EVENING + 22, MILAN, "Who is coming to the lake tomorrow?"),
+    at(EVENING + 20, XIAOYU, "我来！我带西瓜 🍉"),
+    at(EVENING + 20, XIAOYU, "(I'm in, and I bring a watermelon)"),
+    at(EVENING + 11, ADA, "Me too. But somebody has to bring a boat, mine sank :sweat_smile:"),
+    at(EVENING + 10, MILAN, ":rofl:"),
     at(34, NOOR, "صباح الخير! هل هناك مكان في السيارة؟"),
     at(33, NOOR, "Good morning! Is there a seat left in the car?"),
     at(31, MILAN, "Two of them. I leave at 10:30 from the station."),
-    at(30.5, MILAN, "Here is the way: https://www.openstreetmap.org/way/23733659."),
+    at(30.5, MILAN, "Here is the way: https://example.org/lake/boathouse."),
     at(30, MILAN, "Park behind the boathouse; the front is for swimmers."),
     at(
         12,
@@ -68,9 +70,20 @@ def empty_chat(page: "Page", stage: Stage) -> None:
 
 
 def lively_talk(page: "Page", stage: Stage) -> None:
+    """Four people are here, and have talked yesterday and today."""
+    seen: list[set[str]] = []
+
+    def note_who_is_here(frame: str | bytes) -> None:
+        seen.append({*json.loads(frame).get("usernames", [])})
+
+    page.on("websocket", lambda socket: socket.on("framereceived", note_who_is_here))
     stage.perform(*TALK)
+    stage.leave(ADA)  # who comes back by the page
     empty_chat(page, stage)
     expect(page.locator("#messages")).to_contain_text(TALK[-1].text)
+    # The server tells once a second who is here. Playwright passes frames on while it waits.
+    everybody = {each.username for each in (ADA, MILAN, NOOR, XIAOYU)}
+    eventually(lambda: page.evaluate("true") and everybody in seen)
 
 
 def sending(page: "Page", stage: Stage) -> None:
