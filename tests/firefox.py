@@ -40,6 +40,12 @@ OPTIONS = (
 )
 EVENTS = ("log.entryAdded", "network.beforeRequestSent", "browsingContext.userPromptOpened")
 
+# By what happens when a site uses its storage: it throws an exception, or there is none.
+NO_STORAGE: dict[str, tuple[str, Preference]] = {
+    "throws": ("network.cookie.cookieBehavior", 2),
+    "is null": ("dom.storage.enabled", False),
+}
+
 # The characters by which WebDriver names the keys that type nothing.
 KEYS = {
     "Alt": "\ue00a",
@@ -288,9 +294,9 @@ class FirefoxPage:
         """Such as `zh-CN`: what `navigator.language` and `Intl` say from the next page on."""
         self._bidi.call("emulation.setLocaleOverride", locale=language, contexts=[self.context])
 
-    def forbid_storage(self) -> None:
-        """Forbid all sites to store anything: touching their storage throws an exception."""
-        self.set_preference("network.cookie.cookieBehavior", 2)
+    def forbid_storage(self, access: str = "throws") -> None:
+        """Forbid all sites to store anything. `access` is a key of NO_STORAGE."""
+        self.set_preference(*NO_STORAGE[access])
 
     def set_viewport(self, width: int, height: int) -> None:
         """In px of CSS."""
@@ -319,8 +325,8 @@ class FirefoxPage:
 
     def click(self, selector: str) -> None:
         """Wait until the element is visible and enabled, and click on its middle."""
-        self.wait_until(f"{element(selector)}?.matches(':enabled, :not(:disabled)')")
         self.wait_for(selector)
+        self.wait_until(f"{element(selector)}?.matches(':not(:disabled)')")
         self.evaluate(f"{element(selector)}.scrollIntoView({{ block: 'nearest' }})")
         nodes = self._bidi.call(
             "browsingContext.locateNodes",
