@@ -9,11 +9,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from finding import require_redis
+from firefox import Firefox, FirefoxPage, OpenFirefox, firefox
 from pages import FAKE_SOCKETS, GRAVATAR, Visit, Visitor, chromium, join, stop_clock
 from peers import PATIENCE, eventually
 from programs import Program, chat
@@ -170,6 +171,32 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 @pytest.fixture
 def page(context: "BrowserContext") -> "Page":
     return context.new_page()
+
+
+# Firefox
+
+
+@pytest.fixture(scope="session")
+def firefox_browser() -> Iterator[Firefox]:
+    """One for all tests of a worker. A page has a profile of its own in it."""
+    with firefox() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_firefox(firefox_browser: Firefox) -> Iterator[OpenFirefox]:
+    """Makes pages that have not gone anywhere. Fails the test if one of them has a complaint that
+    the test does not forgive.
+    """
+    pages: list[FirefoxPage] = []
+
+    def make(program: Program | Proxy | Forwarder, **how: Any) -> FirefoxPage:
+        pages.append(firefox_browser.open(program.url, **how))
+        return pages[-1]
+
+    yield make
+    complaints = [page.leave() for page in pages]
+    assert not any(complaints), complaints
 
 
 # A chat and its page, for the files of tests that share one server

@@ -36,6 +36,12 @@ def find_chromium() -> str | None:
     return on_path or next((str(path) for path in elsewhere if path.is_file()), None)
 
 
+def find_firefox() -> str | None:
+    on_path = shutil.which("firefox-esr") or shutil.which("firefox")
+    elsewhere = Path("/Applications/Firefox.app/Contents/MacOS/firefox")
+    return on_path or (str(elsewhere) if elsewhere.is_file() else None)
+
+
 def find_redis_server() -> str | None:
     return shutil.which("redis-server")
 

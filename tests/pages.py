@@ -21,6 +21,11 @@ COLLECT_VIOLATIONS = """
         violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
 
+# The addresses of the pictures that could not be shown
+BROKEN_PICTURES = """
+    [...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src)
+"""
+
 # Replaces the page's WebSocket by sockets that have no network and do what the test tells them.
 # `accepting`: a new socket opens at once if true, fails at once if false, and does neither if null.
 # `attempts` are the times at which sockets were made, in seconds; `sent` is what the page sent on
@@ -161,9 +166,7 @@ class Visitor:
     def leave(self) -> list[str]:
         """Close the browser profile. Returns all complaints, and the pictures that are broken."""
         violations = self.page.evaluate("window.violations ?? []")
-        broken = self.page.evaluate(
-            "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src)"
-        )
+        broken = self.page.evaluate(BROKEN_PICTURES)
         self.context.close()
         complaints = [
             complaint

@@ -336,8 +336,9 @@ export class MessageList {
   }
 
   #surround(entry, index) {
-    if (entry.hole) return;
-    setSurroundings(this.#items.get(entry), {
+    const item = this.#items.get(entry);
+    if (entry.hole || item.matches('.plain')) return;
+    setSurroundings(item, {
       isContinued: this.#timeline.continuesGroup(index) && entry !== this.#firstUnread,
       day: this.#timeline.beginsDay(index) ? entry.date : null,
       isFirstUnread: entry === this.#firstUnread,

@@ -1,0 +1,102 @@
+"""Makes docs/images/*.png: screenshots of the chat's page, drawn by Chromium.
+
+    python3 docs/make_images.py            all of them
+    python3 docs/make_images.py talk-dark  only those with these names
+
+It runs with the packages of .venv, which `python3 tests` makes. The people, what they say, their
+pictures and the time are as tests/states.py and tests/stage.py have them, so two runs on the same
+machine make the same files. For a further image, add a state to tests/states.py, and a line to
+IMAGES here.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv" / "bin" / "python"
+if __name__ == "__main__" and Path(sys.executable) != VENV:
+    if not VENV.exists():
+        sys.exit("make_images.py: there is no .venv; `python3 tests` makes it")
+    os.execv(VENV, [str(VENV), *sys.argv])
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from finding import find_chromium
+from pages import chromium
+from stage import Look, open_page, stage
+from states import BEGIN, NOW, State, joining, lively_talk
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FOLDER = ROOT / "docs" / "images"
+SCALE = 2  # pixels for each px, so that text is sharp on good screens, too
+
+# Families of fonts that the page's texts need, with Debian's packages of them. Without them the
+# characters of Chinese and the emoji would be boxes.
+FONTS = {"Noto Sans CJK SC": "fonts-noto-cjk", "Noto Color Emoji": "fonts-noto-color-emoji"}
+
+
+class Image(NamedTuple):
+    """A screenshot: in which state the page is, and how it is looked at."""
+
+    state: State
+    look: Look
+
+
+PHONE = Look(width=390, height=780)
+
+IMAGES = {
+    "joining": Image(joining, Look(width=900, height=640)),
+    "talk": Image(lively_talk, Look()),
+    "talk-dark": Image(lively_talk, Look(theme="dark")),
+    "talk-phone": Image(lively_talk, PHONE),
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Draw the images with these names, or all."""
+    names = names or list(IMAGES)
+    unknown = [name for name in names if name not in IMAGES]
+    if unknown:
+        sys.exit(f"make_images.py: no image is called {unknown[0]}; there are {', '.join(IMAGES)}")
+    check_machine()
+    FOLDER.mkdir(exist_ok=True)
+    with chromium() as browser:
+        for name in names:
+            draw(browser, IMAGES[name], FOLDER / f"{name}.png")
+            print(f"Wrote docs/images/{name}.png", flush=True)
+
+
+def check_machine() -> None:
+    """Exit with what to install, if something is missing."""
+    missing = [] if find_chromium() else ["chromium"]
+    try:
+        families = subprocess.run(["fc-list", ":", "family"], capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        sys.exit("make_images.py: fc-list not found; to install it: apt install fontconfig")
+    missing += [package for family, package in FONTS.items() if family not in families]
+    if missing:
+        sys.exit(f"make_images.py: needs more programs or fonts: apt install {' '.join(missing)}")
+
+
+def draw(browser: "Browser", image: Image, file: Path) -> None:
+    """Bring a page into the image's state, and write what its window then shows."""
+    with stage(BEGIN) as chat, open_page(browser, image.look, NOW, SCALE) as page:
+        image.state(page, chat)
+        wait_for_pictures(page)
+        file.write_bytes(page.screenshot(animations="disabled", caret="hide"))
+
+
+def wait_for_pictures(page: "Page") -> None:
+    """Wait until all pictures and fonts are there, or known to be missing, and all is drawn."""
+    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    page.evaluate("document.fonts.ready.then(() => null)")
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
