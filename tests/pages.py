@@ -233,7 +233,7 @@ def join_as(page: "Page", email: str, username: str) -> None:
     page.fill("#email", email)
     page.fill("#username", username)
     page.click("#join-button")
-    expect(page.locator("#status")).to_have_text("Connected")
+    expect(page.locator("body[data-state=open]")).to_have_count(1)  # in any language
 
 
 def send(page: "Page", *texts: str) -> None:
@@ -252,6 +252,11 @@ def sees(page: "Page", *texts: str) -> None:
     """Check that these messages are shown, in this order, no others, and none is on its way."""
     expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
     expect(page.locator("#messages li.message.pending")).to_have_count(0)
+
+
+def hide_settings(page: "Page") -> None:
+    """Keep from the page, before it is opened, how large a message of this server may be."""
+    page.route("**/settings.json", lambda route: route.fulfill(body="{}"))
 
 
 # For pages with FAKE_SOCKETS: what the server sends

@@ -99,7 +99,7 @@ def offline(page: "Page", stage: Stage) -> None:
     """The connection is lost, and a message waits for the next."""
     sending(page, stage)
     page.evaluate("window.accepting = false; sockets.at(-1).lose()")
-    expect(page.locator("#status")).not_to_have_text("Connected")
+    expect(page.locator("body[data-state=waiting]")).to_have_count(1)
 
 
 STATES: dict[str, State] = {

@@ -264,7 +264,7 @@ def test_failed_message_stays_in_sight_however_many_others_arrive(fake_page: "Pa
     expect(pending(fake_page)).to_have_text(["mine"])
     last = fake_page.locator("#messages li:nth-last-child(-n + 3) .text")
     expect(last).to_have_text(["1099", "mine", "refused"])
-    expect(fake_page.locator("#messages li")).to_have_count(502)
+    expect(fake_page.locator("#messages li")).to_have_count(602)
     expect(fake_page.get_by_role("button", name="Delete: refused")).to_be_in_viewport()
     receive(fake_page, "19-1", "mine", key=keys(fake_page)["mine"])
     expect(pending(fake_page)).to_have_count(0)

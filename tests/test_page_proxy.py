@@ -48,6 +48,7 @@ def test_two_chats_behind_one_proxy_do_not_share_what_they_store(
         expect(ada.page.locator("#message")).to_have_value("")
         ada.page.goto(f"{proxy.url}/one/")
         expect(ada.page.locator("#email")).to_have_value("ada@example.org")
+        ada.join()
         expect(ada.page.locator("#message")).to_have_value("a draft for one")
 
 

@@ -17,6 +17,7 @@ from pages import (
     FAKE_SOCKETS,
     RECORD_SOCKETS,
     expect,
+    hide_settings,
     join,
     pass_time,
     pending,
@@ -327,6 +328,7 @@ def test_echo_page_replaces_a_dead_connection(page: "Page") -> None:
 
 
 def test_message_that_is_too_big_is_marked_as_failed_and_not_sent_again(page: "Page") -> None:
+    hide_settings(page)
     with chat("--max-message", "1000") as server, server.join() as peer:
         join(page, server.url)
         send(page, "first", "too big " * 200, "last")
@@ -346,14 +348,15 @@ def test_message_that_is_too_big_is_marked_as_failed_and_not_sent_again(page: "P
 def test_refused_message_can_be_edited_or_discarded_even_after_a_reload(
     page: "Page",
 ) -> None:
+    hide_settings(page)
     with chat("--max-message", "1000") as server, server.join() as peer:
         join(page, server.url)
         send(page, "too big " * 200)
         failed = page.locator("#messages .failed")
         expect(failed.locator(".state")).to_contain_text("Not sent: ")
-        why = failed.locator(".time").text_content()
+        why = failed.locator(".state").text_content()
         page.reload()
-        expect(failed.locator(".time")).to_have_text(why)
+        expect(failed.locator(".state")).to_have_text(why)
         expect(page.locator("#status")).to_have_text("Connected")
         page.fill("#message", "half a thought")
         page.get_by_role("button", name="Edit").click()
@@ -362,7 +365,7 @@ def test_refused_message_can_be_edited_or_discarded_even_after_a_reload(
         text = page.input_value("#message")
         assert text == "half a thought\n" + "too big " * 199 + "too big"
         page.press("#message", "Enter")
-        expect(failed.locator(".time")).to_have_text(why)
+        expect(failed.locator(".state")).to_have_text(why)
         page.get_by_role("button", name="Delete").click()
         expect(failed).to_have_count(0)
         page.reload()
@@ -385,6 +388,7 @@ def test_message_that_is_too_big_is_found_by_its_size_on_the_wire(
         len(json.dumps(fields | {"message": text}, separators=(",", ":")))
         for text in (innocent, culprit)
     ]
+    hide_settings(page)
     with chat("--max-message", str(sum(sizes) // 2)) as server:
         join(page, server.url)
         page.evaluate(
@@ -433,7 +437,7 @@ def test_message_that_breaks_each_connection_is_given_up_and_delays_no_other(
     expect(page.locator("#messages .pending")).to_have_count(0)
     failed = page.locator("#messages .failed")
     expect(failed.locator(".text")).to_have_text("harmful")
-    expect(failed.locator(".time")).to_contain_text(
+    expect(failed.locator(".state")).to_contain_text(
         "Not sent: the connection broke each of the 5 times that it was sent"
     )
     expect(page.locator("#status")).to_have_text("Connected")

@@ -12,6 +12,7 @@ from pages import (
     FAKE_SOCKETS,
     Visit,
     expect,
+    hide_settings,
     join,
     make_stored_message_older,
     pending,
@@ -242,16 +243,21 @@ def test_more_than_a_hundred_unacknowledged_messages_are_not_accepted(fake_page:
     expect(fake_page.locator("#send-error")).to_have_text("")
 
 
-def test_text_of_any_length_is_accepted_where_no_other_is_waiting(fake_page: "Page") -> None:
-    fake_page.evaluate(
+def test_text_of_any_length_is_accepted_where_no_other_is_waiting(
+    page: "Page", server: Program
+) -> None:
+    page.add_init_script(FAKE_SOCKETS)
+    hide_settings(page)
+    join(page, server.url)
+    page.evaluate(
         "document.getElementById('messages').hidden = true"
     )  # it would take long to lay out
-    fake_page.evaluate("document.getElementById('message').value = 'some words '.repeat(100_000)")
-    fake_page.press("#message", "Enter")
-    expect(fake_page.locator("#message")).to_have_value("")
-    send(fake_page, "one more")
-    expect(fake_page.locator("#message")).to_have_value("one more")
-    expect(fake_page.locator("#send-error")).to_contain_text("Too much is waiting")
+    page.evaluate("document.getElementById('message').value = 'some words '.repeat(100_000)")
+    page.press("#message", "Enter")
+    expect(page.locator("#message")).to_have_value("")
+    send(page, "one more")
+    expect(page.locator("#message")).to_have_value("one more")
+    expect(page.locator("#send-error")).to_contain_text("Too much is waiting")
 
 
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "pending"])

@@ -356,7 +356,7 @@ def test_initials_are_shown_where_there_is_no_picture(server: Program, visit: Vi
         for avatar in avatars.all():
             box = avatar.bounding_box()
             assert box is not None and box["width"] == box["height"] > 20
-        expect(ada.page.locator("img")).to_have_count(0)
+        expect(ada.page.locator("#messages img")).to_have_count(0)
         for email in ("bob@example.org", "eve@example.org"):
             asked = [url for url in ada.pictures_asked_for if hash_of(email) in url]
             assert len(asked) == 1

@@ -23,7 +23,7 @@ import {
 } from './message_item.js';
 import { areOneGroup, Timeline } from './timeline.js';
 
-const HALF = 250; // entries that are drawn before the reader's place, and after it
+const HALF = 300; // entries that are drawn before the reader's place, and after it
 const MARGIN = 100; // entries; the drawn part moves when the reader is nearer to an end of it
 const MAX_ENTRIES = 10_000; // that are kept in memory
 const KEPT_AT_END = 1_000; // entries that are always kept, so that the way back to the end is short
@@ -111,6 +111,7 @@ export class MessageList {
       this.#historyTimer = null;
       this.#list.removeAttribute('aria-busy');
       this.#noMessages.hidden = this.#timeline.length > 0 || this.#ownItems.size > 0;
+      this.#fillNearHole();
     }, delay);
   }
 
@@ -251,6 +252,7 @@ export class MessageList {
 
   // Fills a hole that is in sight, or soon will be.
   #fillNearHole() {
+    if (this.#historyTimer !== null) return; // where the reader will be is not known yet
     const { top, bottom } = this.#list.getBoundingClientRect();
     for (const [entry, item] of this.#items) {
       if (entry.hole !== 'open') continue;
