@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import threading
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from rfc6455 import Refused, WebSocketServer
@@ -23,6 +24,7 @@ log = logging.getLogger("command_line")
 
 Thread = TypeVar("Thread", bound=threading.Thread)
 
+MAX_COUNT = 1 << 53  # 2**53; larger integers lose precision where numbers are floats
 MAX_CLIENTS = 10_000  # at the same time; with a thread for each, more are not fine any more
 # Files that a server has open besides its connections: the three standard streams, the socket that
 # listens, a history in SQLite has three, and each page that is being sent is one.
@@ -52,12 +54,12 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
     _add_tls(parser)
     parser.add_argument(
         "--max-per-address",
-        type=_count,
+        type=whole_number(),
         metavar="N",
         help="how many connections there can be from one IP address at once; further ones are told "
-        "so and may try again; N is at least 1. People behind one router share its address, and "
-        "the IPv6 addresses of one /64 network count as one; behind a reverse proxy, everybody "
-        "does without --trust-proxy (default: no limit)",
+        f"so and may try again; N is from 1 to {MAX_COUNT}. People behind one router share its "
+        "address, and the IPv6 addresses of one /64 network count as one; behind a reverse proxy, "
+        "everybody does without --trust-proxy (default: no limit)",
     )
 
 
@@ -260,14 +262,20 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"not a whole number of at least 1: {text!r}")
-    return count
+def whole_number(most: int = MAX_COUNT) -> Callable[[str], int]:
+    """A function for `type=` that takes whole numbers from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        if not 1 <= number <= most:
+            message = f"it must be a whole number from 1 to {most}, not {text!r}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return parse
 
 
 def _origin(text: str) -> str:

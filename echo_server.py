@@ -11,12 +11,14 @@ from pathlib import Path
 from certificate import certificate_reader
 from command_line import (
     MAX_CLIENTS,
+    MAX_COUNT,
     add_server_options,
     advise,
     check_server_options,
     fit_to_open_files,
     healthz,
     hold_to_one_core,
+    whole_number,
 )
 from console import LineWriter, announce, log_to_stderr, printable
 from rfc6455 import Deflate, WebSocket, WebSocketServer
@@ -83,11 +85,11 @@ def read_options() -> argparse.Namespace:
     add_server_options(parser, port=8080)
     parser.add_argument(
         "--max-message",
-        type=int,
+        type=whole_number(),
         default=32 << 20,
         metavar="BYTES",
-        help="the largest message that a client may send; a larger one ends its connection; at "
-        "least 1 (default: %(default)s)",
+        help="the largest message that a client may send; a larger one ends its connection; from "
+        f"1 to {MAX_COUNT} (default: %(default)s)",
     )
     parser.add_argument(
         "--plain",
@@ -103,8 +105,6 @@ def read_options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     check_server_options(parser, options)
-    if options.max_message < 1:
-        parser.error("--max-message must be at least 1")
     return options
 
 
