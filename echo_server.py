@@ -8,20 +8,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from certificate import certificate_reader
 from command_line import (
     MAX_CLIENTS,
     MAX_COUNT,
     add_server_options,
-    advise,
     check_server_options,
-    fit_to_open_files,
-    healthz,
     hold_to_one_core,
+    make_server,
     whole_number,
 )
 from console import LineWriter, announce, log_to_stderr, printable
-from rfc6455 import Deflate, WebSocket, WebSocketServer
+from rfc6455 import WebSocket
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
 # differs from Go: printing never delays an answer, even if nobody reads the output.
@@ -56,20 +53,11 @@ def main() -> None:
     try:
         # differs from Go: a client without an Origin header is accepted, and a web page of another
         # site is refused. The original demands the header, and accepts any origin.
-        server = WebSocketServer(
-            (options.host, options.port),
+        server = make_server(
+            options,
             {"/echo": echo_plain if options.plain else echo},
             directory=PUBLIC,
-            allowed_origins=options.allow_origin,
-            allowed_hosts=options.allow_host,
-            advise=advise,
-            pages={"/healthz": healthz},
-            trusted_proxies=options.trust_proxy,
-            max_connections=fit_to_open_files(MAX_CLIENTS),
-            max_per_address=options.max_per_address,
-            max_message=options.max_message,
-            ssl_context=certificate_reader(options.cert, options.key),
-            deflate=Deflate() if options.deflate else None,
+            max_clients=MAX_CLIENTS,
         )
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
