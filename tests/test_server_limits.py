@@ -44,7 +44,7 @@ from peers import (
     tcp,
 )
 from programs import ROOT
-from rfc6455 import Timeouts, WebSocketServer
+from rfc6455 import InvalidHandshake, Timeouts, WebSocketServer
 from tls import Certificate
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
@@ -277,6 +277,17 @@ def test_address_with_all_its_connections_is_answered_429_until_one_of_them_ends
         first.close()
         eventually(lambda: lets_in(server, "/ws"))
     assert not server.places._taken
+
+
+def test_place_is_taken_and_given_back_one_by_one() -> None:
+    places = rfc6455.server._PlacesByAddress(2)
+    with places.taken_by("192.0.2.1"):
+        for _ in range(2):
+            with places.taken_by("192.0.2.1"), places.taken_by("192.0.2.2"):
+                with pytest.raises(InvalidHandshake, match="there are 2 connections"):
+                    with places.taken_by("192.0.2.1"):
+                        pass
+    assert not places._taken
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all addresses of 127.0.0.0/8")
