@@ -60,6 +60,16 @@ def test_receive_without_a_timeout_left_returns_though_bytes_come_without_end(
 
 
 @both_roles
+def test_receive_waits_for_the_rest_of_a_message_while_its_timeout_lasts(role: str) -> None:
+    with connected_pair(role, stand_by) as pair:
+        receiving = pair.spawn(pair.websocket.receive, PATIENCE)
+        pair.say(0x01, b"Hel")
+        assert eventually(lambda: pair.websocket._protocol.message_size == 3)
+        pair.say(0x80, b"lo")
+        assert receiving.result() == "Hello"
+
+
+@both_roles
 def test_send_to_a_peer_that_has_reset_the_connection_says_why_it_fails(role: str) -> None:
     with connected_pair(role, stand_by) as pair:
         reset(pair.peer)
