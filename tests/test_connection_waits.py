@@ -196,6 +196,23 @@ def test_failed_connection_ends_in_bounded_time_while_the_peer_floods_it(role: s
         assert pair.remaining_messages() == []
 
 
+@both_roles
+@pytest.mark.requirement("7.1.7-1")
+def test_failed_connection_gives_a_slow_peer_time_to_read_up_to_the_close(role: str) -> None:
+    timeouts = CALM._replace(close_timeout=0.5)
+    with connected_pair(role, window=SMALL_WINDOW, timeouts=timeouts) as pair:
+        pair.spawn(pair.websocket.send, bytes(2 * MIB))
+        assert eventually(lambda: pair.websocket._stream.is_draining)
+        pair.peer.send(pair.frame(0x83, b"reserved")[:-1])  # the peer is still sending it
+        while len(pair.peer.buffer) < 2 * MIB:
+            data = pair.peer.sock.recv(20_000)
+            assert data, "the connection has ended before the Close"
+            pair.peer.buffer += data
+            time.sleep(0.02)  # this is the slow peer, and not a wait for something
+        assert pair.read_frame() == (0x82, bytes(2 * MIB))
+        assert pair.read_close() == (1002, "opcode 0x3 is reserved")
+
+
 # Receiving
 
 
