@@ -3,7 +3,7 @@
 
 It keeps the order of that program: `clients`, `broadcast`, `Message`, `main`, `handle_connections`,
 `handle_messages`. A channel in Go is a queue here, and a goroutine is a thread; `upgrader` has
-become arguments of `WebSocketServer`. `Go:` in a comment quotes the line of the original. `differs
+become arguments of `make_server`. `Go:` in a comment quotes the line of the original. `differs
 from Go:` says what this program does in another way, or in addition; the code for that is in
 `chat/`. `rfc6455/` is the WebSocket library.
 """
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rfc6455
-from certificate import certificate_reader
 from chat.batch import Item, MessagesThread, batches, finish, put
 from chat.entry import History, HistoryError, pages
 from chat.events import Events
@@ -27,11 +26,11 @@ from chat.presence import Presence
 from chat.refusal import is_refused
 from chat.resume import catch_up, check_since, since_of
 from chat.settings import settings_of
-from command_line import advise, fit_to_open_files, healthz, hold_to_one_core, start_thread
+from command_line import hold_to_one_core, make_server, start_thread
 from console import announce, log_to_stderr
-from rfc6455 import Deflate, WebSocket, WebSocketServer
+from rfc6455 import WebSocket
 
-PUBLIC = Path(__file__).parent / "public"
+PUBLIC = Path(__file__).parent / "public" / "chat"
 # differs from Go: the web page may load and run only what this server sends, and the pictures of
 # Gravatar.
 PAGE_POLICY = (
@@ -85,22 +84,14 @@ def main() -> None:
         # The history calls `wake` when another server has appended messages.
         history = open_history(options, wake=lambda: broadcast.put("news"))
         start_presence(options, presence, start_thread)  # differs from Go: tells who is here
-        server = WebSocketServer(
-            (options.host, options.port),
-            # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
-            directory=(PUBLIC / "chat", PUBLIC / "shared"),
+        server = make_server(
+            options,
+            directory=PUBLIC,  # Go: http.Handle("/", http.FileServer(http.Dir("../public")))
             routes={"/ws": handle_connections},  # Go: http.HandleFunc("/ws", handleConnections)
             headers={"Content-Security-Policy": PAGE_POLICY},
-            allowed_origins=options.allow_origin,
-            allowed_hosts=options.allow_host,
-            advise=advise,
-            pages={"/healthz": healthz, "/settings.json": settings_of(options)},  # differs from Go
-            trusted_proxies=options.trust_proxy,
-            max_connections=fit_to_open_files(options.max_clients, options.other_files),
-            max_per_address=options.max_per_address,
-            max_message=options.max_message,
-            ssl_context=certificate_reader(options.cert, options.key),
-            deflate=Deflate() if options.deflate else None,
+            pages={"/settings.json": settings_of(options)},  # differs from Go: for the web page
+            max_clients=options.max_clients,
+            other_files=options.other_files,
             check=check_since,
         )
     except HistoryError as error:

@@ -1,4 +1,4 @@
-"""What both servers have in common: options, processor cores, and how many files may be open."""
+"""What both servers have in common: options, the server made of them, cores, and open files."""
 
 import argparse
 import contextlib
@@ -8,11 +8,14 @@ import os
 import shlex
 import sys
 import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
-from rfc6455 import Refused, WebSocketServer
+from certificate import certificate_reader
+from rfc6455 import Deflate, Handshake, PageText, Refused, WebSocketServer
 from rfc6455.handshake import Authority, Origin, parse_network
-from rfc6455.server import SPARE_CONNECTIONS
+from rfc6455.server import SPARE_CONNECTIONS, Handler
 
 try:
     import resource
@@ -22,7 +25,10 @@ except ImportError:  # Windows has no such limits
 log = logging.getLogger("command_line")
 
 Thread = TypeVar("Thread", bound=threading.Thread)
+Page = Callable[[WebSocketServer], str | PageText]
 
+SHARED = Path(__file__).parent / "public" / "shared"  # what both pages have in common
+MAX_COUNT = 1 << 53  # 2**53; larger integers lose precision where numbers are floats
 MAX_CLIENTS = 10_000  # at the same time; with a thread for each, more are not fine any more
 # Files that a server has open besides its connections: the three standard streams, the socket that
 # listens, a history in SQLite has three, and each page that is being sent is one.
@@ -35,13 +41,78 @@ LOOPBACK = ("127.0.0.0/8", "::1")  # what --trust-proxy without an address stand
 
 
 class ServerOptions(Protocol):
-    """What `check_server_options` looks at."""
+    """The options of both servers, as far as `make_server` passes them on."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def allow_origin(self) -> Sequence[str]: ...
+
+    @property
+    def allow_host(self) -> Sequence[str]: ...
+
+    @property
+    def trust_proxy(self) -> Sequence[str]: ...
 
     @property
     def cert(self) -> str | None: ...
 
     @property
     def key(self) -> str | None: ...
+
+    @property
+    def max_per_address(self) -> int | None: ...
+
+    @property
+    def max_message(self) -> int: ...
+
+    @property
+    def deflate(self) -> bool: ...
+
+
+def make_server(
+    options: ServerOptions,
+    routes: Mapping[str, Handler],
+    *,
+    directory: Path,
+    max_clients: int,
+    other_files: int = OTHER_FILES,
+    headers: Mapping[str, str] | None = None,
+    pages: Mapping[str, Page] | None = None,
+    check: Callable[[Handshake], None] | None = None,
+) -> WebSocketServer:
+    """Make a server that obeys the options which both servers have.
+
+    directory: the program's own page; what both pages have in common is served beside it.
+    max_clients: WebSockets at the same time; fewer where the process may not open so many files.
+    other_files: how many files the program has open besides its connections.
+    pages: as for WebSocketServer; /healthz is added.
+
+    The others are arguments of WebSocketServer, and what that raises is raised here: OSError for
+    an address or a certificate that cannot be used, OverflowError for a port over 65535. From the
+    main thread.
+    """
+    return WebSocketServer(
+        (options.host, options.port),
+        routes,
+        directory=(directory, SHARED),
+        headers=headers,
+        allowed_origins=options.allow_origin,
+        allowed_hosts=options.allow_host,
+        advise=advise,
+        pages={"/healthz": healthz} | dict(pages or {}),
+        trusted_proxies=options.trust_proxy,
+        max_connections=fit_to_open_files(max_clients, other_files),
+        max_per_address=options.max_per_address,
+        max_message=options.max_message,
+        ssl_context=certificate_reader(options.cert, options.key),
+        deflate=Deflate() if options.deflate else None,
+        check=check,
+    )
 
 
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
@@ -52,12 +123,12 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
     _add_tls(parser)
     parser.add_argument(
         "--max-per-address",
-        type=_count,
+        type=whole_number(),
         metavar="N",
         help="how many connections there can be from one IP address at once; further ones are told "
-        "so and may try again; N is at least 1. People behind one router share its address, and "
-        "the IPv6 addresses of one /64 network count as one; behind a reverse proxy, everybody "
-        "does without --trust-proxy (default: no limit)",
+        f"so and may try again; N is from 1 to {MAX_COUNT}. People behind one router share its "
+        "address, and the IPv6 addresses of one /64 network count as one; behind a reverse proxy, "
+        "everybody does without --trust-proxy (default: no limit)",
     )
 
 
@@ -260,14 +331,20 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"not a whole number of at least 1: {text!r}")
-    return count
+def whole_number(most: int = MAX_COUNT) -> Callable[[str], int]:
+    """A function for `type=` that takes whole numbers from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        if not 1 <= number <= most:
+            message = f"it must be a whole number from 1 to {most}, not {text!r}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return parse
 
 
 def _origin(text: str) -> str:

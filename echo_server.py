@@ -8,20 +8,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from certificate import certificate_reader
 from command_line import (
     MAX_CLIENTS,
+    MAX_COUNT,
     add_server_options,
-    advise,
     check_server_options,
-    fit_to_open_files,
-    healthz,
     hold_to_one_core,
+    make_server,
+    whole_number,
 )
 from console import LineWriter, announce, log_to_stderr, printable
-from rfc6455 import Deflate, WebSocket, WebSocketServer
+from rfc6455 import WebSocket
 
-PUBLIC = Path(__file__).parent / "public"
+PUBLIC = Path(__file__).parent / "public" / "echo"
 # differs from Go: printing never delays an answer, even if nobody reads the output.
 output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
 
@@ -54,20 +53,11 @@ def main() -> None:
     try:
         # differs from Go: a client without an Origin header is accepted, and a web page of another
         # site is refused. The original demands the header, and accepts any origin.
-        server = WebSocketServer(
-            (options.host, options.port),
+        server = make_server(
+            options,
             {"/echo": echo_plain if options.plain else echo},
-            directory=(PUBLIC / "echo", PUBLIC / "shared"),
-            allowed_origins=options.allow_origin,
-            allowed_hosts=options.allow_host,
-            advise=advise,
-            pages={"/healthz": healthz},
-            trusted_proxies=options.trust_proxy,
-            max_connections=fit_to_open_files(MAX_CLIENTS),
-            max_per_address=options.max_per_address,
-            max_message=options.max_message,
-            ssl_context=certificate_reader(options.cert, options.key),
-            deflate=Deflate() if options.deflate else None,
+            directory=PUBLIC,
+            max_clients=MAX_CLIENTS,
         )
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
@@ -83,11 +73,11 @@ def read_options() -> argparse.Namespace:
     add_server_options(parser, port=8080)
     parser.add_argument(
         "--max-message",
-        type=int,
+        type=whole_number(),
         default=32 << 20,
         metavar="BYTES",
-        help="the largest message that a client may send; a larger one ends its connection; at "
-        "least 1 (default: %(default)s)",
+        help="the largest message that a client may send; a larger one ends its connection; from "
+        f"1 to {MAX_COUNT} (default: %(default)s)",
     )
     parser.add_argument(
         "--plain",
@@ -103,8 +93,6 @@ def read_options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     check_server_options(parser, options)
-    if options.max_message < 1:
-        parser.error("--max-message must be at least 1")
     return options
 
 

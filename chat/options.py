@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from chat.entry import KEEP, KEEP_BYTES, MAX_MESSAGE
 from command_line import (
     MAX_CLIENTS,
+    MAX_COUNT,
     OTHER_FILES,
     REDIS_FILES,
     add_server_options,
     check_server_options,
+    whole_number,
 )
 
 MIN_RATE = 0.1  # messages a second; each message of a client then waits for ten seconds at most
 MAX_RATE = 1e9  # messages a second
-MAX_COUNT = 1 << 53  # 2**53; larger integers lose precision where numbers are floats
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep",
-        type=int,
+        type=whole_number(),
         default=Options.keep,
         metavar="N",
         help="keep the newest N messages, and delete older ones; N is from 1 to "
@@ -82,7 +83,7 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep-bytes",
-        type=int,
+        type=whole_number(),
         default=Options.keep_bytes,
         metavar="BYTES",
         help="also delete the oldest messages when all together take more than this in memory, in "
@@ -112,7 +113,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-message",
-        type=int,
+        type=whole_number(MAX_MESSAGE),
         default=Options.max_message,
         metavar="BYTES",
         help="the largest message that a client may send; a larger one ends its connection; from "
@@ -120,7 +121,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-clients",
-        type=int,
+        type=whole_number(),
         default=Options.max_clients,
         metavar="N",
         help="how many clients can be in the chat at once; when it is full, others are told so "
@@ -156,20 +157,9 @@ def _check(parser: argparse.ArgumentParser, options: Options) -> None:
     # Written so that NaN, which compares as false with every number, is refused.
     if not (options.rate == 0 or MIN_RATE <= options.rate <= MAX_RATE):
         parser.error(f"--rate must be 0, for no limit, or from {MIN_RATE:g} to {MAX_RATE:.0f}")
-    _check_count(parser, "--max-message", options.max_message, MAX_MESSAGE)
-    _check_count(parser, "--max-clients", options.max_clients)
-    _check_count(parser, "--keep", options.keep)
-    _check_count(parser, "--keep-bytes", options.keep_bytes)
     if options.history == "":
         parser.error("--history needs the name of a file")
     if options.redis == "":
         parser.error("--redis needs a URL, for example redis://localhost:6379/0")
     if options.history and options.redis:
         parser.error("--history and --redis cannot be used together: there is one history")
-
-
-def _check_count(
-    parser: argparse.ArgumentParser, name: str, value: int, most: int = MAX_COUNT
-) -> None:
-    if not 1 <= value <= most:
-        parser.error(f"{name} must be a whole number from 1 to {most}")

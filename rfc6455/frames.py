@@ -218,7 +218,7 @@ class FrameParser:
         if not least <= length < 1 << 63:  # 5.2: the shortest form, the top bit zero
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, "the length is badly encoded")
         room = self._room
-        if rsv:
+        if starts_compressed:
             # Data that can't be compressed gets longer: by an eighth, where a compressor uses the
             # fixed codes of RFC 1951, 3.2.6. The limit itself is kept while inflating.
             room += 64 + (room >> 3)
@@ -235,7 +235,7 @@ class FrameParser:
             self._room = self._max_message if fin else room - length
         self._opcode = opcode
         self._fin = fin
-        self._rsv1 = rsv > 0
+        self._rsv1 = starts_compressed
         self._at = end
         self.missing = length
         self._in_frame = True

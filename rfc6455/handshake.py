@@ -367,6 +367,20 @@ def _last_forwarded(headers: Message, name: str) -> str | None:
     return str(headers.get_all(name, [])[-1]).rpartition(",")[2].strip(" \t")
 
 
+class _HostHeader(NamedTuple):
+    """The header that says under which host the client has asked for something."""
+
+    name: str
+    value: str
+
+
+def _host_header(headers: Message, forwarded: Forwarded) -> _HostHeader:
+    """What a trusted proxy says, or else the request's Host. Raises InvalidHandshake."""
+    if forwarded.host is not None:
+        return _HostHeader("X-Forwarded-Host", forwarded.host)
+    return _HostHeader("Host", _single(headers, "Host"))
+
+
 def check_host(
     headers: Message,
     allowed: Collection[Authority] | None,
@@ -378,13 +392,10 @@ def check_host(
     the name evil.example suddenly means 127.0.0.1: a page from there has an Origin that equals its
     Host, so `check_origin` alone would let it in. Raises InvalidHandshake.
     """
-    text = _single(headers, "Host")  # 4.1: a request has exactly one Host
-    name = "Host"
-    if forwarded.host is not None:
-        text = forwarded.host
-        name = "X-Forwarded-Host"
+    _single(headers, "Host")  # 4.1: a request has exactly one Host, even if another header counts
     if allowed is None:
         return
+    name, text = _host_header(headers, forwarded)
     try:
         host, port = Authority.parse(text)
     except ValueError:
@@ -428,10 +439,8 @@ def check_origin(
 
 def _describe_target(headers: Message, forwarded: Forwarded) -> str:
     """The headers with which an Origin was compared, for who has to mend one of them."""
-    if forwarded.host is None:
-        text = f"Host is {_quote(_single(headers, 'Host'))}"
-    else:
-        text = f"X-Forwarded-Host is {_quote(forwarded.host)}"
+    name, value = _host_header(headers, forwarded)
+    text = f"{name} is {_quote(value)}"
     if forwarded.scheme is None:
         return text
     return f"{text} and X-Forwarded-Proto is '{forwarded.scheme}'"
@@ -446,9 +455,8 @@ def _is_own_page(origin: Origin, headers: Message, secure: bool, forwarded: Forw
     443 for a page of https://h, 80 for one of http://h. Where this server itself speaks TLS, it
     means 443.
     """
-    text = _single(headers, "Host") if forwarded.host is None else forwarded.host
     try:
-        host, port = Authority.parse(text)
+        host, port = Authority.parse(_host_header(headers, forwarded).value)
     except ValueError:
         return False
     if origin.scheme not in _DEFAULT_PORTS:

@@ -470,7 +470,8 @@ def _network_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or a /64 network of IPv6.
 
     A single client usually gets a whole /64 (RFC 6177), and can have an address of it for each
-    connection. Text that is no IP address stands for itself.
+    connection. `handshake.read_forwarded` has made IPv4 addresses of those that IPv6 maps. Text
+    that is no IP address stands for itself.
     """
     try:
         ip = ipaddress.ip_address(address)
@@ -478,8 +479,6 @@ def _network_of(address: str) -> str:
         return address
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
-    if ip.ipv4_mapped:  # a server that listens on both families sees IPv4 clients so
-        return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((ip.packed, 64), strict=False))
 
 

@@ -160,6 +160,23 @@ def test_sequence_longer_than_ours_keeps_its_place_between_its_neighbours() -> N
     assert order("5-1048575") <= order("5-9999999999999999999") < order("6-0")
 
 
+@pytest.mark.parametrize("sequence", [1048575, 1048576, 9999999999999999999])
+def test_since_takes_a_sequence_longer_than_ours_for_the_last_of_its_millisecond(
+    sequence: int, clock: Clock, tmp_path: Path
+) -> None:
+    with opened(tmp_path / "history") as history:
+        for _ in range(2):
+            append(history, numbered(1))
+            clock.milliseconds += 1
+        first, second = entry_ids(since(history, "0").entries)
+        assert entry_ids(since(history, f"{NOW}-{sequence}").entries) == [second]
+        assert entry_ids(since(history, f"{NOW - 1}-{sequence}").entries) == [first, second]
+        with contextlib.closing(sqlite3.connect(tmp_path / "history")) as database, database:
+            last = NOW << 20 | 1048575
+            database.execute("UPDATE messages SET number = ? WHERE number = ?", (last, NOW << 20))
+        assert entry_ids(since(history, f"{NOW}-{sequence}").entries) == [second]
+
+
 BAD_IDS = [
     *("", "-", "-1", "1-", "1-2-3", "1--2", "a", "1-a", "0x1", "1e3", "1.0", "+1", "1_0", "$"),
     *(" 1", "1 ", "1\n", "1-2\n", "\0", "1\0", "٣", "\uff11", "1-٣", "²", "None"),
@@ -401,6 +418,14 @@ def test_large_history_keeps_the_newest_and_at_most_a_hundredth_more() -> None:
             assert held == [str(each) for each in range(start + 7 - len(held), start + 7)]
 
 
+def test_oldest_are_deleted_as_soon_as_there_is_more_than_a_hundredth_too_much() -> None:
+    with opened(keep=200) as history:
+        append(history, numbered(202))
+        assert len(since(history, "0").entries) == 202
+        append(history, numbered(1, 202))
+        assert texts(since(history, "0").entries) == [str(each) for each in range(3, 203)]
+
+
 def test_batch_larger_than_what_is_kept_gets_all_its_ids_and_is_kept_in_part() -> None:
     with opened(keep=10) as history:
         append(history, numbered(5))
@@ -473,13 +498,16 @@ def test_file_from_before_the_trimmed_table_existed_can_be_opened(
             "CREATE TABLE messages (number INTEGER PRIMARY KEY, email TEXT NOT NULL,"
             " username TEXT NOT NULL, message TEXT NOT NULL, key TEXT UNIQUE)"
         )
-        rows = [(NOW << 20 | number, "", "", str(number), f"k{number}") for number in range(3)]
+        rows = [(NOW << 20 | 5 + each, "", "", str(each), f"k{each}") for each in range(3)]
         database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
     for _ in range(2):
         with opened(path, kept) as history:
+            assert not since(history, f"{NOW}-5").gap
+            assert not since(history, f"{NOW}-4").gap  # nothing lies between this id and the oldest
+            assert since(history, f"{NOW}-3").gap == (kept == 3)
             assert texts(since(history, "0").entries) == ["0", "1", "2"]
             assert since(history, "0").gap == (kept == 3)  # as full as it may be: some were deleted
-            assert history.append([said("again", "k1")]) == [Appended(f"{NOW}-1", is_known=True)]
+            assert history.append([said("again", "k1")]) == [Appended(f"{NOW}-6", is_known=True)]
 
 
 def test_file_whose_newest_id_is_the_last_possible_one_is_refused(tmp_path: Path) -> None:

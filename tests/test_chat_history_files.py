@@ -24,6 +24,8 @@ from histories import append, assert_rising, entry_ids, numbered, opened, said, 
 from peers import PATIENCE
 from programs import ROOT
 
+IN_USE = "locked: another chat server uses it"
+
 # Files
 
 
@@ -189,7 +191,7 @@ def test_history_in_use_is_refused_by_name_until_it_is_closed(tmp_path: Path) ->
     path = tmp_path / "history"
     with opened(path) as history:
         for _ in range(2):
-            with pytest.raises(HistoryError, match=f"{re.escape(str(path))}.*locked"):
+            with pytest.raises(HistoryError, match=f"{re.escape(str(path))}: it is {IN_USE}"):
                 SqliteHistory(str(path))
             append(history, numbered(1))
     with opened(path) as history:
@@ -201,7 +203,7 @@ def test_history_in_use_is_refused_by_its_other_names_too(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to(path)
     with opened(path):
         for name in (tmp_path / "link", tmp_path / "." / ".." / tmp_path.name / "history"):
-            with pytest.raises(HistoryError, match="locked"):
+            with pytest.raises(HistoryError, match=IN_USE):
                 SqliteHistory(str(name))
 
 
@@ -210,10 +212,18 @@ def test_history_in_use_by_another_process_is_refused_until_that_is_killed(tmp_p
     with appending(path) as process:
         assert process.stdout
         process.stdout.readline()
-        with pytest.raises(HistoryError, match="locked"):
+        with pytest.raises(HistoryError, match=IN_USE):
             SqliteHistory(str(path))
     with opened(path) as history:
         history.append(numbered(1))
+
+
+def test_lock_that_cannot_be_taken_for_another_reason_is_told_with_that_reason(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "history-lock").write_bytes(b"no database" * 100)
+    with pytest.raises(HistoryError, match="file is not a database"):
+        SqliteHistory(str(tmp_path / "history"))
 
 
 def test_name_that_sqlite_takes_for_memory_is_a_file(

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,6 +21,7 @@ from chatting import (
     say,
     text_frame,
 )
+from command_line import whole_number
 from fetching import parse
 from peers import eventually, masked
 from programs import ROOT, Program, chat, echo, run
@@ -319,30 +321,35 @@ def test_bad_option_ends_it_with_one_clear_line(options: list[str]) -> None:
     assert options[0] in last_line or options[-1] in last_line
 
 
+def test_error_for_a_rate_out_of_range_names_the_range() -> None:
+    last_line = run("chat_server.py", "--rate", "1e-10").stderr.decode().splitlines()[-1]
+    words = "--rate must be 0, for no limit, or from 0.1 to 1000000000"
+    assert last_line == f"chat_server.py: error: {words}"
+
+
 @pytest.mark.parametrize(
-    ("option", "value", "words"),
+    ("script", "option", "most"),
     [
-        ("--rate", "1e-10", "--rate must be 0, for no limit, or from 0.1 to 1000000000"),
-        ("--max-message", "0", "--max-message must be a whole number from 1 to 16777216"),
-        ("--max-clients", "0", "--max-clients must be a whole number from 1 to 9007199254740992"),
-        ("--keep", "-1", "--keep must be a whole number from 1 to 9007199254740992"),
-        (
-            "--keep-bytes",
-            "9" * 20,
-            "--keep-bytes must be a whole number from 1 to 9007199254740992",
-        ),
-        (
-            "--max-per-address",
-            "0",
-            "argument --max-per-address: not a whole number of at least 1: '0'",
-        ),
+        ("chat_server.py", "--max-message", 16777216),
+        ("chat_server.py", "--max-clients", 9007199254740992),
+        ("chat_server.py", "--max-per-address", 9007199254740992),
+        ("chat_server.py", "--keep", 9007199254740992),
+        ("chat_server.py", "--keep-bytes", 9007199254740992),
+        ("echo_server.py", "--max-message", 9007199254740992),
     ],
 )
-def test_error_for_an_option_out_of_range_names_the_range(
-    option: str, value: str, words: str
+def test_error_for_a_count_out_of_range_names_the_range(
+    script: str, option: str, most: int
 ) -> None:
-    ended = run("chat_server.py", option, value)
-    assert ended.stderr.decode().splitlines()[-1] == f"chat_server.py: error: {words}"
+    last_line = run(script, option, str(most + 1)).stderr.decode().splitlines()[-1]
+    words = f"it must be a whole number from 1 to {most}, not '{most + 1}'"
+    assert last_line == f"{script}: error: argument {option}: {words}"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "11", "1.5", "1e1", "many", "", "0x5"])
+def test_whole_number_refuses_what_is_none_or_out_of_range(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"from 1 to 10, not '{text}'"):
+        whole_number(10)(text)
 
 
 def check_complaint(status: int, stdout: bytes, stderr: bytes) -> None:
@@ -398,7 +405,8 @@ def test_help_tells_the_default_of_every_option(script: str) -> None:
 
 def test_help_tells_the_range_of_every_number() -> None:
     words = " ".join(run("chat_server.py", "--help").stdout.decode().split())
-    assert words.count("from 1 to 9007199254740992") == 3  # --keep, --keep-bytes, --max-clients
+    # --max-per-address, --max-clients, --keep, --keep-bytes
+    assert words.count("from 1 to 9007199254740992") == 4
     assert "from 1 to 16777216 (default: 65536)" in words
     assert "from 0.1 to 1000000000, or 0 for no limit (default: 20)" in words
     assert "from 1 to 65535; 0 picks one that is free (default: 8000)" in words
@@ -456,8 +464,13 @@ def test_history_and_redis_cannot_be_used_together(capsys: pytest.CaptureFixture
         "--max-message 1",
         "--max-message 16777216",
         "--max-clients 1",
+        "--max-clients 9007199254740992",
+        "--max-per-address 1",
+        "--max-per-address 9007199254740992",
+        "--keep 1",
         "--keep 9007199254740992",
         "--keep-bytes 1",
+        "--keep-bytes 9007199254740992",
     ],
 )
 def test_option_at_the_edge_of_its_range_is_taken(arguments: str) -> None:

@@ -6,6 +6,7 @@ of things, never by the time that passes.
 
 import contextlib
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from chat.history import SqliteHistory
+from chat.presence import Presence
+from chat.resume import Resuming, admit
 from chatting import (
     RESUMED,
     assert_here,
@@ -30,9 +33,11 @@ from chatting import (
     tell,
     tell_name,
 )
+from guests import guests
 from histories import Said, assert_rising
 from peers import Peer, eventually, masked, request
 from programs import Program, chat, name_of
+from rfc6455 import WebSocket
 
 # Plain /ws
 
@@ -319,6 +324,25 @@ def test_client_that_leaves_while_it_catches_up_is_gone(long_history: Path) -> N
         eventually(lambda: server.log_lines_about(name))
         with resume(server, "9999999999999") as bob:
             assert hear_online(bob, lambda event: True)["count"] == 1
+
+
+@pytest.mark.parametrize("last", [0, 1, 3, 4, 6, 8])
+def test_client_that_is_admitted_gets_every_page_up_to_what_all_others_have(last: int) -> None:
+    clients: set[WebSocket] = set()
+    presence = Presence(clients, threading.Lock())
+    with contextlib.closing(SqliteHistory()) as history, guests(1) as (ada,):
+        # Three of these fill a page.
+        appended = history.append([Said(str(number).ljust(50_000, ".")) for number in range(9)])
+        message_ids = [each.message_id for each in appended]
+        presence.expect(ada.websocket)
+        resuming = Resuming(ada.websocket, message_ids[0])
+        admit(resuming, message_ids[last], history, presence, hide_emails=False)
+        ada.websocket.post('{"id":"end"}')
+        heard = [hear(ada.peer)["id"]]
+        while heard[-1] != "end":
+            heard.append(hear(ada.peer)["id"])
+        assert heard == [*message_ids[1 : last + 1], "end"]
+        assert clients == {ada.websocket}
 
 
 # Keys

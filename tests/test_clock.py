@@ -416,6 +416,30 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
+ENDS = """
+import socket
+from rfc6455 import Timeouts
+from rfc6455.stream import Stream
+
+ours, theirs = socket.socketpair()
+stream = Stream(ours, Timeouts())
+with stream.lock:
+    stream.put(bytes(10_000_000))  # for a peer that does not read
+assert stream.is_draining
+"""
+
+
+def test_program_ends_though_connections_are_open_and_something_waits_for_a_peer() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS],
+        cwd=ROOT,
+        timeout=2 * PATIENCE,
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on Windows")
 def test_child_process_has_deadlines_of_its_own() -> None:
     ended = subprocess.run(

@@ -33,12 +33,35 @@ from peers import (
 from programs import chat
 from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, WebSocket, connect
+from rfc6455.clock import clock
 from rfc6455.connection import READ_AHEAD
+from rfc6455.stream import Stream
 
 MIB = 1 << 20
 
 
 # A handler that is busy
+
+
+@both_roles
+@pytest.mark.requirement("5.5.2-3")
+def test_clock_reads_for_a_busy_handler_until_nothing_is_left_and_never_waits(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected_pair(role, stand_by, timeouts=CALM) as pair:
+        clock.forget(pair.websocket._stream._entry)  # the test does what the clock would do
+        arriving = [pair.frame(0x89, b"a"), pair.frame(0x89, b"b")]
+        timeouts: list[float | None] = []
+
+        def read(stream: Stream, size: int, timeout: float | None = None) -> bytes | None:
+            timeouts.append(timeout)
+            return arriving.pop(0) if arriving else None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Stream, "read", read)
+            pair.websocket._check(time.monotonic())
+        assert timeouts == [0, 0, 0]
+        assert [pair.read_frame(), pair.read_frame()] == [(0x8A, b"a"), (0x8A, b"b")]
 
 
 @both_roles

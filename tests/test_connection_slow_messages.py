@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pairs import CALM, Pair, connected_pair
-from peers import PATIENCE
+from peers import PATIENCE, eventually
 from protocols import both_roles
 from tls import Certificate
 
@@ -49,6 +49,18 @@ def test_message_that_trickles_is_ended_with_a_close_that_says_why(
 def test_header_that_stops_coming_is_ended(role: str) -> None:
     with connected_pair(role, timeouts=IMPATIENT) as pair:
         pair.peer.send(pair.frame(0x82, bytes(200))[:1])
+        assert pair.read_frame() == TOO_LONG_CLOSE
+        pair.raised()
+
+
+@both_roles
+def test_message_that_stops_coming_is_ended_though_the_clock_had_planned_no_check(
+    role: str,
+) -> None:
+    with connected_pair(role, timeouts=IMPATIENT) as pair:
+        # While the handler waits for a message, the next check is the one before a ping.
+        eventually(lambda: pair.websocket._stream._entry.when > time.monotonic() + 2 * PATIENCE)
+        pair.say(0x01, b"x")
         assert pair.read_frame() == TOO_LONG_CLOSE
         pair.raised()
 

@@ -15,14 +15,77 @@ from pairs import (
     Pair,
     connected_pair,
     listen,
+    reset,
     stand_by,
 )
 from peers import PATIENCE, eventually
 from protocols import both_roles
 from rfc6455 import ConnectionClosed, State
+from rfc6455.stream import Stream
 from tls import Certificate
 
 MIB = 1 << 20
+
+
+# Calls that never wait
+
+
+@both_roles
+def test_ping_does_not_wait_for_a_peer_that_does_not_read(role: str) -> None:
+    with connected_pair(role, stand_by, window=SMALL_WINDOW) as pair:
+        sending = pair.spawn(pair.websocket.send, bytes(MORE_THAN_KERNELS_BUFFER))
+        assert eventually(lambda: pair.websocket._stream.is_draining)
+        pair.spawn(pair.websocket.ping, b"p").result()
+        assert sending.running
+        assert pair.read_frame() == (0x82, bytes(MORE_THAN_KERNELS_BUFFER))
+        assert pair.read_frame() == (0x89, b"p")
+
+
+@both_roles
+def test_receive_without_a_timeout_left_returns_though_bytes_come_without_end(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected_pair(role, stand_by) as pair:
+        pong = pair.frame(0x8A)
+        reads: list[int] = []
+
+        def read(stream: Stream, size: int, timeout: float | None = None) -> bytes | None:
+            reads.append(size)
+            return pong if len(reads) < 100 else None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Stream, "read", read)
+            assert pair.websocket.receive(timeout=0) is None
+        assert len(reads) == 1
+
+
+@both_roles
+def test_receive_waits_for_the_rest_of_a_message_while_its_timeout_lasts(role: str) -> None:
+    with connected_pair(role, stand_by) as pair:
+        receiving = pair.spawn(pair.websocket.receive, PATIENCE)
+        pair.say(0x01, b"Hel")
+        assert eventually(lambda: pair.websocket._protocol.message_size == 3)
+        pair.say(0x80, b"lo")
+        assert receiving.result() == "Hello"
+
+
+@both_roles
+def test_send_to_a_peer_that_has_reset_the_connection_says_why_it_fails(role: str) -> None:
+    with connected_pair(role, stand_by) as pair:
+        reset(pair.peer)
+        assert eventually(lambda: fails(pair))
+        with pytest.raises(ConnectionClosed) as raised:
+            pair.websocket.send("a")
+        assert raised.value.code == 1006
+        assert raised.value.reason
+
+
+def fails(pair: Pair) -> bool:
+    try:
+        pair.websocket.send("a")
+    except ConnectionClosed:
+        return True
+    return False
 
 
 # Closing
@@ -131,6 +194,23 @@ def test_failed_connection_ends_in_bounded_time_while_the_peer_floods_it(role: s
         pair.leave.set()
         flooding.result()
         assert pair.remaining_messages() == []
+
+
+@both_roles
+@pytest.mark.requirement("7.1.7-1")
+def test_failed_connection_gives_a_slow_peer_time_to_read_up_to_the_close(role: str) -> None:
+    timeouts = CALM._replace(close_timeout=0.5)
+    with connected_pair(role, window=SMALL_WINDOW, timeouts=timeouts) as pair:
+        pair.spawn(pair.websocket.send, bytes(2 * MIB))
+        assert eventually(lambda: pair.websocket._stream.is_draining)
+        pair.peer.send(pair.frame(0x83, b"reserved")[:-1])  # the peer is still sending it
+        while len(pair.peer.buffer) < 2 * MIB:
+            data = pair.peer.sock.recv(20_000)
+            assert data, "the connection has ended before the Close"
+            pair.peer.buffer += data
+            time.sleep(0.02)  # this is the slow peer, and not a wait for something
+        assert pair.read_frame() == (0x82, bytes(2 * MIB))
+        assert pair.read_close() == (1002, "opcode 0x3 is reserved")
 
 
 # Receiving

@@ -95,8 +95,21 @@ def test_parser_refuses_a_length_that_would_fit_a_shorter_form(length: str) -> N
 @pytest.mark.requirement("5.2-6")
 @pytest.mark.parametrize("length", ["80 00 00 00 00 00 00 05", "ff ff ff ff ff ff ff ff"])
 def test_parser_refuses_a_length_with_the_top_bit_set_without_its_payload(length: str) -> None:
-    assert refusal(bytes.fromhex(f"82 7f {length}"), masked=False) in (1002, 1009)
-    assert refusal(bytes.fromhex(f"82 ff {length}")) in (1002, 1009)
+    assert refusal(bytes.fromhex(f"82 7f {length}"), masked=False) == 1002
+    assert refusal(bytes.fromhex(f"82 ff {length}")) == 1002
+
+
+@pytest.mark.requirement("5.2-4")
+@pytest.mark.parametrize(("size", "bare", "masked"), LENGTHS)
+def test_parser_reads_a_length_that_is_cut_off_behind_another_frame(
+    size: int, bare: str, masked: str
+) -> None:
+    header = bytes.fromhex(f"81 02 68 69 82 {bare}")
+    payload = some_bytes(size)
+    for cut in range(4, len(header) + 1):
+        pieces = [header[:cut], header[cut:] + payload]
+        found = frames(parser(masked=False), pieces)
+        assert found == [(1, True, b"hi"), (2, True, payload)]
 
 
 # 5.2: the first byte
@@ -107,6 +120,32 @@ def test_parser_refuses_a_length_with_the_top_bit_set_without_its_payload(length
 def test_parser_refuses_a_reserved_bit_at_the_header(first: int) -> None:
     assert refusal(bytes([first, 0x80])) == 1002
     assert refusal(bytes([first, 0x00]), masked=False) == 1002
+
+
+@pytest.mark.requirement("5.2-2")
+@pytest.mark.parametrize(
+    ("first", "is_compressed"),
+    [("81", False), ("82", False), ("01", False), ("c1", True), ("c2", True), ("42", True)],
+)
+def test_parser_tells_which_frames_are_compressed_where_that_was_agreed_on(
+    first: str, is_compressed: bool
+) -> None:
+    by = FrameParser(masked=False, max_message=100, compressed=True)
+    by.feed(bytes.fromhex(f"{first} 01 61"))
+    chunk = by.parse()
+    assert chunk is not None
+    assert (chunk.rsv1, chunk.payload) == (is_compressed, b"a")
+
+
+@pytest.mark.requirement("5.2-2")
+@pytest.mark.parametrize("first", [0xC0, 0xC8, 0xC9, 0xCA, 0xA1, 0x91, 0xE1, 0xD2, 0xA0, 0x99])
+def test_parser_refuses_every_other_reserved_bit_where_compression_was_agreed_on(
+    first: int,
+) -> None:
+    by = FrameParser(masked=False, max_message=100, compressed=True)
+    by.feed(bytes([first, 0x00]))
+    with pytest.raises(ProtocolError, match="a reserved bit is set"):
+        by.parse()
 
 
 @pytest.mark.requirement("5.2-3")
@@ -133,6 +172,13 @@ def test_parser_refuses_a_masked_frame_of_a_server(header: str) -> None:
 @pytest.mark.parametrize("header", ["89 fe", "8a fe", "88 fe", "89 ff", "8a ff", "88 ff"])
 def test_parser_refuses_a_control_frame_over_125_bytes(header: str) -> None:
     assert refusal(bytes.fromhex(header)) == 1002
+
+
+@pytest.mark.requirement("5.5-2")
+@pytest.mark.parametrize("first", ["89", "8a", "88"])
+def test_parser_refuses_a_control_frame_over_125_bytes_behind_another_frame(first: str) -> None:
+    data = bytes.fromhex(f"81 02 68 69 {first} 7e 00 7e") + bytes(126)
+    assert refusal(data, masked=False) == 1002
 
 
 @pytest.mark.requirement("5.5-3")
@@ -266,6 +312,12 @@ def test_build_of_a_server_is_the_examples_of_the_rfc() -> None:
     assert build_frame(1, b"Hello", masked=False) == bytes.fromhex("81 05 48 65 6c 6c 6f")
     assert build_frame(9, b"Hello", masked=False) == bytes.fromhex("89 05 48 65 6c 6c 6f")
     assert build_frame(10, b"", masked=False) == bytes.fromhex("8a 00")
+
+
+@pytest.mark.parametrize(("opcode", "first"), [(1, 0xC1), (2, 0xC2)])
+def test_build_marks_a_compressed_message_with_rsv1(opcode: int, first: int) -> None:
+    assert build_frame(opcode, b"a", masked=False, rsv1=True) == bytes([first, 0x01, 0x61])
+    assert build_frame(opcode, b"a", masked=True, rsv1=True)[:2] == bytes([first, 0x81])
 
 
 @pytest.mark.requirement("5.3-3")
@@ -417,6 +469,12 @@ def test_close_reason_is_utf_8_of_at_most_123_bytes() -> None:
         build_close(1000, "\ud800")
 
 
+def test_close_without_a_code_has_no_reason() -> None:
+    assert build_close(None) == b""
+    with pytest.raises(ValueError, match="a close reason needs a code"):
+        build_close(None, "bye")
+
+
 # Pings behind data that waits
 
 
@@ -530,6 +588,22 @@ def test_what_is_no_good_ping_stays_for_the_parser_and_so_does_all_behind_it(bad
     assert parser.unread == len(data)
 
 
+@pytest.mark.parametrize(
+    ("first", "pings"),
+    [
+        ("81", [b"p"]), ("82", [b"p"]), ("80", [b"p"]), ("c1", [b"p"]), ("c2", [b"p"]),
+        ("01", [b"p"]), ("41", [b"p"]),
+        ("c0", []), ("a1", []), ("91", []), ("a2", []), ("90", []), ("c3", []),
+    ],
+)  # fmt: skip
+def test_pings_are_taken_from_behind_good_frames_where_compression_was_agreed_on(
+    first: str, pings: list[bytes]
+) -> None:
+    parser = FrameParser(masked=False, max_message=1 << 20, compressed=True)
+    parser.feed(bytes.fromhex(f"{first} 02 68 69 89 01 70"))
+    assert pings_taken(parser) == pings
+
+
 def test_server_frames_are_walked_without_a_key() -> None:
     parser = FrameParser(masked=False, max_message=1 << 20)
     parser.feed(bytes.fromhex("81 02 68 69 89 01 70 81 00"))
@@ -545,6 +619,28 @@ def test_first_byte_tells_whether_a_control_frame_follows(data: str, follows: bo
     parser = FrameParser(masked=True, max_message=1 << 20)
     parser.feed(bytes.fromhex(data))
     assert parser.is_control_next() is follows
+
+
+@pytest.mark.parametrize(("first", "follows"), [(0x88, True), (0x89, True), (0x81, False)])
+def test_frame_whose_header_was_parsed_tells_whether_it_is_a_control_frame(
+    first: int, follows: bool
+) -> None:
+    parser = FrameParser(masked=True, max_message=1 << 20)
+    parser.feed(masked(first, b"\x03\xe8bye")[:8])
+    parser.parse()
+    assert parser.is_control_next() is follows
+
+
+def test_parser_is_within_a_frame_from_its_first_byte_to_its_last() -> None:
+    parser = FrameParser(masked=False, max_message=100)
+    assert not parser.is_within_frame
+    for byte in bytes.fromhex("82 02 68"):
+        parser.feed(bytes([byte]))
+        parser.parse()
+        assert parser.is_within_frame
+    parser.feed(b"i")
+    parser.parse()
+    assert not parser.is_within_frame
 
 
 @pytest.mark.parametrize(

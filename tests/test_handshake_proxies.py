@@ -70,7 +70,9 @@ def test_client_is_the_last_address_that_is_not_a_trusted_proxys(
     assert forwarded == Forwarded(client, proxy=PROXY, is_trusted=True)
 
 
-@pytest.mark.parametrize("address", ["10.0.1.1", "192.0.2.7", "2001:db8:2::1", "::1", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "address", ["10.0.1.1", "192.0.2.7", "2001:db8:2::1", "::1", "127.0.0.1", "unix:"]
+)
 def test_headers_of_an_address_that_is_not_trusted_are_ignored(address: str) -> None:
     forwarded = read(
         "X-Forwarded-For: 203.0.113.9",

@@ -67,7 +67,7 @@ def test_every_timeout_is_in_the_table() -> None:
 def test_flag_in_the_table_has_this_default(row: Row, found: re.Match[str]) -> None:
     if found[2] and found[1] == "max-message":
         words = " ".join(run("echo_server.py", "--help").stdout.decode().split())
-        assert f"at least 1 (default: {row.default.replace(',', '')})" in words
+        assert f"from 1 to 9007199254740992 (default: {row.default.replace(',', '')})" in words
         return
     default = getattr(Options(), found[1].replace("-", "_"))
     assert row.default == "none" if default is None else default == number_of(row)

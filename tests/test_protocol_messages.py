@@ -66,6 +66,26 @@ def test_endpoint_receives_a_message_cut_anywhere_in_its_header(
     assert endpoint.receive(frame + frame, arriving) == [some_bytes(size)] * 2
 
 
+@both_roles
+def test_endpoint_knows_whether_a_message_is_under_way_and_how_much_of_it_has_come(
+    role: str,
+) -> None:
+    endpoint = Endpoint(role)
+    protocol = endpoint.protocol
+    for frames, is_within, size in [
+        ("", False, 0),
+        ("01 03 48656c", True, 3),
+        ("89 01 70", True, 3),
+        ("00 00", True, 3),
+        ("00 01 6c", True, 4),
+        ("80 01 6f", False, 0),
+        ("82 01 ff", False, 0),
+        ("82", True, 0),
+    ]:
+        endpoint.receive(frames)
+        assert (protocol.is_within_message, protocol.message_size) == (is_within, size)
+
+
 @pytest.mark.requirement("5.1-2", "7.1.7-1")
 @pytest.mark.parametrize(
     "frame", ["81 05 48 65 6c 6c 6f", "82 00", "82 7e", "89 00", "8a 00", "88 00", "00 00"]

@@ -139,6 +139,20 @@ def test_server_names_the_methods_that_it_allows(public: Path) -> None:
             assert answer.headers["Server"] == "rfc6455"
 
 
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"FOO / HTTP/1.1\r\nHost: localhost\r\n\r\n", "501 Not Implemented: Unsupported method"),
+        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", "505 HTTP Version Not Supported: Invalid"),
+    ],
+)
+def test_server_repeats_why_http_server_refuses_a_request(
+    public: Path, data: bytes, body: str
+) -> None:
+    with serving_files(public) as server:
+        assert parse(answer_to(server, data)[1]).body.startswith(body)
+
+
 def test_server_serves_a_client_that_would_rather_speak_http_2(public: Path) -> None:
     more = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"]
     with serving_files(public) as server:

@@ -44,7 +44,7 @@ from peers import (
     tcp,
 )
 from programs import ROOT
-from rfc6455 import Timeouts, WebSocketServer
+from rfc6455 import InvalidHandshake, Timeouts, WebSocketServer
 from tls import Certificate
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
@@ -279,6 +279,17 @@ def test_address_with_all_its_connections_is_answered_429_until_one_of_them_ends
     assert not server.places._taken
 
 
+def test_place_is_taken_and_given_back_one_by_one() -> None:
+    places = rfc6455.server._PlacesByAddress(2)
+    with places.taken_by("192.0.2.1"):
+        for _ in range(2):
+            with places.taken_by("192.0.2.1"), places.taken_by("192.0.2.2"):
+                with pytest.raises(InvalidHandshake, match="there are 2 connections"):
+                    with places.taken_by("192.0.2.1"):
+                        pass
+    assert not places._taken
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all addresses of 127.0.0.0/8")
 def test_other_addresses_have_connections_of_their_own() -> None:
     with serving(echo_messages, max_per_address=1) as server, shake_hands(server):
@@ -300,6 +311,7 @@ def test_client_behind_a_trusted_proxy_is_counted_by_the_address_that_the_proxy_
         for address, counted_as in [
             ("192.0.2.1", "192.0.2.1"),
             ("192.0.2.9, 192.0.2.2", "192.0.2.2"),
+            ("::ffff:192.0.2.2", "192.0.2.2"),
             ("2001:db8::2", "2001:db8::/64"),
         ]:
             status, text = answer_to(server, request(server, X_Forwarded_For=address))
@@ -320,7 +332,6 @@ def test_refused_handshake_takes_no_place_of_its_address() -> None:
     ("address", "counted_as"),
     [
         ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
         ("2001:db8:1:3::1", "2001:db8:1:3::/64"),

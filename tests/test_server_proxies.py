@@ -102,6 +102,22 @@ def test_request_handler_says_the_address_of_the_client(monkeypatch: pytest.Monk
     assert addresses == ["192.0.2.1", "127.0.0.1", "127.0.0.1"]
 
 
+def test_request_handler_knows_the_address_before_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses: list[str] = []
+    handle = _RequestHandler.handle
+
+    def note(handler: _RequestHandler) -> None:
+        addresses.append(handler.find_client_address())
+        handle(handler)
+
+    monkeypatch.setattr(_RequestHandler, "handle", note)
+    with serving(echo_messages, trusted_proxies=LOOPBACK) as server:
+        fetch(server, "/", "GET", "X-Forwarded-For: 192.0.2.1")
+    assert addresses == ["127.0.0.1"]
+
+
 @pytest.mark.parametrize("proxy", ["localhost", "10.0.0.1/8", ""])
 def test_server_refuses_to_start_with_a_proxy_that_is_no_address(proxy: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):

@@ -1,9 +1,11 @@
-"""How the server closes its WebSockets when it shuts down (RFC 6455, 7.4.1).
+"""How the server closes its WebSockets, one by one and when it shuts down (RFC 6455, 7.4.1).
 
 The peers are bare sockets.
 """
 
 import contextlib
+import logging
+import os
 import threading
 
 import pytest
@@ -13,9 +15,7 @@ from fetching import (
     answers_echo,
 )
 from peers import PATIENCE, close_payload, echo_messages, masked, serving, shake_hands
-from rfc6455 import (
-    WebSocket,
-)
+from rfc6455 import Close, WebSocket, WebSocketServer
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
@@ -57,3 +57,38 @@ def test_server_closes_a_client_that_comes_during_its_shutdown() -> None:
             peer.send(masked(0x88, close_payload(1001)))
             assert peer.read_to_eof() == b""
     assert not opened
+
+
+def test_log_names_the_reason_of_the_side_that_has_closed_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "rfc6455")
+
+    def refuse_all(websocket: WebSocket) -> None:
+        if websocket.receive() == "refuse me":
+            raise Close(4000, "no")
+
+    with serving(refuse_all) as server:
+        with shake_hands(server) as peer:
+            peer.send(masked(0x88, close_payload(4001, "bye")))
+            assert peer.read_to_eof()
+        with shake_hands(server) as peer:
+            peer.send(masked(0x81, b"refuse me"))
+            assert peer.read_frame() == (0x88, close_payload(4000, "no"))
+            peer.send(masked(0x88, close_payload(4000)))
+            assert peer.read_to_eof() == b""
+    closed = [text.partition(": ")[2] for text in caplog.messages]
+    assert closed == ["closed, 4001 'bye'", "closed, 4000 'no'"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows two servers could share the port then")
+def test_server_can_start_again_at_once_on_the_port_of_one_that_has_closed_its_clients() -> None:
+    with serving(echo_messages) as server, shake_hands(server) as peer:
+        port = server.server_port
+        closing = threading.Thread(target=server.close_connections)
+        closing.start()
+        first, goodbye = peer.read_frame()
+        peer.send(masked(first, goodbye))
+        assert peer.read_to_eof() == b""  # the server has ended TCP first, and its kernel remembers
+        closing.join(PATIENCE)
+    WebSocketServer(("127.0.0.1", port), {"/": echo_messages}).server_close()

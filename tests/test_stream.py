@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import select
 import socket
 import ssl
 import threading
@@ -120,6 +121,14 @@ def test_what_the_kernel_does_not_take_at_once_is_sent_in_order_once_the_peer_re
         pair.stream.wait_drained()
         pair.put(b"after it")
         assert pair.peer.read(8) == b"after it"
+
+
+def test_put_that_the_kernel_takes_at_once_starts_no_drainer() -> None:
+    with stream_pair() as pair:
+        for data in (b"abc", b"", bytes(1000)):
+            pair.put(data)
+            assert not pair.stream.is_draining
+        assert pair.peer.read(1003) == b"abc" + bytes(1000)
 
 
 def test_everything_goes_through_the_backlog_where_the_kernel_can_only_wait(
@@ -342,7 +351,13 @@ def test_close_waits_until_the_drainer_has_let_go_of_the_socket() -> None:
 # Reading
 
 
-def test_read_returns_what_is_there_or_none_in_time_or_nothing_at_the_end() -> None:
+@pytest.mark.parametrize("has_poll", [True, False])
+def test_read_returns_what_is_there_or_none_in_time_or_nothing_at_the_end(
+    has_poll: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `poll`, which Windows has not, `select` waits."""
+    if not has_poll:
+        monkeypatch.delattr(select, "poll", raising=False)
     with stream_pair() as pair:
         assert pair.stream.read(100, 0) is None
         assert pair.stream.read(100, 0.05) is None
