@@ -89,7 +89,7 @@ def deadlines_end() -> bool:
 
 
 @contextlib.contextmanager
-def serving_files(directory: Path, **options: Any) -> Iterator[WebSocketServer]:
-    """Our server with these files, and an echo at /ws."""
-    with serving(echo_messages, path="/ws", directory=directory, **options) as server:
+def serving_files(*directories: Path, **options: Any) -> Iterator[WebSocketServer]:
+    """Our server with the files of these directories, and an echo at /ws."""
+    with serving(echo_messages, path="/ws", directory=directories, **options) as server:
         yield server

@@ -207,6 +207,28 @@ def test_server_ends_a_client_that_does_not_fetch_its_file(tmp_path: Path) -> No
             assert len(peer.read_to_eof()) < 50_000_000
 
 
-def test_server_refuses_to_start_without_its_directory(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError):
-        WebSocketServer(("127.0.0.1", 0), {}, directory=tmp_path / "nosuch")
+def test_file_comes_from_the_first_directory_that_has_it(tmp_path: Path) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    for directory, names in ((own, ("index.html", "both.css")), (shared, ("both.css", "a.css"))):
+        directory.mkdir()
+        for name in names:
+            (directory / name).write_text(f"{name} of {directory.name}")
+    (shared / "only").mkdir()
+    (tmp_path / "secret.css").write_text("secret")
+    with serving_files(own, shared) as server:
+        answers = {
+            target: fetch(server, target).body
+            for target in ("/", "/both.css", "/a.css", "/../secret.css", "/none.css", "/only/")
+        }
+    assert answers["/"] == "index.html of own"
+    assert answers["/both.css"] == "both.css of own"
+    assert answers["/a.css"] == "a.css of shared"
+    for target in ("/../secret.css", "/none.css", "/only/"):
+        assert answers[target].startswith("404 "), target
+
+
+def test_server_refuses_to_start_without_one_of_its_directories(tmp_path: Path) -> None:
+    missing = tmp_path / "nosuch"
+    for directory in (missing, str(missing), (tmp_path, missing)):
+        with pytest.raises(NotADirectoryError):
+            WebSocketServer(("127.0.0.1", 0), {}, directory=directory)
