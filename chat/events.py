@@ -1,18 +1,18 @@
 """The events of a client: messages that are for the server alone.
 
 A client that connects to `/ws?since=ID` can resume, and may send events. With `join` it tells the
-server its name, with `ping` it asks whether the server still answers, and with `older` it asks for
-the messages before an id. A client of plain `/ws` has no events, as in the Go original: whatever it
-sends is for all clients.
+server its name and email, with `ping` it asks whether the server still answers, and with `older` it
+asks for the messages before an id. A client of plain `/ws` has no events, as in the Go original:
+whatever it sends is for all clients.
 """
 
 import logging
 from typing import Protocol
 
 from chat.entry import History, HistoryError, order
-from chat.message import PONG, encode_older, encode_older_failed
+from chat.message import PONG, avatar_of, encode_older, encode_older_failed
 from chat.pace import Pace
-from chat.presence import Presence
+from chat.presence import Person, Presence
 from rfc6455 import Close, CloseCode, WebSocket
 
 # Seconds to wait for Redis. Meanwhile nothing else of the client is read, and the web page gives a
@@ -25,6 +25,8 @@ log = logging.getLogger("chat")
 class Sent(Protocol):
     """What a client has sent: `chat_server.Message`."""
 
+    @property
+    def email(self) -> str: ...
     @property
     def username(self) -> str: ...
     @property
@@ -56,7 +58,7 @@ class Events:
         if sent.event == "ping":
             sent.sender.post(PONG)
         elif sent.event == "join":
-            self._presence.name(sent.sender, sent.username)
+            self._presence.introduce(sent.sender, _person(sent))
         elif sent.event == "older":
             self._send_older(sent.sender, _check_before(sent.before))
         else:
@@ -83,6 +85,12 @@ class Events:
         else:
             answer = encode_older(before, page, hide_emails=self._hide_emails)
         websocket.send(answer)
+
+
+def _person(sent: Sent) -> Person:
+    """Who has sent an event `join`, without the email, which is for nobody else."""
+    has_email = bool(sent.email.strip())
+    return Person(sent.username, avatar_of(sent.email) if has_email else "")
 
 
 def _check_before(before: str | None) -> str:

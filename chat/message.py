@@ -60,7 +60,7 @@ def decode(data: str | bytes) -> dict[str, str]:
         if name is None or value is None:
             continue
         if isinstance(value, str):
-            fields[name] = _without_surrogates(value)
+            fields[name] = without_surrogates(value)
         elif name not in _OF_EVENTS:
             raise Close(CloseCode.POLICY_VIOLATION, f"{name} is not a string")
     for name, limit in _LIMITS.items():  # differs from Go: it has no limits
@@ -105,7 +105,7 @@ def _fold(name: str) -> str:
     return name.lower().replace("\u017f", "s")
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Replace each half of a surrogate pair by U+FFFD, as Go does.
 
     JSON can escape such a half, but UTF-8 cannot encode it.
@@ -122,7 +122,7 @@ def encode(entry: Entry, *, hide_emails: bool) -> str:
         "username": entry.username,
         "message": entry.message,
         "id": entry.message_id,
-        "avatar": _avatar(entry.email),
+        "avatar": avatar_of(entry.email),
     }
     if entry.key:
         fields["key"] = entry.key
@@ -173,6 +173,6 @@ def encode_slowed(rate: float) -> str:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _avatar(email: str) -> str:
+def avatar_of(email: str) -> str:
     """The name under which Gravatar has the picture for an email address."""
     return hashlib.sha256(email.strip().lower().encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Who is here: how many clients, and the names of those that have told theirs.
+"""Who is here: how many clients, and the names and avatars of those that have told theirs.
 
 If several servers form one chat, the clients of all of them are here: `redis_presence` exchanges
 who is where.
@@ -11,40 +11,49 @@ not named.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from chat.message import encode_event
 from rfc6455 import WebSocket, broadcast
 
-NAMES_TOLD = 50  # the most names in one `online` event, so that it stays small
+# The most people in one `online` event. Fifty with short names take some 5 KB, and all clients that
+# can resume get them after each change.
+NAMES_TOLD = 50
 PRESENCE_INTERVAL = 1.0  # seconds, at least, between two `online` events
 
 log = logging.getLogger("chat")
+
+
+class Person(NamedTuple):
+    """Who a client is, as far as the others are told: its email address is not."""
+
+    username: str
+    avatar: str  # the SHA-256 of the email in hex, as in its messages; "" if it told no email
 
 
 class Here(NamedTuple):
     """Who is here, on this server or on others."""
 
     clients: int  # how many
-    usernames: tuple[str, ...]  # sorted, each once, and at most NAMES_TOLD
+    people: tuple[Person, ...]  # sorted, each once, and at most NAMES_TOLD
 
 
+NAMELESS = Person("", "")  # a client that has not told its name yet
 NOBODY = Here(0, ())
 
 
 class Presence:
     """Adds clients to `clients` and removes them, and sends `online` events when that changes.
 
-    Any thread may call. `clients_lock` also guards the names and who is on other servers, and
+    Any thread may call. `clients_lock` also guards the people and who is on other servers, and
     nothing is sent while it is held.
     """
 
     def __init__(self, clients: set[WebSocket], clients_lock: threading.Lock) -> None:
         self._clients = clients
         self._lock = clients_lock
-        # The names of all clients that can resume; "" for those that have not told theirs yet.
-        self._names: dict[WebSocket, str] = {}
+        self._people: dict[WebSocket, Person] = {}  # all clients that can resume
         self._elsewhere = NOBODY
         self._changed = threading.Event()  # set when `online` events have to be sent
         self._stop_sharing: Callable[[], None] = lambda: None
@@ -57,37 +66,37 @@ class Presence:
 
     def expect(self, websocket: WebSocket) -> None:
         """Note that a client can resume. `admit` adds it to `clients` when it has caught up."""
-        self.name(websocket, "")
+        self.introduce(websocket, NAMELESS)
 
     def admit(self, websocket: WebSocket) -> None:
         """Add a client that can resume to `clients`, unless it has left since `expect`."""
         with self._lock:
-            if websocket in self._names:
+            if websocket in self._people:
                 self._clients.add(websocket)
         self._changed.set()
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove any client. After that `admit` does not add it any more."""
         with self._lock:
-            self._names.pop(websocket, None)
+            self._people.pop(websocket, None)
             self._clients.discard(websocket)
         self._changed.set()
 
     def can_resume(self, websocket: WebSocket) -> bool:
         """Whether this client gets events: it was expected, and has not left."""
         with self._lock:
-            return websocket in self._names
+            return websocket in self._people
 
-    def name(self, websocket: WebSocket, username: str) -> None:
-        """Note the name of a client that can resume."""
+    def introduce(self, websocket: WebSocket, person: Person) -> None:
+        """Note who a client is that can resume."""
         with self._lock:
-            self._names[websocket] = username
+            self._people[websocket] = person
         self._changed.set()
 
     def tell(self, event: str) -> None:
         """Send an event, given as JSON, to those of `clients` that can resume. Never waits."""
         with self._lock:
-            receivers = [client for client in self._clients if client in self._names]
+            receivers = [client for client in self._clients if client in self._people]
         broadcast(receivers, event)
 
     def tell_changes(self) -> None:
@@ -105,8 +114,9 @@ class Presence:
     def _online(self) -> str:
         with self._lock:
             count = len(self._clients) + self._elsewhere.clients
-            names = [*self._names.values(), *self._elsewhere.usernames]
-        return encode_event({"event": "online", "count": count, "usernames": names_to_tell(names)})
+            people = [*self._people.values(), *self._elsewhere.people]
+        told = [person._asdict() for person in people_to_tell(people)]
+        return encode_event({"event": "online", "count": count, "people": told})
 
     # Other servers
 
@@ -114,8 +124,8 @@ class Presence:
         """Who is here on this server."""
         with self._lock:
             clients = len(self._clients)
-            names = list(self._names.values())
-        return Here(clients, names_to_tell(names))
+            people = list(self._people.values())
+        return Here(clients, people_to_tell(people))
 
     def note_elsewhere(self, elsewhere: Here) -> None:
         """Note who is here on all other servers together."""
@@ -134,9 +144,11 @@ class Presence:
         self._stop_sharing()
 
 
-def names_to_tell(names: Sequence[str]) -> tuple[str, ...]:
-    """These names sorted, each once, without empty ones, and the first NAMES_TOLD at most.
+def people_to_tell(people: Iterable[Person]) -> tuple[Person, ...]:
+    """These people by name and avatar, each once, and the first NAMES_TOLD at most.
 
-    If they come from several servers, as many of each suffice to find the first ones of all.
+    Those without a name are left out. If they come from several servers, as many of each suffice to
+    find the first ones of all.
     """
-    return tuple(sorted({name for name in names if name})[:NAMES_TOLD])
+    named = {person for person in people if person.username}
+    return tuple(sorted(named)[:NAMES_TOLD])

@@ -16,15 +16,17 @@ killed server's people vanish.
 
 import json
 import logging
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from chat.entry import MAX_USERNAME, HistoryError
-from chat.message import encode_event
-from chat.presence import NAMES_TOLD, NOBODY, Here, names_to_tell
+from chat.message import encode_event, without_surrogates
+from chat.presence import NAMES_TOLD, NOBODY, Here, Person, people_to_tell
 from chat.redis_link import Client, Link
 
 log = logging.getLogger("chat")
@@ -37,6 +39,7 @@ INTERVAL = 1.0  # seconds between two exchanges
 LIFETIME = 20.0  # seconds after which the people of a silent server are not counted any more
 CLOSE_TIME = 0.5  # seconds in which a server that ends takes its people away; Redis may be away
 _SLOW_RETRY = 10.0  # seconds after an error that nobody foresaw
+_AVATAR = re.compile("[0-9a-f]{64}")
 _MOST_COUNTED = 1 << 32  # of one server; other programs may write to Redis, too
 # An empty text in place of the people means that the server ends. The time at which a server ends
 # is only written when a quarter of its lifetime is over, so that a quiet chat seldom writes.
@@ -163,21 +166,40 @@ class RedisPresence:
 
 
 def _encode(here: Here) -> str:
-    return encode_event({"count": here.clients, "usernames": here.usernames})
+    """What this server tells the others.
+
+    The avatars stand beside the names, in the same order. So a server of an older version, which
+    knows no avatars, can read it and counts and names these people.
+    """
+    usernames = [person.username for person in here.people]
+    avatars = [person.avatar for person in here.people]
+    return encode_event({"count": here.clients, "usernames": usernames, "avatars": avatars})
 
 
 def _decode(text: object) -> Here:
-    """Who is here on another server. What is not of a chat server counts as nobody."""
+    """Who is here on another server. What is not of a chat server counts as nobody.
+
+    A server of an older version tells no avatars.
+    """
     try:
-        people = json.loads(str(text))
-        count = min(max(0, int(people["count"])), _MOST_COUNTED)
-        usernames = tuple(str(name)[:MAX_USERNAME] for name in people["usernames"][:NAMES_TOLD])
+        here = json.loads(str(text))
+        count = min(max(0, int(here["count"])), _MOST_COUNTED)
+        usernames = here["usernames"][:NAMES_TOLD]
+        avatars = here.get("avatars", [])[: len(usernames)]
+        people = tuple(_person(*pair) for pair in zip_longest(usernames, avatars))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return NOBODY
-    return Here(count, usernames)
+    return Here(count, people)
 
 
-def _sum(all_people: list[Here]) -> Here:
-    """The people of several servers together."""
-    names = [name for people in all_people for name in people.usernames]
-    return Here(sum(people.clients for people in all_people), names_to_tell(names))
+def _person(username: object, avatar: object) -> Person:
+    """A person on another server. What is not a hash counts as no avatar."""
+    name = without_surrogates(str(username)[:MAX_USERNAME])
+    is_hash = isinstance(avatar, str) and _AVATAR.fullmatch(avatar)
+    return Person(name, str(avatar) if is_hash else "")
+
+
+def _sum(all_here: list[Here]) -> Here:
+    """Who is here on several servers together."""
+    people = [person for here in all_here for person in here.people]
+    return Here(sum(here.clients for here in all_here), people_to_tell(people))

@@ -68,9 +68,13 @@ def text_frame(text: str) -> bytes:
 
 
 def tell_name(peer: Peer, username: str) -> None:
+    """Say who a client is, with an email made of the name."""
+    introduce(peer, username=username, email=f"{username}@example.org")
+
+
+def introduce(peer: Peer, **fields: str) -> None:
     """Send the event with which a client says who it is."""
-    fields = {"event": "join", "username": username, "email": f"{username}@example.org"}
-    peer.send(masked(0x81, json.dumps(fields).encode()))
+    peer.send(text_frame(json.dumps({"event": "join", **fields})))
 
 
 def ask_older(peer: Peer, before: str) -> None:
@@ -96,6 +100,11 @@ def hear_online(peer: Peer, check: Callable[[dict[str, Any]], bool]) -> dict[str
         heard: dict[str, Any] = hear(peer)
         if heard.get("event") == "online" and check(heard):
             return heard
+
+
+def names_in(event: dict[str, Any]) -> list[str]:
+    """The names in an event of who is here."""
+    return [person["username"] for person in event["people"]]
 
 
 def tell(server: Program, count: int, size: int = 0, start: int = 0) -> list[dict[str, Any]]:

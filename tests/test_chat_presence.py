@@ -7,15 +7,17 @@ import time
 
 import pytest
 
-from chat.presence import Presence
+from chat.presence import NAMES_TOLD, Here, Person, Presence
 from chat.resume import Resuming, admit
 from chatting import (
     assert_here,
     hear,
     hear_online,
     hear_said,
+    introduce,
     leave,
     leave_reading,
+    names_in,
     read_close_past_messages,
     resume,
     say,
@@ -28,6 +30,15 @@ from peers import masked
 from programs import Program, chat
 from rfc6455 import State, WebSocket
 
+ADA = {
+    "username": "Ada",
+    "avatar": "cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d",
+}
+BOB = {
+    "username": "Bob",
+    "avatar": "686b5e4cf4f963adf8f51468a48028ef8d15bd02fa335f821279a3d1678c9615",
+}
+
 # Who is here
 
 
@@ -38,23 +49,76 @@ def test_client_that_tells_its_name_is_named_to_those_who_resume() -> None:
         for peer in (ada, bob):
             # A client may be named before it is admitted, and counted.
             event = hear_online(
-                peer, lambda event: event["count"] == 2 and len(event["usernames"]) == 2
+                peer, lambda event: event["count"] == 2 and len(event["people"]) == 2
             )
-            assert event == {"event": "online", "count": 2, "usernames": ["Ada", "Bob"]}
+            assert event == {"event": "online", "count": 2, "people": [ADA, BOB]}
         tell_name(bob, "Robert 你好")
-        event = hear_online(ada, lambda event: "Bob" not in event["usernames"])
-        assert event == {"event": "online", "count": 2, "usernames": ["Ada", "Robert 你好"]}
+        event = hear_online(ada, lambda event: "Bob" not in names_in(event))
+        robert = {
+            "username": "Robert 你好",
+            "avatar": "ccba449923523de80e18e82ac047fd75a957b294ba9cf69eeecb25d4e5e4d787",
+        }
+        assert event == {"event": "online", "count": 2, "people": [ADA, robert]}
         leave_reading(bob)
         event = hear_online(ada, lambda event: event["count"] == 1)
-        assert event == {"event": "online", "count": 1, "usernames": ["Ada"]}
+        assert event == {"event": "online", "count": 1, "people": [ADA]}
+
+
+def test_people_are_told_by_name_then_avatar_and_each_pair_of_both_once() -> None:
+    with chat() as server, contextlib.ExitStack() as stack:
+        ada, *others = [stack.enter_context(resume(server)) for _ in range(6)]
+        introduce(ada, username="Bob", email="bob@example.org")
+        introduce(others[0], username="Bob", email="ada@example.org")
+        introduce(others[1], username="Bob", email=" BOB@Example.org\t")
+        introduce(others[2], username="Bob")
+        introduce(others[3], username="Ada", email="ada@example.org")
+        introduce(others[4], username="", email="ada@example.org")
+        event = hear_online(ada, lambda event: event["count"] == 6 and len(event["people"]) == 4)
+        assert event["people"] == [
+            ADA,
+            {"username": "Bob", "avatar": ""},
+            BOB,
+            {"username": "Bob", "avatar": ADA["avatar"]},
+        ]
+
+
+@pytest.mark.parametrize("email", [{}, {"email": ""}, {"email": " \t"}])
+def test_client_that_told_no_email_has_no_avatar(server: Program, email: dict[str, str]) -> None:
+    with resume(server, "9999999999999") as ada:
+        introduce(ada, username="Ada", **email)
+        event = hear_online(ada, lambda event: bool(event["people"]))
+        assert event["people"] == [{"username": "Ada", "avatar": ""}]
+
+
+def test_client_that_joins_again_has_the_avatar_of_its_new_email_or_none(server: Program) -> None:
+    with resume(server, "9999999999999") as ada:
+        introduce(ada, username="Ada", email="bob@example.org")
+        bobs = {"username": "Ada", "avatar": BOB["avatar"]}
+        hear_online(ada, lambda event: event["people"] == [bobs])
+        introduce(ada, username="Ada", email="ada@example.org")
+        hear_online(ada, lambda event: event["people"] == [ADA])
+        introduce(ada, username="Ada")
+        hear_online(ada, lambda event: event["people"] == [{"username": "Ada", "avatar": ""}])
+
+
+@pytest.mark.parametrize("options", [[], ["--hide-emails"]])
+def test_avatar_is_told_without_the_email(options: list[str]) -> None:
+    with chat(*options) as server, resume(server) as ada:
+        tell_name(ada, "Ada")
+        while (payload := ada.read_frame().payload).find(b'"Ada"') < 0:
+            pass  # events from before the name was told
+        assert payload == (
+            b'{"event":"online","count":1,"people":[{"username":"Ada",'
+            b'"avatar":"cfe00dde46ef942601ffafb9e2825e802858b460e586b8305b344c1eb826357d"}]}'
+        )
 
 
 def test_client_that_vanishes_is_not_counted_any_more() -> None:
     with chat() as server, resume(server) as ada:
         with resume(server) as bob:
             tell_name(bob, "Bob")
-            hear_online(ada, lambda event: event["usernames"] == ["Bob"])
-        assert hear_online(ada, lambda event: not event["usernames"])["count"] == 1
+            hear_online(ada, lambda event: names_in(event) == ["Bob"])
+        assert hear_online(ada, lambda event: not event["people"])["count"] == 1
 
 
 def test_join_event_is_neither_saved_nor_shown() -> None:
@@ -72,7 +136,7 @@ def test_everyone_is_counted_but_only_names_that_were_told_are_named() -> None:
         tell_name(bob, "Ada")
         with resume(server):
             event = hear_online(ada, lambda event: event["count"] == 4)
-        assert event["usernames"] == ["Ada"]
+        assert names_in(event) == ["Ada"]
 
 
 def test_plain_client_that_comes_and_goes_is_counted_for_those_who_resume() -> None:
@@ -90,16 +154,16 @@ def test_at_most_50_names_are_told() -> None:
         for number, peer in enumerate(peers):
             tell_name(peer, f"guest {number:02}")
         event = hear_online(
-            peers[0], lambda event: event["count"] == 60 and "guest 49" in event["usernames"]
+            peers[0], lambda event: event["count"] == 60 and "guest 49" in names_in(event)
         )
-        assert event["usernames"] == [f"guest {number:02}" for number in range(50)]
+        assert names_in(event) == [f"guest {number:02}" for number in range(50)]
 
 
 def test_name_as_long_as_it_may_be_is_told_whole(server: Program) -> None:
     with resume(server, "9999999999999") as ada:
         tell_name(ada, "好" * 64)
-        event = hear_online(ada, lambda event: event["usernames"])
-        assert event["usernames"] == ["好" * 64]
+        event = hear_online(ada, lambda event: bool(event["people"]))
+        assert names_in(event) == ["好" * 64]
 
 
 @pytest.mark.parametrize("event", ["join", "ping", "message"])
@@ -198,7 +262,7 @@ def test_however_many_come_and_go_the_others_are_told_at_most_once_a_second() ->
             while True:
                 events += 1
                 event = hear_online(witness, lambda event: True)
-                if event["usernames"] == ["the last"] and event["count"] == 2:
+                if names_in(event) == ["the last"] and event["count"] == 2:
                     break
         assert events <= time.monotonic() - begin + 1
 
@@ -248,9 +312,20 @@ def test_names_are_sorted_while_others_may_use_the_lock() -> None:
     with guests(2) as people:
         for each, name in zip(people, ("Bob", "Ada"), strict=True):
             presence.expect(each.websocket)
-            presence.name(each.websocket, Name(name))
-        assert json.loads(presence._online())["usernames"] == ["Ada", "Bob"]
+            presence.introduce(each.websocket, Person(Name(name), ""))
+        assert names_in(json.loads(presence._online())) == ["Ada", "Bob"]
     assert locked == [False]
+
+
+def test_event_with_as_many_people_and_as_long_names_as_there_may_be_stays_small() -> None:
+    presence = Presence(set(), threading.Lock())
+    # A control character takes the most bytes in JSON.
+    names = [chr(1 + number // 30) + chr(1 + number % 30) * 63 for number in range(100)]
+    people = tuple(Person(name, "a" * 64) for name in names)
+    presence.note_elsewhere(Here(100, people))
+    event = presence._online()
+    assert len(json.loads(event)["people"]) == NAMES_TOLD
+    assert len(event.encode()) <= 24_000  # bytes, of the 1 MiB that may wait for a client
 
 
 def test_client_that_left_before_its_turn_came_is_not_admitted() -> None:
@@ -308,7 +383,7 @@ def test_client_that_left_is_neither_counted_nor_named() -> None:
         presence.enter(plain.websocket)
         presence.expect(other.websocket)
         presence.admit(other.websocket)
-        presence.name(other.websocket, "Ada")
+        presence.introduce(other.websocket, Person("Ada", ""))
         for each in (plain, other):
             presence.leave(each.websocket)
             assert each.websocket not in clients

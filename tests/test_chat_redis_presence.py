@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from chat.presence import NAMES_TOLD, NOBODY, Here, Presence
-from chatting import hear, hear_online, leave_reading, resume, say, tell_name
+from chat.presence import NAMES_TOLD, NOBODY, Here, Person, Presence
+from chatting import hear, hear_online, leave_reading, names_in, resume, say, tell_name
 from pages import Visit, expect
 from peers import PATIENCE, Peer, eventually
 from programs import ROOT, Program, chat, lines_with
@@ -29,14 +29,14 @@ ALONE = "only this server's clients are counted"
 TOGETHER = "the clients of all servers are counted again"
 
 
-def hear_count(peer: Peer, count: int) -> Any:
+def hear_count(peer: Peer, count: int) -> list[str]:
     """The names in the first event that counts so many."""
-    return hear_online(peer, lambda event: event["count"] == count)["usernames"]
+    return names_in(hear_online(peer, lambda event: event["count"] == count))
 
 
 def hear_names(peer: Peer, *names: str) -> Any:
     """The count in the first event with exactly these names."""
-    return hear_online(peer, lambda event: event["usernames"] == list(names))["count"]
+    return hear_online(peer, lambda event: names_in(event) == list(names))["count"]
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def test_people_of_a_killed_server_vanish_within_30_seconds(redis: Redis) -> Non
             begin = time.monotonic()
             other.discard()
             ada.sock.settimeout(3 * PATIENCE)
-            while b'"usernames":[]' not in ada.read_frame().payload:
+            while b'"people":[]' not in ada.read_frame().payload:
                 pass  # events of who is here, and the server's pings
         seconds = time.monotonic() - begin
         print(f"the people of the killed server vanished after {seconds:.1f} s")
@@ -193,16 +193,21 @@ def test_page_shows_the_people_of_all_servers_and_only_the_right_ones_after_a_ki
         ada = visit(one)
         ada.join()
         online = ada.page.locator("#online")
+        names = online.locator("li .name")
         with resume(other) as bob:
             tell_name(bob, "Bob")
-            expect(online.locator("li")).to_have_text(["Ada", "Bob"])
+            expect(names).to_have_text(["Ada", "Bob"])
             expect(online.locator("h2")).to_have_text("Online: 2")
             other.process.kill()
-            expect(online.locator("li")).to_have_text(["Ada"])
+            expect(names).to_have_text(["Ada"])
             expect(online.locator("h2")).to_have_text("Online: 1")
 
 
 # In this process
+
+ADA = Person("Ada", "a" * 64)
+BOB = Person("Bob", "b" * 64)
+NAMESAKE = Person("Bob", "")
 
 
 def sharing(redis: Redis, people: Here, told: list[Here]) -> "RedisPresence":
@@ -211,27 +216,69 @@ def sharing(redis: Redis, people: Here, told: list[Here]) -> "RedisPresence":
     return RedisPresence(redis.url, lambda: people, told.append)
 
 
+def guests_from(first: int, count: int) -> tuple[Person, ...]:
+    return tuple(Person(f"guest {first + number:02}", "a" * 64) for number in range(count))
+
+
+def write_strangers(redis: Redis, *texts: str) -> None:
+    """Write what servers of another version, or other programs, tell of their people."""
+    with contextlib.closing(connected(redis)) as client:
+        for number, text in enumerate(texts):
+            client.zadd("chat:servers", {f"stranger {number}": 1e12})
+            client.hset("chat:here", f"stranger {number}", text)
+
+
 def test_others_are_noted_only_when_something_has_changed(redis: Redis) -> None:
     told: list[Here] = []
-    one = sharing(redis, Here(2, ("Ada",)), told)
-    other = sharing(redis, Here(3, ("Bob",)), [])
+    one = sharing(redis, Here(2, (ADA,)), told)
+    other = sharing(redis, Here(3, (BOB,)), [])
     for _ in range(3):
         one._exchange()
     assert told == [NOBODY]
     other._exchange()
     for _ in range(3):
         one._exchange()
-    assert told == [NOBODY, Here(3, ("Bob",))]
+    assert told == [NOBODY, Here(3, (BOB,))]
 
 
 def test_names_of_many_servers_are_bounded_as_those_of_one(redis: Redis) -> None:
     told: list[Here] = []
     one = sharing(redis, NOBODY, told)
     for number in range(6):
-        names = [f"guest {10 * number + count:02}" for count in range(10)]
-        sharing(redis, Here(10, tuple(names)), [])._exchange()
+        here = Here(10, guests_from(10 * number, 10))
+        sharing(redis, here, [])._exchange()
     one._exchange()
-    assert told == [Here(60, tuple(f"guest {number:02}" for number in range(NAMES_TOLD)))]
+    assert told == [Here(60, guests_from(0, NAMES_TOLD))]
+
+
+def test_people_of_a_new_server_are_written_so_that_an_older_one_can_read_them(
+    redis: Redis,
+) -> None:
+    told: list[Here] = []
+    one = sharing(redis, Here(4, (ADA, NAMESAKE, BOB)), [])
+    one._exchange()
+    with contextlib.closing(connected(redis)) as client:
+        written = client.hget("chat:here", one._id)
+    assert written == (
+        f'{{"count":4,"usernames":["Ada","Bob","Bob"],"avatars":["{"a" * 64}","","{"b" * 64}"]}}'
+    )
+    sharing(redis, NOBODY, told)._exchange()
+    assert told == [Here(4, (ADA, NAMESAKE, BOB))]
+
+
+def test_people_of_an_older_server_are_named_without_avatars(redis: Redis) -> None:
+    told: list[Here] = []
+    write_strangers(redis, '{"count":3,"usernames":["Ada","Bob"]}')
+    sharing(redis, NOBODY, told)._exchange()
+    assert told == [Here(3, (Person("Ada", ""), Person("Bob", "")))]
+
+
+def test_same_person_on_two_servers_is_named_once(redis: Redis) -> None:
+    told: list[Here] = []
+    sharing(redis, Here(1, (BOB,)), [])._exchange()
+    sharing(redis, Here(2, (ADA, BOB)), [])._exchange()
+    sharing(redis, NOBODY, told)._exchange()
+    assert told == [Here(3, (ADA, BOB))]
 
 
 @pytest.mark.parametrize(
@@ -245,26 +292,63 @@ def test_names_of_many_servers_are_bounded_as_those_of_one(redis: Redis) -> None
         '{"count": 1e999, "usernames": []}',
         '{"count": NaN, "usernames": []}',
         '{"count": 1, "usernames": 7}',
+        '{"count": 1, "usernames": {"Ada": 1}}',
+        '{"count": 1, "usernames": ["Ada"], "avatars": 7}',
+        '{"count": 1, "usernames": ["Ada"], "avatars": null}',
+        '{"count": 1, "usernames": ["Ada"], "avatars": {"Ada": 1}}',
         "[" * 100_000,
     ],
 )
 def test_what_another_program_has_written_counts_as_nobody(redis: Redis, people: str) -> None:
     told: list[Here] = []
-    with contextlib.closing(connected(redis)) as client:
-        client.zadd("chat:servers", {"stranger": 1e12})
-        client.hset("chat:here", "stranger", people)
+    write_strangers(redis, people)
     sharing(redis, NOBODY, told)._exchange()
     assert told == [NOBODY]
 
 
 def test_names_and_counts_of_another_program_are_bounded(redis: Redis) -> None:
     told: list[Here] = []
-    with contextlib.closing(connected(redis)) as client:
-        client.zadd("chat:servers", {"a": 1e12, "b": 1e12})
-        client.hset("chat:here", "a", json.dumps({"count": -5, "usernames": ["n" * 1000]}))
-        client.hset("chat:here", "b", json.dumps({"count": 10**30, "usernames": []}))
+    write_strangers(
+        redis,
+        json.dumps({"count": -5, "usernames": ["n" * 1000]}),
+        json.dumps({"count": 10**30, "usernames": []}),
+    )
     sharing(redis, NOBODY, told)._exchange()
-    assert told == [Here(1 << 32, ("n" * 64,))]
+    assert told == [Here(1 << 32, (Person("n" * 64, ""),))]
+
+
+@pytest.mark.parametrize(
+    "avatars",
+    [
+        [],
+        [None],
+        [7],
+        [["a" * 64]],
+        ["ada@example.org"],
+        ["A" * 64],
+        ["a" * 63],
+        ["a" * 65],
+        ["a" * 64 + "\n"],
+        "a" * 64,
+        ["", "a" * 64],
+    ],
+)
+def test_what_another_program_has_written_in_place_of_an_avatar_is_not_told(
+    redis: Redis, avatars: object
+) -> None:
+    told: list[Here] = []
+    people = {"count": 1, "usernames": ["Ada"], "avatars": avatars}
+    write_strangers(redis, json.dumps(people))
+    sharing(redis, NOBODY, told)._exchange()
+    assert told == [Here(1, (Person("Ada", ""),))]
+
+
+def test_half_a_surrogate_pair_in_a_name_of_another_program_is_replaced(redis: Redis) -> None:
+    """As it is, it could not be sent, and nobody would be told any more who is here."""
+    told: list[Here] = []
+    write_strangers(redis, r'{"count": 1, "usernames": ["\ud83d"]}')
+    sharing(redis, NOBODY, told)._exchange()
+    assert told == [Here(1, (Person("\ufffd", ""),))]
 
 
 def test_presence_is_told_at_once_of_what_redis_does_not_answer(redis: Redis) -> None:

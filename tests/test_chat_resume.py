@@ -26,6 +26,7 @@ from chatting import (
     hear_until,
     ids,
     leave_reading,
+    names_in,
     read_close_past_messages,
     restless_environment,
     resume,
@@ -48,7 +49,7 @@ def test_plain_client_gets_no_history_and_no_events_beside_those_who_do() -> Non
         with server.join() as plain, resume(server) as bob:
             hear_all_said(bob, 3)
             tell_name(bob, "Bob")
-            hear_online(bob, lambda event: event["usernames"] == ["Bob"] and event["count"] == 2)
+            hear_online(bob, lambda event: names_in(event) == ["Bob"] and event["count"] == 2)
             say(bob, "hello")
             assert hear(plain)["message"] == "hello"
 
