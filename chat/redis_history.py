@@ -234,16 +234,17 @@ class RedisHistory:
         self._appending = threading.Lock()  # held while a batch is appended; guards `_answered`
         self._looked = threading.Event()  # set when the history was read; `follow` waits for it
         self._patience: float | None = None  # seconds to wait for Redis; None is without limit
-        # The ids of the newest messages that `handle_messages` has read, and so sent to everybody.
-        self._seen: OrderedDict[str, None] = OrderedDict()
         self._link = Link(url)
         newest = self._link.ask_once(self._try_out)
-        self.start = _first_id(newest)
-        self._seen[self.start] = None
+        self.start = newest[0] if newest else "0-0"
+        # The ids of the newest messages that were sent to everybody: those that were here at the
+        # start, and those that `handle_messages` has read since.
+        self._seen = OrderedDict.fromkeys(reversed(newest))
 
-    def _try_out(self, client: Client) -> list[Any]:
-        """Find out whether all that is needed works; returns the newest entry, if there is one."""
-        newest: list[Any] = client.xrevrange(STREAM, count=1)
+    def _try_out(self, client: Client) -> list[str]:
+        """Find out whether all that is needed works; returns the newest ids, the newest first."""
+        client.xrevrange(STREAM, count=1)  # its errors are clearer than those of a script
+        newest: list[str] = client.eval(_NEWEST_IDS, 1, STREAM, MOST_ANEW)
         self._run_append(client, _new_token(), [])
         _warn_if_memory_is_hidden(client)
         return newest

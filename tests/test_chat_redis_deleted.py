@@ -159,6 +159,16 @@ def test_reader_of_what_redis_has_lost_gets_what_is_new_though_its_ids_are_lower
     assert since(history, "7-0") == ([], False)
 
 
+def test_server_that_has_just_started_knows_what_was_there_before(redis: Redis) -> None:
+    from chat.redis_history import RedisHistory
+
+    for text in ("5-0", "6-0", "7-0"):
+        put(redis, text, text)
+    history = RedisHistory(redis.url)
+    lose(redis, "6-0", "7-0", newest="5-0")
+    assert since(history, history.start) == ([], False)
+
+
 def test_what_a_resuming_client_alone_has_read_is_not_taken_for_sent_to_everybody(
     redis: Redis,
 ) -> None:
