@@ -21,6 +21,7 @@ import itertools
 import json
 import random
 import secrets
+import signal
 import ssl
 import sys
 import tempfile
@@ -37,7 +38,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from finding import find_openssl, find_redis_server  # noqa: E402  # not installed
 from pairs import reset  # noqa: E402
-from peers import Peer, masked, request, tcp  # noqa: E402
+from peers import Peer, eventually, masked, request, tcp  # noqa: E402
 from programs import Program, Use  # noqa: E402
 from redis_server import Redis  # noqa: E402
 from rfc6455 import CloseCode, WebSocket, connect  # noqa: E402
@@ -57,6 +58,8 @@ WARMING = 4.0  # seconds, at least, before the measuring begins
 STALL = 75.0  # seconds, at most; a client that takes nothing is dropped after 60
 SETTLING = 90.0  # seconds for the server to get rid of clients that have gone or do not read
 MORE_MEMORY = 1.1  # times what it was before the measuring began
+CROWD = 100  # clients that resume at once, so that the server has all connections to Redis
+REDIS_CONNECTIONS = 65  # that a server has at most
 MOST_DISK = 16_000_000  # bytes; --keep 300 leaves some 1 MB, and SQLite's FILE-wal some 4 MB
 SAMPLE = 5.0  # seconds between two measurements of the process
 stopped = threading.Event()  # set when the difficult clients have to leave
@@ -107,6 +110,7 @@ class Scene(NamedTuple):
     server: Program
     certificate: Certificate | None  # with one everybody speaks TLS
     disk: Path | None  # the folder of the history's files, if it has any
+    redis: Redis | None
 
     def tcp(self) -> Peer:
         """A TCP connection, on which nothing was sent."""
@@ -122,6 +126,23 @@ class Scene(NamedTuple):
         """A WebSocket of a good client, which gets events, too."""
         context = self.certificate.client() if self.certificate else None
         return connect(f"{self.server.ws_url}/ws?since=0", ssl_context=context)
+
+    def reach_most_connections_to_redis(self) -> None:
+        """Let the server open as many connections to Redis as it ever has, for it keeps them.
+
+        While Redis stands still, each client that resumes waits with one. Otherwise it would depend
+        on chance how many there are when the measuring begins.
+        """
+        redis = self.redis
+        if not redis:
+            return
+        with contextlib.ExitStack() as stack:
+            redis.process.send_signal(signal.SIGSTOP)
+            stack.callback(redis.process.send_signal, signal.SIGCONT)
+            for _ in range(CROWD):
+                peer = stack.enter_context(self.connect())
+                peer.send(request(self.server, "/ws?since=0"))
+            eventually(lambda: connections_to(redis.port) >= REDIS_CONNECTIONS)
 
     def bytes_on_disk(self) -> int:
         """How large the files of the history are."""
@@ -141,16 +162,23 @@ def staged(
             disk = folder / "history"
             disk.mkdir()
             options += ["--history", str(disk / "chat.db")]
-        if redis:
-            its_redis = Redis(folder / "redis")
-            stack.callback(its_redis.kill)
-            options += ["--redis", its_redis.url]
+        running = Redis(folder / "redis") if redis else None
+        if running:
+            stack.callback(running.kill)
+            options += ["--redis", running.url]
         if cert:
             certificate = make_certificate(folder)
             options += certificate.options
         server = Program("chat_server.py", *options)
         stack.callback(server.discard)
-        yield Scene(server, certificate, disk)
+        yield Scene(server, certificate, disk, running)
+
+
+def connections_to(port: int) -> int:
+    """How many TCP connections to this port of this machine there are."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    established = [line.split() for line in lines if line.split()[3] == "01"]
+    return sum(fields[2].endswith(f":{port:04X}") for fields in established)
 
 
 # Good clients
@@ -380,6 +408,7 @@ class Soak:
 
     def run(self, scene: Scene) -> None:
         server = scene.server
+        scene.reach_most_connections_to_redis()
         enough = threading.Event()  # the good clients stop talking
         self._good = [Good(f"good {number}", scene.open()) for number in range(GOOD)]
         dice = random.Random(self._seed)
