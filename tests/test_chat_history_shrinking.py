@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from chat.entry import KEEP
 from chat.history import SqliteHistory
+from chat.open_history import open_history
+from chat.options import Options
 from histories import (
     append,
     assert_rising,
@@ -154,6 +157,15 @@ def test_program_that_reads_meanwhile_keeps_what_it_reads_and_the_file_shrinks_a
             reader.execute("COMMIT")
             append(history, [said("new")])
     assert large.stat().st_size < 3_000_000
+
+
+def test_chat_without_limits_deletes_nothing() -> None:
+    with contextlib.closing(open_history(Options(keep=0, keep_bytes=0), print)) as history:
+        for start in range(0, KEEP + 2000, 1000):
+            history.append(numbered(1000, start))
+        first, *_ = history.since("0").entries
+        assert first.message == "0"
+        assert not history.since("0").gap
 
 
 # At any moment
