@@ -15,7 +15,7 @@ from chat.resume import Resuming, admit
 from chatting import assert_here, hear_said, resume, say, tell_texts
 from guests import guests
 from histories import Said, append, since, texts
-from peers import eventually
+from peers import PATIENCE, eventually
 from programs import chat
 from redis_server import Redis, came_back_as_often_as_it_went, put
 
@@ -179,7 +179,7 @@ def test_what_a_resuming_client_alone_has_read_is_not_taken_for_sent_to_everybod
     since(history, "0")
     redis.ask("DEL", "chat")
     put(redis, "read by one", "5-0")
-    since(history.for_resuming(), "0")
+    since(history.hurried(PATIENCE), "0")
     missed = since(history, "7-0")
     assert (texts(missed.entries), missed.gap) == (["read by one"], True)
 
