@@ -331,16 +331,21 @@ def _file_name(text: str) -> str:
     return text
 
 
-def whole_number(most: int = MAX_COUNT) -> Callable[[str], int]:
-    """A function for `type=` that takes whole numbers from 1 to `most`."""
+def whole_number(most: int = MAX_COUNT, *, zero_is_no_limit: bool = False) -> Callable[[str], int]:
+    """A function for `type=` that takes whole numbers from 1 to `most`, and 0 if it is no limit."""
+    least = 1
+    allowed = f"from 1 to {most}"
+    if zero_is_no_limit:
+        least = 0
+        allowed += ", or 0 for no limit"
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
-            number = 0
-        if not 1 <= number <= most:
-            message = f"it must be a whole number from 1 to {most}, not {text!r}"
+            number = least - 1
+        if not least <= number <= most:
+            message = f"it must be a whole number {allowed}, not {text!r}"
             raise argparse.ArgumentTypeError(message)
         return number
 

@@ -66,10 +66,15 @@ class Page(NamedTuple):
     entries: list[Entry]
     gap: bool  # Some messages before these were deleted.
     more: bool  # Another page may follow.
+    # The id that these messages follow, where that is another one than was asked for: Redis has
+    # lost the message with that id, and perhaps all messages.
+    back_to: str | None = None
 
     def end(self, position: str) -> str:
         """The id of its last message, or if it is empty `position`, the id that it follows."""
-        return self.entries[-1].message_id if self.entries else position
+        if self.entries:
+            return self.entries[-1].message_id
+        return position if self.back_to is None else self.back_to
 
 
 class OlderPage(NamedTuple):

@@ -5,6 +5,7 @@ server cannot use it, because both would give the same ids to different messages
 lock that prevents this. For many servers there is `redis_history`.
 """
 
+import logging
 import os
 import sqlite3
 import threading
@@ -28,6 +29,8 @@ from chat.entry import (
     size_of,
 )
 
+log = logging.getLogger("chat")
+
 # In the file an id is one number: the milliseconds since 1970, and in these low bits the sequence.
 SEQUENCE_BITS = 20
 _MAX_NUMBER = (1 << 63) - 1  # the largest integer that SQLite stores
@@ -36,6 +39,7 @@ _MAX_VARIABLES = 500  # the most in one statement; SQLite before 3.32 allows 999
 _BUSY_TIMEOUT = 2.0  # seconds to wait for another program that is writing to the file
 _MAX_WAL = 16_000_000  # bytes of FILE-wal that stay after a long reader has let it grow
 _ROW_OVERHEAD = 100  # bytes of a row beside its texts, roughly
+_LEAST_FREE = 8_000_000  # bytes; where less of a file is free, shrinking it is not worth the time
 
 
 class SqliteHistory:
@@ -46,6 +50,9 @@ class SqliteHistory:
     when the clock is set back. What was appended in a file survives a crash of the process. A power
     cut may lose the newest messages, because nothing waits for the disk. A key is known until its
     message is deleted.
+
+    SQLite puts new messages where deleted ones were, so a file is never much larger than what it
+    once had to keep. When it is opened, and is more than half empty, it is shrunk.
     """
 
     def __init__(
@@ -73,6 +80,8 @@ class SqliteHistory:
             except BaseException:
                 self.close()
                 raise
+        if path is not None:
+            self._shrink(path)
 
     def _check(self) -> None:
         """Refuse the database of another program before anything is written to it."""
@@ -88,7 +97,8 @@ class SqliteHistory:
             f"PRAGMA journal_size_limit={_MAX_WAL}; PRAGMA application_id={_APPLICATION_ID};"
             "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY, email TEXT NOT NULL,"
             " username TEXT NOT NULL, message TEXT NOT NULL, key TEXT UNIQUE);"
-            "CREATE TABLE IF NOT EXISTS trimmed (number INTEGER NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS trimmed (number INTEGER NOT NULL);"
+            "CREATE TABLE IF NOT EXISTS began (number INTEGER NOT NULL)"
         )
         query = "SELECT ifnull(min(number), 1), ifnull(max(number), 0), count(*) FROM messages"
         oldest, self._newest, self._count = self._database.execute(query).fetchone()
@@ -100,9 +110,13 @@ class SqliteHistory:
             deleted = oldest - 1 if self._count >= self._keep else 0
             self._database.execute("INSERT INTO trimmed VALUES (?)", (deleted,))
         self._deleted: int = deleted  # everything up to this number was deleted
-        # A history in memory begins now: a client that asks for an earlier id may have missed
-        # messages of the server that ran before.
-        self._began = _now() if self._file_lock is None else 0
+        # When the history began: in memory now, and in a file when that was made. A client that
+        # asks for an earlier id may have missed messages of another history.
+        (began,) = self._database.execute("SELECT max(number) FROM began").fetchone()
+        if began is None:  # the file is new, or older than this table
+            began = 0 if self._count else _now()
+            self._database.execute("INSERT INTO began VALUES (?)", (began,))
+        self._began: int = began
         (self._page_size,) = self._database.execute("PRAGMA page_size").fetchone()
 
     def close(self) -> None:
@@ -111,6 +125,43 @@ class SqliteHistory:
             self._database.close()
             if self._file_lock:  # last, so that the next server finds everything done
                 self._file_lock.close()
+
+    def _shrink(self, path: str) -> None:
+        """Delete what is not to be kept any more, and give the disk back what a file has too much.
+
+        Only the start does this, because nobody can say anything meanwhile. SQLite first writes the
+        new contents into its journal, FILE-wal: if the process is killed or the disk is full, the
+        file has the old contents. Then it is used as it is.
+        """
+        try:
+            with _sqlite_errors():
+                if self._has_too_many(self._count) or self._bytes() > self._keep_bytes:
+                    self._delete_at_start(path)
+                used = self._bytes()
+                free = self._all_bytes() - used
+                if free >= _LEAST_FREE and free > used:
+                    log.info(
+                        "the history %s is being shrunk: of its %d bytes its messages take %d",
+                        path, used + free, used,
+                    )  # fmt: skip
+                    self._write_anew()
+        except HistoryError as error:
+            log.warning("the history %s could not be shrunk: %s", path, error)
+
+    def _delete_at_start(self, path: str) -> None:
+        before = self._count
+        with self._transaction():
+            count, deleted = self._delete_oldest()
+        self._count = count
+        self._deleted = deleted
+        log.info("the oldest %d messages of the history %s were deleted", before - count, path)
+
+    def _write_anew(self) -> None:
+        """Write the file without its free pages. Raises sqlite3.Error, and leaves it as it was."""
+        try:
+            self._database.execute("VACUUM")
+        finally:  # the journal is as large as the messages, even if there was no room for them
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # Writing
 
@@ -123,7 +174,7 @@ class SqliteHistory:
         entries: list[Entry] = []
         with self._lock, _sqlite_errors():
             known = self._find_keys([each.key for each in messages if each.key is not None])
-            first = max(self._newest + 1, _now())
+            first = max(self._newest + 1, self._began, _now())
             for each in messages:
                 if each.key is not None and each.key in known:
                     appended.append(Appended(known[each.key], is_known=True))
@@ -160,8 +211,7 @@ class SqliteHistory:
             for number, each in enumerate(entries, first)
         ]
         size = sum(len(each.email) + len(each.message) + _ROW_OVERHEAD for each in entries)
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             self._database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", rows)
             count = self._count + len(rows)
             deleted = self._deleted
@@ -172,22 +222,36 @@ class SqliteHistory:
             if unmeasured > self._keep_bytes // 100:
                 too_large = self._bytes() > self._keep_bytes
                 unmeasured = 0
-            if too_large or count > self._keep + self._keep // 100:
+            if too_large or self._has_too_many(count):
                 count, deleted = self._delete_oldest()
+        self._count = count
+        self._deleted = deleted
+        self._unmeasured = unmeasured
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What is written inside is in the file whole, or after an exception not at all."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._database.execute("COMMIT")
         except BaseException:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
-        self._count = count
-        self._deleted = deleted
-        self._unmeasured = unmeasured
+
+    def _has_too_many(self, count: int) -> bool:
+        return count > self._keep + self._keep // 100
 
     def _bytes(self) -> int:
         """The bytes that messages take: all pages of the file, except for those that are free."""
-        (pages,) = self._database.execute("PRAGMA page_count").fetchone()
         (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
-        return int((pages - free) * self._page_size)
+        return self._all_bytes() - int(free * self._page_size)
+
+    def _all_bytes(self) -> int:
+        """The size of the file."""
+        (pages,) = self._database.execute("PRAGMA page_count").fetchone()
+        return int(pages * self._page_size)
 
     def _delete_oldest(self) -> tuple[int, int]:
         """Delete the oldest messages; returns how many are left, and the last number deleted.

@@ -16,12 +16,14 @@ def open_history(options: Options, wake: Callable[[], None]) -> History:
     Raises HistoryError.
     """
     if not options.redis:
-        return SqliteHistory(options.history, options.keep, options.keep_bytes)
+        return SqliteHistory(options.history, options.most_messages, options.most_bytes)
     try:
         from chat.redis_history import RedisHistory  # here, because the others need no redis-py
     except ImportError:
         raise HistoryError("--redis needs a package: pip install redis") from None
-    history = RedisHistory(options.redis, options.keep, options.keep_bytes, options.max_message)
+    history = RedisHistory(
+        options.redis, options.most_messages, options.most_bytes, options.max_message
+    )
     try:
         threading.Thread(target=history.follow, args=(wake,), daemon=True).start()
     except RuntimeError as error:  # a limit of the system or of a container is reached

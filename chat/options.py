@@ -32,8 +32,8 @@ class Options:
     key: str | None = None  # a file name; None means that it is in the file `cert`
     max_per_address: int | None = None  # connections; None is no limit
     history: str | None = None  # a file name; None keeps the history in memory
-    keep: int = KEEP  # messages
-    keep_bytes: int = KEEP_BYTES  # bytes
+    keep: int = KEEP  # messages; 0 is no limit
+    keep_bytes: int = KEEP_BYTES  # bytes; 0 is no limit
     redis: str | None = None  # a URL; None means without Redis
     rate: float = 20  # messages a second for each client; 0 is no limit
     max_message: int = 65536  # bytes
@@ -41,6 +41,16 @@ class Options:
     hide_emails: bool = False
     all_cores: bool = False
     deflate: bool = False
+
+    @property
+    def most_messages(self) -> int:
+        """`keep`, or a number that nobody reaches."""
+        return self.keep or MAX_COUNT
+
+    @property
+    def most_bytes(self) -> int:
+        """`keep_bytes`, or a number that nobody reaches."""
+        return self.keep_bytes or MAX_COUNT
 
     @property
     def other_files(self) -> int:
@@ -75,21 +85,22 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep",
-        type=whole_number(),
+        type=whole_number(zero_is_no_limit=True),
         default=Options.keep,
         metavar="N",
         help="keep the newest N messages, and delete older ones; N is from 1 to "
-        f"{MAX_COUNT}, and on Redis at least 10000 messages are kept (default: %(default)s)",
+        f"{MAX_COUNT}, or 0 for no limit, and on Redis at least 10000 messages are kept "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--keep-bytes",
-        type=whole_number(),
+        type=whole_number(zero_is_no_limit=True),
         default=Options.keep_bytes,
         metavar="BYTES",
         help="also delete the oldest messages when all together take more than this in memory, in "
-        f"the file or on Redis; from 1 to {MAX_COUNT}, but on Redis at least four batches of "
-        "messages are kept, some 2400000 bytes with the default --max-message "
-        "(default: %(default)s)",
+        f"the file or on Redis; from 1 to {MAX_COUNT}, or 0 for no limit, but on Redis at least "
+        "four batches of messages are kept, some 2400000 bytes with the default --max-message; if "
+        "both limits are 0, nothing is ever deleted, and the disk may fill (default: %(default)s)",
     )
     parser.add_argument(
         "--redis",

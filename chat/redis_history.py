@@ -14,8 +14,9 @@ import logging
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -56,6 +57,10 @@ MOST_KEYS = 500_000  # of one hash; an hour long this is enough for 139 messages
 ANSWER_LIFETIME = (
     86400  # seconds for which the answer to a batch is kept; Redis may be away for hours
 )
+# A Redis that comes back as it was earlier has lost the newest messages. What everybody has got
+# already is not sent again, as long as no more than this were lost.
+MOST_SEEN = 10_000  # ids, some 2 MB; Redis' default is to save after so many changes in a minute
+MOST_ANEW = 500  # messages of a new stream that are sent to everybody who had the old one
 _BLOCK = 1000  # milliseconds that Redis waits for a new message before it answers that none came
 _SLOW_RETRY = 5.0  # seconds until `follow` tries again after an error that does not pass
 _CANNOT_FOLLOW = "messages of other servers cannot be read, trying again in %g s"
@@ -176,6 +181,27 @@ while true do
   last = found[#found][1]
 end
 """
+# Returns the ids of the newest messages, the newest first.
+_NEWEST_IDS = """
+local most, ids, last, few = tonumber(ARGV[1]), {}, '+', 10
+while #ids < most do
+  local found = redis.call('XREVRANGE', KEYS[1], last, '-', 'COUNT', few)
+  for _, entry in ipairs(found) do
+    if entry[1] ~= last then ids[#ids+1] = entry[1] end
+  end
+  if #found < few then return ids end
+  last = found[#found][1]
+end
+return ids
+"""
+
+
+class _Found(NamedTuple):
+    """What the stream has behind an id, until a page is full."""
+
+    entries: list[Entry]
+    exact: bool  # The message with this id is on the stream, too.
+    more: bool
 
 
 class RedisHistory:
@@ -210,11 +236,15 @@ class RedisHistory:
         self._patience: float | None = None  # seconds to wait for Redis; None is without limit
         self._link = Link(url)
         newest = self._link.ask_once(self._try_out)
-        self.start = _first_id(newest)
+        self.start = newest[0] if newest else "0-0"
+        # The ids of the newest messages that were sent to everybody: those that were here at the
+        # start, and those that `handle_messages` has read since.
+        self._seen = OrderedDict.fromkeys(reversed(newest))
 
-    def _try_out(self, client: Client) -> list[Any]:
-        """Find out whether all that is needed works; returns the newest entry, if there is one."""
-        newest: list[Any] = client.xrevrange(STREAM, count=1)
+    def _try_out(self, client: Client) -> list[str]:
+        """Find out whether all that is needed works; returns the newest ids, the newest first."""
+        client.xrevrange(STREAM, count=1)  # its errors are clearer than those of a script
+        newest: list[str] = client.eval(_NEWEST_IDS, 1, STREAM, MOST_ANEW)
         self._run_append(client, _new_token(), [])
         _warn_if_memory_is_hidden(client)
         return newest
@@ -267,15 +297,25 @@ class RedisHistory:
         """
         whole_id = _whole_id(message_id)
         self._looked.set()
+        found = self._find(whole_id)
+        if found.exact:
+            page = Page(found.entries, gap=False, more=found.more)
+        elif found.entries:
+            page = Page(found.entries, self._is_missing_before(whole_id), found.more)
+        elif order(whole_id) > self._last_given():
+            page = self._since_earlier()
+        else:
+            page = Page([], gap=False, more=False)
+        self._note_seen(page.entries)
+        return page
+
+    def _find(self, whole_id: str) -> _Found:
+        """Read what follows this id."""
         exact, more, found = self._ask(
             lambda client: client.eval(_SINCE, 1, STREAM, whole_id, PAGE_CHARACTERS)
         )
         entries = [_entry(found_id, _named(fields)) for found_id, fields in found]
-        if entries and not exact:
-            return Page(entries, self._is_missing_before(whole_id), bool(more))
-        if not entries and not exact and order(message_id) > self._last_given():
-            return self.since("0-0")  # the stream was deleted, and a new one began
-        return Page(entries, gap=False, more=bool(more))
+        return _Found(entries, bool(exact), bool(more))
 
     def _is_missing_before(self, message_id: str) -> bool:
         """Whether messages after this id, which is not on the stream, may have been deleted.
@@ -285,10 +325,36 @@ class RedisHistory:
         """
         if self._ask(lambda client: client.xrevrange(STREAM, message_id, "-", 1)):
             return False
+        if order(message_id) > (0, 0):
+            return True  # the stream was trimmed, or it was deleted and began anew
         info = self._info()
         if "entries-added" in info:  # Redis counts them since version 7
             return bool(info["entries-added"] > info["length"])
         return bool(self._ask(lambda client: client.hget(STATE, "trimmed")))
+
+    def _since_earlier(self) -> Page:
+        """The page for a reader who has newer messages than Redis ever gave to this stream.
+
+        Either Redis has come back as it was earlier, without its newest messages. The reader has
+        got those, and all before them. Or the stream was deleted, and perhaps a new one began. Then
+        messages may be missing, and the reader gets what is on the new one.
+        """
+        ids = self._ask(lambda client: client.eval(_NEWEST_IDS, 1, STREAM, MOST_ANEW))
+        back_to = next((each for each in ids if each in self._seen), None)
+        is_new = back_to is None
+        if back_to is None:
+            back_to = self.before_newest("0-0", MOST_ANEW)
+        found = self._find(back_to)
+        return Page(found.entries, is_new, found.more, back_to)
+
+    def _note_seen(self, entries: Sequence[Entry]) -> None:
+        """Note what `handle_messages` has read; what resuming clients read does not count."""
+        if self._patience is not None:
+            return
+        for each in entries:
+            self._seen[each.message_id] = None
+        while len(self._seen) > MOST_SEEN:
+            self._seen.popitem(last=False)
 
     def _last_given(self) -> tuple[int, int]:
         """The id of the newest message that was ever on the stream, as numbers."""

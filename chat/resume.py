@@ -96,7 +96,8 @@ def admit(
     `position` is the id of the last message that was sent to all clients. Raises ConnectionClosed,
     HistoryError. Only the thread of `handle_messages` may call.
     """
-    if order(resuming.position) < order(position):
+    # The client's own position is the higher one where Redis has lost messages in the meantime.
+    if order(resuming.position) != order(position):
         post_missed(resuming, position, history, hide_emails=hide_emails)
     presence.admit(resuming.websocket)
 

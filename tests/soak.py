@@ -1,5 +1,8 @@
 """Leaves a chat server alone with difficult clients: `python3 tests/soak.py [--minutes 10]`.
 
+The server keeps its messages in memory, or with `--history` in a file, or with `--redis` on a
+redis-server of its own. With `--cert` all clients speak TLS, and further difficult ones break it.
+
 A few good clients talk and listen all the time. Around them others come and go, flood the chat,
 stop reading, send half a handshake, break rules and vanish, in random order. The same goes on for a
 while before the measuring begins, until everything that the server keeps has its final size.
@@ -7,30 +10,46 @@ while before the measuring begins, until everything that the server keeps has it
 At the end every good client must have heard every message of all good clients, in the order of
 their sender, once, on one connection. With the same good clients as before, and nobody else, the
 server must have no more threads and open files than before, and at most a tenth more memory. Its
-log must have no traceback. Exit status 1 if something of that is not so.
+log must have no traceback. The files of a history must be no larger than MOST_DISK. Exit status 1
+if something of that is not so.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import json
 import random
 import secrets
+import signal
+import ssl
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from pairs import reset  # noqa: E402  # not installed
-from peers import Peer, masked, request, tcp  # noqa: E402
+from finding import find_openssl, find_redis_server  # noqa: E402  # not installed
+from pairs import reset  # noqa: E402
+from peers import Peer, eventually, masked, request, tcp  # noqa: E402
 from programs import Program, Use  # noqa: E402
+from redis_server import Redis  # noqa: E402
 from rfc6455 import CloseCode, WebSocket, connect  # noqa: E402
+from tls import (  # noqa: E402
+    BAD_RECORD,
+    Certificate,
+    Tunnel,
+    make_certificate,
+    through,
+    tunnel_to,
+)
 
 GOOD = 4  # clients that talk and listen
 DIFFICULT = 16  # clients that are something else, at the same time
@@ -39,6 +58,9 @@ WARMING = 4.0  # seconds, at least, before the measuring begins
 STALL = 75.0  # seconds, at most; a client that takes nothing is dropped after 60
 SETTLING = 90.0  # seconds for the server to get rid of clients that have gone or do not read
 MORE_MEMORY = 1.1  # times what it was before the measuring began
+CROWD = 100  # clients that resume at once, so that the server has all connections to Redis
+REDIS_CONNECTIONS = 65  # that a server has at most
+MOST_DISK = 16_000_000  # bytes; --keep 300 leaves some 1 MB, and SQLite's FILE-wal some 4 MB
 SAMPLE = 5.0  # seconds between two measurements of the process
 stopped = threading.Event()  # set when the difficult clients have to leave
 OPTIONS = ("--rate", "20", "--keep", "300", "--max-clients", "500")
@@ -48,19 +70,115 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of measuring (%(default)g)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--history", action="store_true", help="keep the messages in a file")
+    parser.add_argument("--redis", action="store_true", help="keep them on a redis-server")
+    parser.add_argument("--cert", action="store_true", help="speak TLS")
     options = parser.parse_args()
+    _check(parser, options)
+    soak = Soak(60 * options.minutes, options.seed)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        staged(
+            Path(folder), history=options.history, redis=options.redis, cert=options.cert
+        ) as scene,
+    ):
+        soak.run(scene)
+    print(soak.summary())
+    return 1 if soak.faults else 0
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """If an option is wrong, or needs what is not installed, exit with a line that says so."""
     if not 0 < options.minutes <= 24 * 60:
         parser.error("the soak takes from 0 to 1440 minutes")
     if not sys.platform.startswith("linux"):
         parser.error("what the process uses is read from Linux' /proc")
-    soak = Soak(60 * options.minutes, options.seed)
-    server = Program("chat_server.py", *OPTIONS)
-    try:
-        soak.run(server)
-    finally:
-        server.discard()
-    print(soak.summary())
-    return 1 if soak.faults else 0
+    if options.history and options.redis:
+        parser.error("--history and --redis cannot be used together: there is one history")
+    if options.redis and not (find_redis_server() and importlib.util.find_spec("redis")):
+        parser.error("--redis needs redis-server, and pip install redis")
+    if options.cert and not find_openssl():
+        parser.error("--cert needs openssl, which makes the certificate")
+
+
+# The server
+
+
+class Scene(NamedTuple):
+    """The server, and what its clients and the examiner have to know of it."""
+
+    server: Program
+    certificate: Certificate | None  # with one everybody speaks TLS
+    disk: Path | None  # the folder of the history's files, if it has any
+    redis: Redis | None
+
+    def tcp(self) -> Peer:
+        """A TCP connection, on which nothing was sent."""
+        return tcp(self.server)
+
+    def connect(self) -> Peer:
+        """A connection for HTTP: TCP, or with a certificate TLS, its handshake done."""
+        if self.certificate:
+            return through(tunnel_to(self.server, self.certificate))
+        return self.tcp()
+
+    def open(self) -> WebSocket:
+        """A WebSocket of a good client, which gets events, too."""
+        context = self.certificate.client() if self.certificate else None
+        return connect(f"{self.server.ws_url}/ws?since=0", ssl_context=context)
+
+    def reach_most_connections_to_redis(self) -> None:
+        """Let the server open as many connections to Redis as it ever has, for it keeps them.
+
+        While Redis stands still, each client that resumes waits with one. Otherwise it would depend
+        on chance how many there are when the measuring begins.
+        """
+        redis = self.redis
+        if not redis:
+            return
+        with contextlib.ExitStack() as stack:
+            redis.process.send_signal(signal.SIGSTOP)
+            stack.callback(redis.process.send_signal, signal.SIGCONT)
+            for _ in range(CROWD):
+                peer = stack.enter_context(self.connect())
+                peer.send(request(self.server, "/ws?since=0"))
+            eventually(lambda: connections_to(redis.port) >= REDIS_CONNECTIONS)
+
+    def bytes_on_disk(self) -> int:
+        """How large the files of the history are."""
+        return sum(path.stat().st_size for path in self.disk.iterdir()) if self.disk else 0
+
+
+@contextlib.contextmanager
+def staged(
+    folder: Path, *, history: bool = False, redis: bool = False, cert: bool = False
+) -> Iterator[Scene]:
+    """Start a server, and the Redis that it needs; all their files are in this folder."""
+    options = list(OPTIONS)
+    certificate = None
+    disk = None
+    with contextlib.ExitStack() as stack:
+        if history:
+            disk = folder / "history"
+            disk.mkdir()
+            options += ["--history", str(disk / "chat.db")]
+        running = Redis(folder / "redis") if redis else None
+        if running:
+            stack.callback(running.kill)
+            options += ["--redis", running.url]
+        if cert:
+            certificate = make_certificate(folder)
+            options += certificate.options
+        server = Program("chat_server.py", *options)
+        stack.callback(server.discard)
+        yield Scene(server, certificate, disk, running)
+
+
+def connections_to(port: int) -> int:
+    """How many TCP connections to this port of this machine there are."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    established = [line.split() for line in lines if line.split()[3] == "01"]
+    return sum(fields[2].endswith(f":{port:04X}") for fields in established)
 
 
 # Good clients
@@ -98,8 +216,8 @@ class Good:
             self.slowest = max(self.slowest, took)
 
 
-# Difficult clients. Each of these functions is the life of one, on a new TCP connection. It may end
-# at any point with an OSError or EOFError: the server refuses it, or drops it.
+# Difficult clients. Each of these functions is the life of one, on a new connection. It may end at
+# any point with an OSError or EOFError: the server refuses it, or drops it.
 
 
 def come_and_go(peer: Peer, server: Program, dice: random.Random) -> None:
@@ -166,11 +284,44 @@ def fetch(peer: Peer, server: Program, dice: random.Random) -> None:
 
 
 def wait_in_silence(peer: Peer, server: Program, dice: random.Random) -> None:
-    """Opens TCP and says nothing."""
+    """Connects, and says nothing."""
     stopped.wait(dice.uniform(0.0, 15.0))
 
 
-LIVES: dict[Callable[[Peer, Program, random.Random], None], int] = {  # and how often, relatively
+# Further ones where the server speaks TLS
+
+
+def damage_a_record(peer: Peer, server: Program, dice: random.Random) -> None:
+    """Joins, and then sends a record that cannot be decrypted."""
+    enter(peer, server, dice)
+    tunnel_of(peer).sock.sendall(BAD_RECORD)
+    peer.read_to_eof()
+
+
+def end_tls_first(peer: Peer, server: Program, dice: random.Random) -> None:
+    """Ends TLS without a closing handshake of WebSocket, as a program does that has failed."""
+    enter(peer, server, dice)
+    tunnel_of(peer).say_farewell()
+    peer.read_to_eof()
+
+
+def cut_off_tls(peer: Peer, server: Program, dice: random.Random) -> None:
+    """Sends its first message of the TLS handshake byte by byte, and gives up somewhere."""
+    hello = client_hello()
+    for at in range(dice.randrange(len(hello))):
+        peer.send(hello[at : at + 1])
+        stopped.wait(0.005)
+
+
+def speak_without_tls(peer: Peer, server: Program, dice: random.Random) -> None:
+    """Sends a request, or noise, where TLS is spoken."""
+    noise = dice.randbytes(dice.randrange(1, 2000))
+    peer.send(dice.choice([request(server, "/ws"), noise]))
+    peer.read_to_eof()
+
+
+Life = Callable[[Peer, Program, random.Random], None]
+LIVES: dict[Life, int] = {  # and how often, relatively
     come_and_go: 10,
     flood: 3,
     stall: 2,
@@ -181,6 +332,9 @@ LIVES: dict[Callable[[Peer, Program, random.Random], None], int] = {  # and how 
     fetch: 4,
     wait_in_silence: 1,
 }
+TLS_LIVES: dict[Life, int] = {damage_a_record: 2, end_tls_first: 2}
+# They are not over TLS, but in its place.
+BARE_LIVES: dict[Life, int] = {cut_off_tls: 2, speak_without_tls: 2, wait_in_silence: 1}
 BROKEN = [
     masked(0x83, b"a reserved opcode"),
     masked(0xC1, b"a reserved bit"),
@@ -211,6 +365,21 @@ def text(message: str) -> bytes:
     return masked(0x81, json.dumps({"username": "difficult", "message": message}).encode())
 
 
+def tunnel_of(peer: Peer) -> Tunnel:
+    assert isinstance(peer.sock, Tunnel)
+    return peer.sock
+
+
+def client_hello() -> bytes:
+    """The first message of a TLS handshake, as a client sends it."""
+    outgoing = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
 def leave(peer: Peer, dice: random.Random) -> None:
     """End TCP, one time in three with a reset."""
     end = reset if dice.random() < 1 / 3 else Peer.close
@@ -234,18 +403,20 @@ class Soak:
         self._before: Use | None = None
         self._after: Use | None = None
         self._most = Use(0, 0, 0)
+        self._most_disk = 0
         self._log_lines = 0
 
-    def run(self, server: Program) -> None:
+    def run(self, scene: Scene) -> None:
+        server = scene.server
+        scene.reach_most_connections_to_redis()
         enough = threading.Event()  # the good clients stop talking
-        url = f"{server.ws_url}/ws?since=0"
-        self._good = [Good(f"good {number}", connect(url)) for number in range(GOOD)]
+        self._good = [Good(f"good {number}", scene.open()) for number in range(GOOD)]
         dice = random.Random(self._seed)
         talking = [self._start(g.talk, enough, random.Random(dice.random())) for g in self._good]
         listening = [self._start(good.listen) for good in self._good]
-        self._be_difficult(server, max(WARMING, self._seconds / 4), dice)
+        self._be_difficult(scene, max(WARMING, self._seconds / 4), dice)
         self._before = self._settle(server, None)
-        self._be_difficult(server, self._seconds, dice)
+        self._be_difficult(scene, self._seconds, dice)
         self._after = self._settle(server, self._before)
         enough.set()
         for thread in talking:
@@ -270,30 +441,36 @@ class Soak:
         thread.start()
         return thread
 
-    def _be_difficult(self, server: Program, seconds: float, dice: random.Random) -> None:
+    def _be_difficult(self, scene: Scene, seconds: float, dice: random.Random) -> None:
         """Let the difficult clients live for so long, and measure the process meanwhile."""
         stopped.clear()
         threads = [
-            self._start(self._live_again_and_again, server, random.Random(dice.random()))
+            self._start(self._live_again_and_again, scene, random.Random(dice.random()))
             for _ in range(DIFFICULT)
         ]
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.faults:
             time.sleep(min(left, SAMPLE))
-            pairs = zip(self._most, server.use, strict=True)
+            pairs = zip(self._most, scene.server.use, strict=True)
             self._most = Use(*(max(pair) for pair in pairs))
+            self._most_disk = max(self._most_disk, scene.bytes_on_disk())
         stopped.set()
         for thread in threads:
             thread.join()
 
-    def _live_again_and_again(self, server: Program, dice: random.Random) -> None:
+    def _live_again_and_again(self, scene: Scene, dice: random.Random) -> None:
+        over_http = LIVES | (TLS_LIVES if scene.certificate else {})
+        on_tcp = BARE_LIVES if scene.certificate else {}
+        lives = [*over_http, *on_tcp]
+        how_often = [*over_http.values(), *on_tcp.values()]
         while not stopped.is_set():
-            (live,) = dice.choices(list(LIVES), list(LIVES.values()))
+            (chosen,) = dice.choices(range(len(lives)), how_often)
+            live = lives[chosen]
             with self._counting:
                 self._lives[live.__name__.replace("_", " ")] += 1
-            peer = tcp(server)
+            peer = scene.connect() if chosen < len(over_http) else scene.tcp()
             with contextlib.suppress(OSError, EOFError):
-                live(peer, server, dice)
+                live(peer, scene.server, dice)
             leave(peer, dice)
 
     def _settle(self, server: Program, before: Use | None) -> Use:
@@ -361,6 +538,8 @@ class Soak:
             self.faults.append("there are more threads or files than before")
         if self._after.memory > MORE_MEMORY * self._before.memory:
             self.faults.append("there is more memory in use than before")
+        if self._most_disk > MOST_DISK:
+            self.faults.append("the files of the history grow without end")
 
     def summary(self) -> str:
         lives = ", ".join(f"{name} {count:,}" for name, count in self._lives.most_common())
@@ -372,6 +551,7 @@ class Soak:
             f"before: {self._before}",
             f"at most: {self._most}",
             f"after:  {self._after}",
+            f"files of the history, at most: {self._most_disk:,} bytes",
             f"log: {self._log_lines:,} lines",
             *(f"FAULT: {fault}" for fault in self.faults),
             "FAILED" if self.faults else "nothing lost, nothing left behind, no traceback",

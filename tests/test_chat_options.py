@@ -305,9 +305,9 @@ def test_first_message_is_free_at_any_rate() -> None:
         ["--trust-proxy", "proxy.example"],
         ["--history", ""],
         ["--redis", ""],
-        ["--keep", "0"],
+        ["--keep", "-1"],
         ["--max-message", "16777217"],
-        ["--keep-bytes", "0"],
+        ["--keep-bytes", "-1"],
         ["--keep-bytes", "9" * 20],
         ["--max-clients", "9" * 20],
         ["--max-per-address", "0"],
@@ -333,8 +333,6 @@ def test_error_for_a_rate_out_of_range_names_the_range() -> None:
         ("chat_server.py", "--max-message", 16777216),
         ("chat_server.py", "--max-clients", 9007199254740992),
         ("chat_server.py", "--max-per-address", 9007199254740992),
-        ("chat_server.py", "--keep", 9007199254740992),
-        ("chat_server.py", "--keep-bytes", 9007199254740992),
         ("echo_server.py", "--max-message", 9007199254740992),
     ],
 )
@@ -346,10 +344,24 @@ def test_error_for_a_count_out_of_range_names_the_range(
     assert last_line == f"{script}: error: argument {option}: {words}"
 
 
+@pytest.mark.parametrize("option", ["--keep", "--keep-bytes"])
+@pytest.mark.parametrize("value", ["-1", "9007199254740993"])
+def test_error_for_what_is_to_be_kept_says_that_0_is_no_limit(option: str, value: str) -> None:
+    last_line = run("chat_server.py", option, value).stderr.decode().splitlines()[-1]
+    words = f"a whole number from 1 to 9007199254740992, or 0 for no limit, not '{value}'"
+    assert last_line == f"chat_server.py: error: argument {option}: it must be {words}"
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "11", "1.5", "1e1", "many", "", "0x5"])
 def test_whole_number_refuses_what_is_none_or_out_of_range(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match=f"from 1 to 10, not '{text}'"):
         whole_number(10)(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "11", "1.5", "many", ""])
+def test_whole_number_or_0_refuses_what_is_neither(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"from 1 to 10, or 0 for no limit, not '{text}'"):
+        whole_number(10, zero_is_no_limit=True)(text)
 
 
 def check_complaint(status: int, stdout: bytes, stderr: bytes) -> None:
@@ -469,8 +481,10 @@ def test_history_and_redis_cannot_be_used_together(capsys: pytest.CaptureFixture
         "--max-per-address 9007199254740992",
         "--keep 1",
         "--keep 9007199254740992",
+        "--keep 0",
         "--keep-bytes 1",
         "--keep-bytes 9007199254740992",
+        "--keep-bytes 0",
     ],
 )
 def test_option_at_the_edge_of_its_range_is_taken(arguments: str) -> None:

@@ -454,19 +454,11 @@ def test_ids_of_any_size_disturb_neither_clients_that_are_here_nor_those_that_re
             assert answer_close(eve) == (1011, "the message could not be saved")
             redis.ask("DEL", "chat")
             say(bob, "a new beginning")
+            assert hear_said(bob) == hear_said(ada) == {"event": "gap"}
             assert hear_said(bob)["message"] == "a new beginning"
             assert hear_said(ada)["message"] == "a new beginning"
             put(redis, "heard of others")
             assert hear_said(bob)["message"] == hear_said(ada)["message"] == "heard of others"
-
-
-def test_stream_that_began_anew_elsewhere_with_lower_ids_is_heard(redis: Redis) -> None:
-    with chat("--redis", redis.url) as server, resume(server) as ada:
-        put(redis, "high", "9999999999999999-0")
-        assert hear_said(ada)["message"] == "high"
-        redis.ask("DEL", "chat")
-        put(redis, "low")
-        assert hear_said(ada)["message"] == "low"
 
 
 def test_message_that_somebody_deleted_causes_no_gap_and_is_not_shown_again(redis: Redis) -> None:
