@@ -171,10 +171,18 @@ def _decode(text: object) -> Here:
     try:
         people = json.loads(str(text))
         count = min(max(0, int(people["count"])), _MOST_COUNTED)
-        usernames = tuple(str(name)[:MAX_USERNAME] for name in people["usernames"][:NAMES_TOLD])
+        usernames = tuple(_text(name)[:MAX_USERNAME] for name in people["usernames"][:NAMES_TOLD])
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return NOBODY
     return Here(count, usernames)
+
+
+def _text(name: object) -> str:
+    """A name as text that can be sent: JSON can escape half a surrogate pair, and UTF-8 has none.
+
+    One such name would keep every client from learning who is here.
+    """
+    return str(name).encode(errors="replace").decode()
 
 
 def _sum(all_people: list[Here]) -> Here:
