@@ -25,6 +25,11 @@ PUBLIC = Path(__file__).parent / "public" / "echo"
 output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
 
 
+# differs from Go: of a longer message only so many characters are printed. Otherwise a message of
+# megabytes, which compression makes from a few kilobytes, would keep the server busy for seconds.
+MAX_PRINTED = 10_000
+
+
 def echo(websocket: WebSocket) -> None:
     """Print each message, and send it back in brackets.
 
@@ -34,9 +39,18 @@ def echo(websocket: WebSocket) -> None:
     for message in websocket:
         # As in the original, the answer to binary data is text, too.
         text = message if isinstance(message, str) else message.decode(errors="replace")
-        output.write(f"Receive: {printable(text)}")
+        shown = excerpt(text)
+        output.write(f"Receive: {shown}")
         websocket.send(f"[{text}]")
-        output.write(f"Send: [{printable(text)}]")
+        output.write(f"Send: [{shown}]")
+
+
+def excerpt(text: str) -> str:
+    """A message as it is printed: on one line, and only its beginning if it is long."""
+    left_out = len(text) - MAX_PRINTED
+    if left_out <= 0:
+        return printable(text)
+    return f"{printable(text[:MAX_PRINTED])}… ({left_out} more characters)"
 
 
 def echo_plain(websocket: WebSocket) -> None:

@@ -21,8 +21,10 @@ REPEAT_TIME = 10.0  # seconds in which lines with one cause are counted, after o
 MAX_DETAILS = 10  # lines of one kind that are told apart; peers may make up details without end
 MAX_CAUSES = 1000  # that are told apart at all; our programs have some dozens
 _MAX_TEXT = 1000  # characters of a line that are kept until it is written with its count
-# The line for the end of each client, as the layer writes it: of these none is left out.
-_EVERYDAY = "%s: closed, %s"
+# Ends of clients that have a line each in REPEAT_TIME. Further ones are counted like other lines:
+# one client that comes and goes as fast as it can would write gigabytes a day.
+MAX_ENDS = 200
+_END = "%s: closed, %s"  # the line for the end of a client, as the layer writes it
 
 
 class _Kind(NamedTuple):
@@ -48,7 +50,8 @@ class RepeatLimit(logging.Filter):
 
     Then the last of them is written with their number, and the next REPEAT_TIME begins. Two lines
     have the same cause if they differ in nothing but the peer's name at their beginning. Beyond
-    MAX_DETAILS different lines of one kind, the others of that kind count as having one cause.
+    MAX_DETAILS different lines of one kind, the others of that kind count as having one cause. The
+    ends of clients are no repetition: up to MAX_ENDS of them have a line each.
 
     Any thread may log. Nobody waits here, and memory is bounded.
     """
@@ -64,6 +67,8 @@ class RepeatLimit(logging.Filter):
         self._causes: dict[Hashable, _Repeats] = {}  # those written last are at the end
         self._of_kind: Counter[_Kind] = Counter()  # how many of them there are of each kind
         self._counting = 0  # how many of them have lines that were not written
+        self._ends = 0  # ends of clients since `_ends_since`
+        self._ends_since = -math.inf
         self._closed = False
         atexit.register(self.close)
 
@@ -76,8 +81,6 @@ class RepeatLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be written now; otherwise it is counted."""
-        if record.msg == _EVERYDAY:
-            return True
         try:
             details = _details(record)
         except Exception:  # noqa: BLE001 (a mistake in the log call, which the handler reports)
@@ -85,7 +88,11 @@ class RepeatLimit(logging.Filter):
         now = time.monotonic()
         with self._changed:
             due = self._take_due(now - REPEAT_TIME, now)
-            passes = self._closed or self._admit(record, details, now)
+            passes = (
+                self._closed
+                or (record.msg == _END and self._has_line_for_end(now))
+                or self._admit(record, details, now)
+            )
         self._write(due)
         return passes
 
@@ -97,6 +104,14 @@ class RepeatLimit(logging.Filter):
             self._changed.notify_all()
         self._write(due)
         atexit.unregister(self.close)
+
+    def _has_line_for_end(self, now: float) -> bool:
+        """Whether the end of a client, which has come now, gets a line of its own."""
+        if now >= self._ends_since + REPEAT_TIME:
+            self._ends_since = now
+            self._ends = 0
+        self._ends += 1
+        return self._ends <= MAX_ENDS
 
     def _admit(self, record: logging.LogRecord, details: Hashable, now: float) -> bool:
         kind = _Kind(record.name, record.levelno, str(record.msg))

@@ -46,6 +46,8 @@ class Events:
         self._presence = presence
         self._history = history
         self._pace = pace
+        # So that a client which has said much still gets an answer to its ping.
+        self._events_pace = pace.for_events()
         self._hide_emails = hide_emails
 
     def handle(self, sent: Sent) -> bool:
@@ -57,8 +59,10 @@ class Events:
             return False
         if sent.event == "ping":
             sent.sender.post(PONG)
+            self._events_pace.wait()
         elif sent.event == "join":
             self._presence.introduce(sent.sender, _person(sent))
+            self._events_pace.wait()
         elif sent.event == "older":
             self._send_older(sent.sender, _check_before(sent.before))
         else:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from chat.message import encode_slowed
 from rfc6455 import ConnectionClosed
 
+# Events a second that a client may send besides its messages. The web page sends one in ten
+# seconds.
+EVENT_RATE = 10.0
 BURST = 3.0  # seconds; a client that was silent may send as much as the rate allows in that time
 SLOWED_INTERVAL = 10.0  # seconds, at least, between two `slowed` events for one client
 
@@ -25,6 +28,10 @@ class Pace:
         self._post = post
         self._told = -math.inf  # when the client was last told that it is slowed
         self._due = 0.0  # the time from which the next message is within the rate
+
+    def for_events(self) -> "Pace":
+        """A pace for the events of the same client, which has no limit either if this has none."""
+        return Pace(EVENT_RATE if self._rate else 0)
 
     def wait(self) -> None:
         """Call before each message. While this waits nothing is read, and TCP slows the client."""

@@ -64,7 +64,8 @@ MOST_ANEW = 500  # messages of a new stream that are sent to everybody who had t
 _BLOCK = 1000  # milliseconds that Redis waits for a new message before it answers that none came
 _SLOW_RETRY = 5.0  # seconds until `follow` tries again after an error that does not pass
 _CANNOT_FOLLOW = "messages of other servers cannot be read, trying again in %g s"
-# Appends a batch in one call. If the answer does not arrive, the call is repeated with the same
+# Appends a batch in one call. What is no id under a key was put there by another program, and the
+# message counts as new. If the answer does not arrive, the call is repeated with the same
 # token, and returns the first answer, so that nothing is appended twice. The call for the next
 # batch deletes that answer. The memory of the stream is measured after each further hundredth of
 # --keep-bytes that was written. Errors of MEMORY USAGE are ignored, because the messages are
@@ -83,10 +84,16 @@ if (left >= 0 and left <= key_lifetime) or redis.call('HLEN', keys) >= most_keys
   redis.call('RENAME', keys, older_keys)
   redis.call('EXPIRE', older_keys, key_lifetime)
 end
+local function known_id(key)
+  for _, hash in ipairs({keys, older_keys}) do
+    local id = redis.call('HGET', hash, key)
+    if id and string.find(id, '^%d+%-%d+$') then return id end
+  end
+end
 local lines, size = {}, 0
 for i = 6, #ARGV, 4 do
   local key = ARGV[i+3]
-  local id = key ~= '' and (redis.call('HGET', keys, key) or redis.call('HGET', older_keys, key))
+  local id = key ~= '' and known_id(key)
   if id then
     lines[#lines+1] = 'known ' .. id
   else

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 from .deflate import Deflate
 from .errors import ConnectionClosed
 from .frames import CloseCode
-from .keepalive import SLOWEST_PEER, Keepalive, MessageTime, Verdict
+from .keepalive import SLOWEST_PEER, ControlPace, Keepalive, MessageTime, Verdict
 from .protocol import MAX_MESSAGE, Protocol, State
 from .stream import DONT_WAIT, Stream, Timeouts
 
@@ -63,6 +63,7 @@ class WebSocket:
     __slots__ = (
         "__weakref__",
         "_busy_interval",
+        "_control_pace",
         "_has_received",
         "_keepalive",
         "_lock",
@@ -106,8 +107,9 @@ class WebSocket:
             lock=stream.lock,
         )
         self._protocol.receive_data(received)
-        self._reading = threading.Lock()  # held by the thread that reads; these three are its own
+        self._reading = threading.Lock()  # held by the thread that reads; these four are its own
         self._read_size = _READ_AT_LEAST
+        self._control_pace = ControlPace()
         self._has_received = False  # whether `receive` was called since the clock's last check
         self._tcp_end: _TcpEnd | None = None  # set when there is nothing more to receive
         self._keepalive = Keepalive(
@@ -219,6 +221,10 @@ class WebSocket:
 
     def _read(self, timeout: float | None, at_most: int = _READ_AT_MOST) -> bool:
         """Wait for bytes, and give them to the protocol; False if none have come in time."""
+        pace = self._control_pace
+        if pace.is_behind or pace.counted != self._protocol.controls:
+            if not self._slow_down(timeout):
+                return False
         expected = min(self._protocol.missing, _READ_AT_MOST)
         size = min(max(self._read_size, expected), at_most)
         data = self._stream.read(size, timeout)
@@ -233,6 +239,16 @@ class WebSocket:
             with self._lock:
                 self._set_closing_deadline()
         return True
+
+    def _slow_down(self, timeout: float | None) -> bool:
+        """Wait where the peer has sent too many control frames; False where the time is over."""
+        delay = self._control_pace.count(time.monotonic(), self._protocol.controls)
+        if not delay:
+            return True
+        self._read_size = _READ_AT_LEAST  # many control frames fit in a large read
+        is_in_time = timeout is None or delay < timeout
+        time.sleep(delay if timeout is None else min(delay, timeout))
+        return is_in_time
 
     # Sending (6.1)
 

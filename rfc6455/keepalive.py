@@ -7,9 +7,10 @@ or in a proxy. So it is given more time for each byte that it may not have read.
 proven by a Pong, and by nothing else that it sends: the two directions of TCP do not wait for each
 other.
 
-`MessageTime` says when a peer is given up that does not get done with a message.
+`MessageTime` says when a peer is given up that does not get done with a message, and `ControlPace`
+how fast a peer may send control frames.
 
-There is no socket, no thread and no clock here: both are told the time, and what is known of the
+There is no socket, no thread and no clock here: all are told the time, and what is known of the
 connection.
 """
 
@@ -20,6 +21,12 @@ SLOWEST_PEER = 16384  # bytes a second; a peer has to read at least so fast
 # A peer that may have more than this many bytes unread is pinged even while it sends, to learn how
 # far it has read.
 _UNPROVEN = 64 * 1024
+
+# Control frames a second that are read from one peer. Each costs its sender six bytes, and the
+# reader as much time as kilobytes of a message. Honest peers send one in some seconds.
+CONTROL_RATE = 1000.0
+_CONTROL_BURST = 1.0  # seconds; so many more may come at once after a pause
+_MAX_CONTROL_DELAY = 0.25  # seconds; a connection that is dropped meanwhile ends after that
 
 
 class Verdict(Enum):
@@ -131,3 +138,25 @@ class MessageTime:
         """Something has come, or this side does not wait any more."""
         self._spent += now - self._since
         self.due = math.inf
+
+
+class ControlPace:
+    """How long to wait before more is read from a peer that sends control frames without end.
+
+    It is slowed, and loses nothing. All times are seconds of one clock, which starts anywhere.
+    """
+
+    __slots__ = ("_due", "counted", "is_behind")
+
+    def __init__(self) -> None:
+        self.counted = 0  # how many control frames had come at the last call of `count`
+        self.is_behind = False  # whether the peer had sent too many then
+        self._due = -math.inf  # from when on the next control frame is within the rate
+
+    def count(self, now: float, controls: int) -> float:
+        """Note how many control frames have ever come; returns how many seconds to wait now."""
+        new = controls - self.counted
+        self.counted = controls
+        self._due = max(self._due, now - _CONTROL_BURST) + new / CONTROL_RATE
+        self.is_behind = self._due > now
+        return min(self._due - now, _MAX_CONTROL_DELAY) if self.is_behind else 0.0

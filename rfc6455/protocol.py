@@ -114,6 +114,7 @@ class Protocol:
         "_window_bits",
         "close_code",
         "close_reason",
+        "controls",
         "error",
         "is_client",
         "pongs",
@@ -137,6 +138,7 @@ class Protocol:
         self.state = State.OPEN
         self.sent_reason = ""  # of our Close, where this side has closed first
         self.pongs = 0  # how many Pongs have come
+        self.controls = 0  # how many control frames of any kind have come
         self._deflate = deflate
         # Of what this side compresses; 0 where it does not.
         self._window_bits = deflate.window_bits_of(is_client=is_client) if deflate else 0
@@ -247,6 +249,7 @@ class Protocol:
 
     def _handle_control_frame(self, opcode: int, payload: bytes) -> None:
         """Do what a control frame asks for (5.5). Raises ProtocolError for a bad Close."""
+        self.controls += 1
         if opcode == Opcode.PONG:
             self.pongs += 1  # 5.5.3: one that nobody has asked for is no error
         elif opcode == Opcode.PING:

@@ -65,6 +65,7 @@ _BUSY = "the server has no thread for another client"
 _RETRY_LATER = [("Retry-After", str(RETRY_AFTER))]
 _METHODS = "GET, HEAD, OPTIONS"
 _REQUEST_LINE = re.compile(r"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[0-9]")
+_ABSOLUTE = re.compile(r"^(?i:https?)://[^/?\\]*")  # what stands before the path in an absolute URI
 _TLS_HANDSHAKE = 0x16  # the first byte that a client of TLS sends (RFC 8446, 5.1)
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -491,6 +492,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
 
     server: WebSocketServer
     protocol_version = "HTTP/1.1"  # browsers refuse a 101 in HTTP/1.0
+    MessageClass = handshake.Headers
     request_version = "HTTP/1.1"  # for the answer to a request that names no version
     command = ""
     _cache_control = "no-cache"  # a file may be stored, but has to be asked for again
@@ -636,10 +638,27 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         has_host = "Host" in self.headers or self._forwarded.host is not None
         if self.request_version != "HTTP/1.0" or has_host:
             handshake.check_host(self.headers, self.server.allowed_hosts, self._forwarded)
+        self.path = self._find_path()
+
+    def _find_path(self) -> str:
+        """The path and the query that the request asks for. Raises InvalidHandshake.
+
+        http.server drops slashes at the beginning. A proxy in front may keep them, and let
+        `//healthz` pass where it guards `/healthz`. So here they are two different paths, too.
+        """
+        target = self.requestline.split(" ")[1]
+        if target == "*" and self.command == "OPTIONS":  # RFC 9112, 3.2.4: the server as a whole
+            return "/"
         # 4.2.1: the request target may be an absolute URI, of which only the path counts here.
-        path = re.sub(r"^(?i:https?)://[^/?]*", "", self.path)
-        # One slash: where http.server redirects to a path of "//host", browsers go to that host.
-        self.path = "/" + path.lstrip("/\\")
+        path = _ABSOLUTE.sub("", target)
+        if path != target and path[:1] in ("", "?"):
+            path = "/" + path
+        if path[:1] != "/" or path[1:2] == "\\":
+            raise InvalidHandshake(400, "the request target is malformed")
+        # Where http.server redirects to a path of "//host", browsers go to that host.
+        if path[1:2] == "/":
+            raise InvalidHandshake(404, "there is nothing at a path that begins with two slashes")
+        return path
 
     def _upgrade(self, handler: Handler, path: str, query: str) -> None:
         """Answer the opening handshake (4.2), and run the handler until the connection ends."""

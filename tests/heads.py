@@ -5,13 +5,13 @@ import io
 from email.message import Message
 
 from peers import ACCEPT, KEY
-from rfc6455.handshake import Extension, parse_extensions
+from rfc6455.handshake import Extension, Headers, parse_extensions
 
 
 def headers_of(*lines: str) -> Message:
     """Headers as http.server and http.client read them."""
     text = "".join(f"{line}\r\n" for line in lines) + "\r\n"
-    return http.client.parse_headers(io.BytesIO(text.encode("latin-1")))
+    return http.client.parse_headers(io.BytesIO(text.encode("latin-1")), _class=Headers)
 
 
 def request_headers(**changes: str | None) -> Message:

@@ -231,13 +231,34 @@ def test_name_of_the_event_has_one_spelling_because_the_original_does_not_have_i
 def test_pings_of_a_client_that_is_slowed_lose_nothing() -> None:
     with chat("--rate", "20") as server, resume(server) as ada:
         for number in range(70):
-            ada.send(masked(0x81, b'{"event": "ping"}'))
+            if number % 3 == 0:  # more of them would be slowed themselves
+                ada.send(masked(0x81, b'{"event": "ping"}'))
             say(ada, str(number))
-        heard = [hear_said(ada) for _ in range(141)]
+        heard = [hear_said(ada) for _ in range(95)]
         said = [each["message"] for each in heard if "message" in each]
         assert said == list(map(str, range(70)))
-        assert heard.count({"event": "pong"}) == 70
+        assert heard.count({"event": "pong"}) == 24
         assert heard.count({"event": "slowed", "rate": 20}) == 1
+
+
+@pytest.mark.parametrize("event", ["ping", "join"])
+def test_client_that_sends_events_without_end_is_slowed_and_loses_nothing(event: str) -> None:
+    """Thirty are free, and ten come in a second then: without a pace they keep the server busy."""
+    text = b'{"event": "%s", "username": "Ada"}' % event.encode()
+    with chat("--rate", "20") as server, resume(server) as ada:
+        begin = time.monotonic()
+        ada.send(masked(0x81, text) * 50)
+        say(ada, "behind them")
+        while "message" not in (heard := hear_said(ada)):
+            assert heard == {"event": "pong"}
+        assert heard["message"] == "behind them"
+        assert time.monotonic() - begin > 1.5  # seconds; 1.9 by the rule
+
+
+def test_events_without_end_are_not_slowed_where_there_is_no_rate() -> None:
+    with chat("--rate", "0") as server, resume(server) as ada:
+        ada.send(masked(0x81, b'{"event": "ping"}') * 1000)
+        assert [hear_said(ada) for _ in range(1000)] == [{"event": "pong"}] * 1000
 
 
 def test_name_that_is_not_a_string_is_closed_with_1008(server: Program) -> None:

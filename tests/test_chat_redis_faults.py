@@ -633,9 +633,17 @@ def test_sender_whose_message_was_deleted_gets_a_copy_of_the_message_it_resent(
         assert hear_said(ada) == copy
 
 
-def test_value_that_another_program_put_under_a_key_is_not_trusted(redis: Redis) -> None:
-    redis.ask("HSET", "chat:keys", "k", "no id")
-    with chat("--redis", redis.url) as server, server.join() as ada:
-        say(ada, "once", key="k")
-        copy = hear(ada)
-        assert (copy["message"], copy["id"]) == ("once", "0-0")
+@pytest.mark.parametrize("value", ["no id", "two\nlines", "7", "", "1-0 ", "-1-0"])
+@pytest.mark.parametrize("name", ["chat:keys", "chat:keys:older"])
+def test_message_is_new_if_another_program_has_put_something_else_under_its_key(
+    redis: Redis, name: str, value: str
+) -> None:
+    redis.ask("HSET", name, "k", value)
+    with chat("--redis", redis.url) as server, server.join() as ada, server.join() as bob:
+        for _ in range(2):  # the second time it is known
+            say(ada, "once", key="k")
+            copy = hear(ada)
+            assert copy["message"] == "once"
+            assert int(copy["id"].partition("-")[0]) > 1_600_000_000_000
+        say(ada, "next")
+        assert [hear(bob)["message"] for _ in range(2)] == ["once", "next"]

@@ -77,6 +77,33 @@ def test_busy_handlers_peer_has_its_pong_soon_however_patient_this_side_is(
         assert pair.read_frame() == (0x8A, b"p")
 
 
+def too_many(pair: Pair, first: int) -> bytes:
+    """Control frames that the two reads which come first leave five KiB of, and a message."""
+    frame = pair.frame(first)
+    return frame * ((1024 + 65536 + 5 * 1024) // len(frame)) + pair.frame(0x81, b"behind them")
+
+
+@both_roles
+@pytest.mark.parametrize("first", [0x89, 0x8A])
+def test_peer_that_sends_control_frames_without_end_is_slowed_and_loses_nothing(
+    role: str, first: int
+) -> None:
+    with connected_pair(role, listen, timeouts=CALM) as pair:
+        begin = time.monotonic()
+        pair.peer.send(too_many(pair, first))
+        assert pair.take() == "behind them"
+        assert time.monotonic() - begin > 1.0  # seconds; 0.25 for each of the five KiB
+
+
+@both_roles
+def test_timeout_of_receive_holds_while_the_peer_is_slowed(role: str) -> None:
+    with connected_pair(role, stand_by, timeouts=CALM) as pair:
+        pair.peer.send(too_many(pair, 0x8A))
+        assert pair.websocket.receive(0.3) is None
+        assert pair.websocket.receive(0) is None
+        assert pair.websocket.receive(PATIENCE) == "behind them"
+
+
 @both_roles
 @pytest.mark.requirement("5.5.2-3")
 @pytest.mark.parametrize("waiting", [1, 2, 500])

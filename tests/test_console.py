@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -42,6 +43,19 @@ def test_printable_escapes_what_would_act_on_a_terminal_and_nothing_else(
 ) -> None:
     assert printable(text) == shown
     assert len(printable(text).splitlines()) <= 1
+
+
+def test_printable_takes_no_more_memory_than_its_result() -> None:
+    """A string for each character that is escaped would take 85 bytes for each."""
+    text = "\x00" * 1_000_000
+    tracemalloc.start()
+    try:
+        shown = printable(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(shown) == 4_000_000
+    assert peak < 16_000_000
 
 
 # LineWriter

@@ -343,6 +343,19 @@ def test_server_prints_what_it_receives_and_sends() -> None:
         assert lines == "Receive: hello, world!你好\nSend: [hello, world!你好]\n"
 
 
+def test_server_prints_the_beginning_of_a_long_message_and_answers_all_of_it() -> None:
+    """Each NUL is printed as four characters: of a whole message of megabytes, it would be many."""
+    text = b"\x00" * 1_000_000
+    with echo() as server, server.join("/echo") as peer:
+        peer.send(masked(0x81, text))
+        assert peer.read_frame() == (0x81, b"[" + text + b"]")
+        assert eventually(lambda: "Send" in server.output)
+        received, sent = server.output.splitlines()[1:]
+        shown = "\\x00" * 10_000
+        assert received == f"Receive: {shown}… (990000 more characters)"
+        assert sent == f"Send: [{shown}… (990000 more characters)]"
+
+
 def test_server_answers_until_the_client_closes(server: Program) -> None:
     with server.join("/echo") as peer:
         for i in range(100):

@@ -392,3 +392,11 @@ def test_refusal_repeats_at_most_two_hundred_characters(said: bytes, repeated: s
     response = handshake.parse_response(b"HTTP/1.1 400 " + said + b"\r\n\r\n")
     error = handshake.refusal(response, said)
     assert (error.reason, error.body) == (repeated, repeated)
+
+
+def test_client_takes_no_content_type_apart() -> None:
+    """The standard library would, to find the parts of a mail, in time that grows as a square."""
+    head = b'HTTP/1.1 403 Forbidden\r\nContent-Type: multipart/mixed; a=";;;;;;;;\r\n\r\n'
+    headers = handshake.parse_response(head).headers
+    assert headers["Content-Type"] == 'multipart/mixed; a=";;;;;;;;'
+    assert headers.defects == []

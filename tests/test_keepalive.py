@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from rfc6455.keepalive import Keepalive, MessageTime, Verdict
+from rfc6455.keepalive import ControlPace, Keepalive, MessageTime, Verdict
 
 PING, WAIT, GIVE_UP = Verdict.PING, Verdict.WAIT, Verdict.GIVE_UP
 MEGABYTE = 64 * 16384  # bytes; a peer has a second to read each 16 KiB
@@ -140,3 +140,24 @@ def test_time_in_which_nobody_waits_for_the_message_does_not_count() -> None:
     made.begin_message()
     made.begin_wait(1005.0, 0)
     assert made.due == 1065.0
+
+
+def test_peer_may_send_a_thousand_control_frames_a_second_and_as_many_at_once() -> None:
+    pace = ControlPace()
+    for second in range(10):
+        assert pace.count(float(second), 1000 * second) == 0
+    assert pace.count(100.0, 10_000) == 0
+    assert not pace.is_behind
+    assert pace.count(100.0, 10_100) == pytest.approx(0.1)
+    assert pace.is_behind
+    assert pace.count(100.0625, 10_100) == pytest.approx(0.0375)
+    assert pace.count(100.125, 10_100) == 0
+    assert not pace.is_behind
+
+
+def test_peer_that_has_sent_far_too_many_control_frames_is_waited_for_in_short_turns() -> None:
+    pace = ControlPace()
+    assert pace.count(100.0, 11_000) == 0.25
+    for turn in range(1, 40):
+        assert pace.count(100.0 + turn / 4, 11_000) == 0.25
+    assert pace.count(110.0, 11_000) == 0

@@ -108,6 +108,28 @@ def test_details_that_a_peer_makes_up_without_end_count_as_one_cause(log: Log) -
     ]
 
 
+def test_ends_of_clients_have_a_line_each_unless_they_are_very_many(log: Log) -> None:
+    for number in range(10_000):
+        log.say("%s: closed, %s", f"192.0.2.1:{number}", "1000")
+    assert log.taken() == [f"192.0.2.1:{number}: closed, 1000" for number in range(201)]
+    log.now = 10.0
+    log.say("%s: closed, %s", "192.0.2.2:5", "1001")
+    assert log.taken() == [
+        "192.0.2.1:9999: closed, 1000 (9799 like this in the last 10 s)",
+        "192.0.2.2:5: closed, 1001",
+    ]
+
+
+def test_reasons_that_a_client_makes_up_without_end_are_counted_together(log: Log) -> None:
+    for number in range(10_000):
+        log.say("%s: closed, %s", "192.0.2.1:5", f"1000 'reason {number}'")
+    assert len(log.taken()) == 211
+    log.limit.close()
+    assert log.taken() == [
+        "192.0.2.1:5: closed, 1000 'reason 9999' (9789 like this in the last 1 s)"
+    ]
+
+
 def test_texts_without_end_take_bounded_memory(log: Log) -> None:
     for number in range(10_000):
         log.say(f"number {number}: {'x' * 2000}")

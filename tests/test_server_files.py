@@ -123,7 +123,6 @@ def test_server_tells_a_browser_that_its_copy_is_current(public: Path) -> None:
         "/%ed%b2%80",
         "/" + "a" * 5000,
         "/" + "a/" * 3000,
-        "*",
     ],
 )
 def test_server_answers_404_for_a_file_that_does_not_exist(public: Path, target: str) -> None:
@@ -157,7 +156,7 @@ def test_server_answers_404_for_a_file_that_does_not_exist(public: Path, target:
 def test_server_serves_nothing_outside_its_directory(public: Path, target: str) -> None:
     with serving_files(public) as server:
         answer = fetch(server, target.format(outside=public.parent))
-    assert answer.status == 404
+    assert answer.status in (400, 404)
     assert "secret" not in answer.body.replace("secret.txt", "")
 
 

@@ -5,12 +5,14 @@ The peers are bare sockets.
 
 import socket
 import struct
+from email.message import Message
 from pathlib import Path
 
 import pytest
 
 from fetching import GOOD, HELLO, answers_echo, assert_refused, fetch, lets_in, parse, serving_files
 from peers import answer_to, echo_messages, serving, shake_hands, tcp
+from rfc6455 import Handshake
 
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
@@ -32,6 +34,69 @@ pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 def test_server_refuses_a_body(head: bytes, more: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     assert_refused(head.removesuffix(b"\r\n") + more, 400, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/healthz", 200),
+        ("http://localhost/healthz", 200),
+        ("HTTPS://localhost/healthz?x", 200),
+        ("http://localhost", 404),
+        ("http://localhost?/healthz", 404),
+        ("//healthz", 404),
+        ("///healthz", 404),
+        ("http://localhost//healthz", 404),
+        ("http:////healthz", 404),
+        ("/%68ealthz", 404),
+        ("/%2fhealthz", 404),
+        ("/./healthz", 404),
+        ("/x/../healthz", 404),
+        ("/healthz/", 404),
+        ("/healthz%00", 404),
+        ("/HEALTHZ", 404),
+        ("healthz", 400),
+        ("\\healthz", 400),
+        ("/\\healthz", 400),
+        ("/\\/healthz", 400),
+        ("http://localhost\\healthz", 400),
+        ("http://localhost/\\healthz", 400),
+        ("http:/healthz", 400),
+        ("ftp://localhost/healthz", 400),
+        ("*", 400),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_path_has_one_spelling_so_that_a_proxy_can_guard_it(
+    target: str, status: int, method: str
+) -> None:
+    """A proxy that refuses /healthz, or asks for a password there, lets other spellings pass."""
+    pages = {"/healthz": lambda _: "ok\n"}
+    with serving(echo_messages, path="/ws", pages=pages) as server:
+        assert fetch(server, target, method).status == status
+
+
+@pytest.mark.parametrize("target", ["//ws", "/\\ws", "ws", "\\ws", "/%77s", "/./ws"])
+def test_websocket_has_one_path_so_that_a_proxy_can_guard_it(target: str) -> None:
+    head = GOOD.replace(b"GET / ", f"GET {target} ".encode())
+    assert_refused(head, 400, 404, path="/ws")
+
+
+def test_server_takes_no_content_type_apart() -> None:
+    """The standard library would, to find the parts of a mail, in time that grows as a square."""
+    seen: list[Message] = []
+
+    def look(agreement: Handshake) -> None:
+        seen.append(agreement.headers)
+
+    head = GOOD.removesuffix(b"\r\n") + b'Content-Type: multipart/mixed; a=";;;;;;;;\r\n\r\n'
+    with serving(echo_messages, check=look) as server, tcp(server) as peer:
+        peer.send(head)
+        assert peer.read_head().startswith("HTTP/1.1 101 ")
+    (headers,) = seen
+    assert headers.get_all("Content-Type") == ['multipart/mixed; a=";;;;;;;;']
+    assert not headers.is_multipart()
+    assert headers.defects == []  # it would complain that the parts are missing
 
 
 def test_server_sends_no_interim_answer(tmp_path: Path) -> None:
