@@ -351,18 +351,6 @@ def test_half_a_surrogate_pair_in_a_name_of_another_program_is_replaced(redis: R
     assert told == [Here(1, (Person("\ufffd", ""),))]
 
 
-def test_name_of_another_program_that_cannot_be_sent_keeps_no_other_name_back(
-    redis: Redis,
-) -> None:
-    """Half a surrogate pair can be escaped in JSON, but UTF-8 has no bytes for it."""
-    with contextlib.closing(connected(redis)) as client:
-        client.zadd("chat:servers", {"stranger": 1e12})
-        client.hset("chat:here", "stranger", '{"count": 1, "usernames": ["\\ud800", "Eve"]}')
-    with chat("--redis", redis.url) as server, resume(server) as ada:
-        tell_name(ada, "Ada")
-        assert hear_names(ada, "?", "Ada", "Eve") == 2
-
-
 def test_presence_is_told_at_once_of_what_redis_does_not_answer(redis: Redis) -> None:
     """Redis stands still: the thread that asks it waits, and nobody else."""
     presence = Presence(set(), threading.Lock())
