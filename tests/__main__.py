@@ -96,6 +96,9 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="longer runs: sets RUN_LONG=1")
     parser.add_argument("--only-this-python", action="store_true", help="no further Pythons")
     options, pytest_arguments = parser.parse_known_args()
+    # The tests start Python a thousand times. As the environments are made without bytecode, each
+    # of these would compile all that it imports if it might not write any.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.long:
         os.environ |= {"RUN_LONG": "1", "PYTEST_TIMEOUT": "3600"}  # seconds for each test
     # SIGINT, too: a shell's background job ignores it, and pytest would inherit that.
