@@ -161,7 +161,7 @@ def test_after_a_failover_the_chat_goes_on_with_the_server_in_charge(
         other_redis.ask("REPLICAOF", "127.0.0.1", str(redis.port))
         say(ada, "before")
         assert hear(ada) == hear_said(bob)
-        eventually(lambda: redis.ask("WAIT", "1", "100") == ":1")
+        eventually(lambda: other_redis.ask("XLEN", "chat") == ":1")
         address.target = other_redis
         other_redis.ask("REPLICAOF", "NO", "ONE")
         redis.ask("REPLICAOF", "127.0.0.1", str(other_redis.port))
