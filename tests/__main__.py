@@ -1,9 +1,10 @@
 """Checks everything: `python3 tests`, on Linux and macOS.
 
 Makes .venv in the project's root, installs what requirements-dev.txt pins, and runs ruff, mypy
-and pytest; then, on each further supported Python that pyenv has, and on free-threaded ones that
-pyenv or PATH has, the tests that need no other program. At the end it says what was skipped, and
-why.
+and pytest; and, on each further supported Python that pyenv has, and on free-threaded ones that
+pyenv or PATH has, the tests that need no other program. As the tests mostly wait, all that has no
+deadline runs beside them, with what they leave of the processors. At the end it says what was
+skipped, and why.
 
     python3 tests                      everything
     python3 tests -k handshake         only pytest, with these arguments (-n 0: in one process)
@@ -17,6 +18,7 @@ import argparse
 import collections
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -26,7 +28,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Python 3.6 to 3.10 must get as far as this line, so the file's syntax is that of 3.6.
@@ -39,21 +41,28 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
 WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 LAYER_WORKERS = "6"  # on further Pythons, where no browser and no other program runs
+IN_ONE_PROCESS = "0"
+NICENESS = 10  # of what runs aside: it gets a tenth of what a test gets that wants the processor
 # Markers of the tests that do not run on further Pythons.
 ONLY_HERE = ("browser", "redis", "nginx", "proxies", "go", "autobahn", "slow")
+
+
+def files_of(*modules: str) -> set[str]:
+    """The tests of these modules: in test_MODULE.py, or where they are many, test_MODULE_*.py."""
+    patterns = [pattern for each in modules for pattern in (f"test_{each}.py", f"test_{each}_*.py")]
+    return {f"tests/{file.name}" for each in patterns for file in (ROOT / "tests").glob(each)}
+
+
 # What runs there: the tests of the layer and of the history, which need no other program, and those
-# of the interpreter's lock. The tests of a module stand in test_MODULE.py, or where they are many
-# in several files, test_MODULE_*.py.
-LAYER = sorted(
-    f"tests/{path.name}"
-    for module in (
-        "errors", "frames", "handshake", "deflate", "protocol", "keepalive", "clock", "stream",
-        "connection", "server", "client", "vanishing", "chat_message", "chat_history",
-        "interpreter",
-    )
-    for pattern in (f"test_{module}.py", f"test_{module}_*.py")
-    for path in (ROOT / "tests").glob(pattern)
+# of the interpreter's lock. First those with sockets, threads and processes, which have deadlines.
+WITH_DEADLINES = files_of(
+    "clock", "stream", "connection", "server", "client", "vanishing", "interpreter",
+    "deflate_connection", "chat_history_files",
 )  # fmt: skip
+WITHOUT_DEADLINES = files_of(
+    "errors", "frames", "handshake", "deflate", "protocol", "keepalive", "chat_message",
+    "chat_history",
+) - WITH_DEADLINES  # fmt: skip
 # What these tests need of REQUIREMENTS. Some of the rest has compiled parts that do not install on
 # every interpreter: hypothesis does not on 3.13t.
 LAYER_NEEDS = ("pytest", "pytest-timeout", "pytest-xdist", "websockets")
@@ -71,12 +80,23 @@ class Report:
         self.started = time.monotonic()
         self.checks: list[tuple[str, bool, float]] = []
         self.skips: collections.Counter[str] = collections.Counter()
+        self.further: list[str] = []  # the further Pythons, each in its environment
 
     def check(self, title: str, *command: object, **variables: str) -> None:
         print(f"\n== {title}", flush=True)
         started = time.monotonic()
         passed = run(*command, **variables) == 0
         self.checks.append((title, passed, time.monotonic() - started))
+
+    def save(self, file: Path) -> None:
+        """For the `add` of another process."""
+        file.write_text(json.dumps([self.checks, self.skips, self.further]))
+
+    def add(self, file: Path) -> None:
+        checks, skips, further = json.loads(file.read_text())
+        self.checks += [(title, passed, took) for title, passed, took in checks]
+        self.skips.update(skips)
+        self.further += further
 
     def finish(self) -> int:
         print("\n== Summary")
@@ -95,7 +115,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(usage=usage, allow_abbrev=False)  # --l may be pytest's
     parser.add_argument("--long", action="store_true", help="longer runs: sets RUN_LONG=1")
     parser.add_argument("--only-this-python", action="store_true", help="no further Pythons")
+    parser.add_argument("--aside", type=Path, help=argparse.SUPPRESS)  # see `aside`
     options, pytest_arguments = parser.parse_known_args()
+    # The tests start Python a thousand times. As the environments are made without bytecode, each
+    # of these would compile all that it imports if it might not write any.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.long:
         os.environ |= {"RUN_LONG": "1", "PYTEST_TIMEOUT": "3600"}  # seconds for each test
     # SIGINT, too: a shell's background job ignores it, and pytest would inherit that.
@@ -104,17 +128,15 @@ def main() -> int:
 
     report = Report()
     try:
-        pythons = [environment(".venv", sys.executable)]
-        if not pytest_arguments and not options.only_this_python:
-            pythons += further_environments(report)
-        if not pytest_arguments:
-            check_statically(report, pythons[0])
-        check_with_pytest(report, pythons[0], WORKERS, *pytest_arguments)
-        for python in pythons[1:]:
-            markers = " and ".join(f"not {marker}" for marker in ONLY_HERE)
-            # Otherwise importing a module that was not made for it would turn the lock on again.
-            no_lock = {"PYTHON_GIL": "0"} if version_of(python).endswith("t") else {}
-            check_with_pytest(report, python, LAYER_WORKERS, "-m", markers, *LAYER, **no_lock)
+        python = environment(".venv", sys.executable)
+        if options.aside:
+            check_aside(report, python, further=not options.only_this_python)
+            report.save(options.aside)
+            return 0
+        if pytest_arguments:
+            check_with_pytest(report, python, WORKERS, *pytest_arguments)
+        else:
+            check_everything(report, python, only_this_python=options.only_this_python)
     except SetupError as error:
         print(f"python3 tests: {error}", file=sys.stderr)
         return 2
@@ -122,6 +144,62 @@ def main() -> int:
         print("\npython3 tests: interrupted", file=sys.stderr)
         return 130
     return report.finish()
+
+
+def check_everything(report: Report, python: str, *, only_this_python: bool) -> None:
+    report.check("ruff check", python, "-m", "ruff", "check")
+    report.check("ruff format --check", python, "-m", "ruff", "format", "--check")
+    with aside(report, *["--only-this-python"] * only_this_python):
+        check_with_pytest(report, python, WORKERS)
+    for further in report.further:
+        check_layer(report, further, LAYER_WORKERS, WITH_DEADLINES)
+
+
+@contextlib.contextmanager
+def aside(report: Report, *options: str) -> Iterator[None]:
+    """Run `check_aside` in a process of its own, and wait for its end.
+
+    What it prints is shown then, so that it is not mixed with what the other tests print.
+    """
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "output").open("w+") as output:
+        outcome = Path(folder, "outcome.json")
+        command = [sys.executable, __file__, "--aside", str(outcome), *options]
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield
+            process.wait()
+        finally:
+            process.send_signal(signal.SIGINT)  # no error if it has ended
+            process.wait()
+        output.seek(0)
+        print(output.read(), end="", flush=True)
+        if process.returncode != 0:
+            raise SetupError("some checks could not be made; the reason is above")
+        report.add(outcome)
+
+
+def check_aside(report: Report, python: str, *, further: bool) -> None:
+    """Check what has no deadline, and make the further environments."""
+    os.nice(NICENESS)
+    check_types(report, python)
+    if further:
+        make_further_environments(report)
+    patience = {"PYTEST_TIMEOUT": os.environ.get("PYTEST_TIMEOUT", "600")}  # seconds
+    for each in report.further:
+        check_layer(report, each, IN_ONE_PROCESS, WITHOUT_DEADLINES, **patience)
+
+
+def check_layer(
+    report: Report, python: str, workers: str, files: set[str], **variables: str
+) -> None:
+    """Run tests on a further Python, in which no other program is needed."""
+    markers = " and ".join(f"not {marker}" for marker in ONLY_HERE)
+    if version_of(python).endswith("t"):
+        # Otherwise importing a module that was not made for it would turn the lock on again.
+        variables["PYTHON_GIL"] = "0"
+    check_with_pytest(report, python, workers, "-m", markers, *sorted(files), **variables)
 
 
 def environment(name: str, base: str, packages: Sequence[str] = ()) -> str:
@@ -155,7 +233,7 @@ def environment(name: str, base: str, packages: Sequence[str] = ()) -> str:
     return python
 
 
-def further_environments(report: Report) -> list[str]:
+def make_further_environments(report: Report) -> None:
     """One for each other supported version that pyenv has, and for each free-threaded one."""
     this = "{}.{}".format(*sys.version_info)
     pythons = {}
@@ -169,7 +247,7 @@ def further_environments(report: Report) -> list[str]:
     if not {*pythons} & {*FREE_THREADED}:
         wanted = " or ".join(FREE_THREADED)
         report.skips[f"on free-threaded Python: everything; pyenv and PATH have no {wanted}"] += 1
-    return list(pythons.values())
+    report.further += pythons.values()
 
 
 def find_python(version: str) -> str | None:
@@ -208,9 +286,7 @@ def version_of(python: str | Path, *modules: str) -> str:
         return ""
 
 
-def check_statically(report: Report, python: str) -> None:
-    report.check("ruff check", python, "-m", "ruff", "check")
-    report.check("ruff format --check", python, "-m", "ruff", "format", "--check")
+def check_types(report: Report, python: str) -> None:
     programs = sorted(path.name for path in ROOT.glob("*.py"))
     report.check("mypy of the programs", python, "-m", "mypy", "rfc6455", "chat", *programs)
     # One by one, because two of them have a __main__; with the folder on the path, as they run.

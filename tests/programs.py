@@ -181,6 +181,29 @@ def running(script: str, *options: str, **how: Any) -> Iterator[Program]:
     program.stop()
 
 
+def with_constants(constants: Mapping[str, float]) -> tuple[str, ...]:
+    """`python` for a `Program` in which constants of modules have other values.
+
+    They are named in full, as `chat.presence.PRESENCE_INTERVAL`. So a test need not wait for a
+    time that is right for users, where it is not this time that it is about.
+    """
+    return ("-c", f"{_SET_CONSTANTS}\nrun({dict(constants)!r})")
+
+
+_SET_CONSTANTS = """
+import importlib, os, runpy, sys
+
+def run(constants):
+    del sys.argv[0]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    for name, value in constants.items():
+        module, _, constant = name.rpartition(".")
+        getattr(importlib.import_module(module), constant)  # raises if there is none
+        setattr(sys.modules[module], constant, value)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def chat(*options: str, **how: Any) -> contextlib.AbstractContextManager[Program]:
     """The chat server, with --rate 0 unless the options say otherwise."""
     rate = () if "--rate" in options else ("--rate", "0")

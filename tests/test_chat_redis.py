@@ -29,7 +29,7 @@ from chatting import (
 )
 from histories import assert_rising
 from peers import Peer, RawServer, eventually, free_port, masked
-from programs import Program, answer_close, chat, lines_with, name_of, run
+from programs import Program, answer_close, chat, lines_with, name_of, run, with_constants
 from redis_server import AWAY, BACK, Redis, connected
 
 pytestmark = pytest.mark.redis
@@ -375,7 +375,8 @@ def test_client_that_joins_while_redis_is_away_gets_what_it_missed_when_redis_is
 def test_redis_that_goes_away_again_and_again_is_logged_each_time_and_nothing_is_lost(
     redis: Redis,
 ) -> None:
-    with chat("--redis", redis.url) as server, server.join() as ada:
+    each_time = with_constants({"log_repeats.REPEAT_TIME": 0.2})
+    with chat("--redis", redis.url, python=each_time) as server, server.join() as ada:
         for number in range(3):
             redis.kill()
             await_lines(server, AWAY, number + 1)

@@ -20,7 +20,7 @@ import pytest
 from chat.entry import order
 from chatting import ask_older, hear, hear_said, resume, say
 from peers import PATIENCE, Peer, RawServer, eventually, request
-from programs import ROOT, Program, answer_close, chat, lines_with, run
+from programs import Program, answer_close, chat, lines_with, run, with_constants
 from proxy import pump
 from redis_server import AWAY, Redis, came_back_as_often_as_it_went, connected, put
 
@@ -161,7 +161,7 @@ def test_after_a_failover_the_chat_goes_on_with_the_server_in_charge(
         other_redis.ask("REPLICAOF", "127.0.0.1", str(redis.port))
         say(ada, "before")
         assert hear(ada) == hear_said(bob)
-        eventually(lambda: redis.ask("WAIT", "1", "100") == ":1")
+        eventually(lambda: other_redis.ask("XLEN", "chat") == ":1")
         address.target = other_redis
         other_redis.ask("REPLICAOF", "NO", "ONE")
         redis.ask("REPLICAOF", "127.0.0.1", str(other_redis.port))
@@ -189,23 +189,11 @@ def test_start_on_a_server_that_is_not_in_charge_is_refused(
 
 
 @pytest.fixture
-def hasty(redis: Redis, tmp_path: Path) -> Iterator[Program]:
+def hasty(redis: Redis) -> Iterator[Program]:
     """A chat for two, in which those who wait for the past lose their patience soon."""
-    lines = [
-        "import sys",
-        f"sys.path.insert(0, {str(ROOT)!r})",
-        "import chat.events",
-        "import chat.resume",
-        "import chat_server",
-        "chat.events.OLDER_PATIENCE = 0.5",
-        "chat.resume.RESUME_PATIENCE = 0.5",
-        "chat_server.main()",
-    ]
-    (tmp_path / "hasty.py").write_text("\n".join(lines), encoding="utf-8")
-    options = ("--rate", "0", "--redis", redis.url, "--max-clients", "2")
-    program = Program("hasty.py", *options, root=tmp_path)
-    yield program
-    program.stop()
+    hasty = with_constants({"chat.events.OLDER_PATIENCE": 0.5, "chat.resume.RESUME_PATIENCE": 0.5})
+    with chat("--redis", redis.url, "--max-clients", "2", python=hasty) as program:
+        yield program
 
 
 def test_client_that_joins_while_redis_is_away_for_long_is_told_and_others_stay(

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -16,7 +15,7 @@ from chat.presence import NAMES_TOLD, NOBODY, Here, Person, Presence
 from chatting import hear, hear_online, leave_reading, names_in, resume, say, tell_name
 from pages import Visit, expect
 from peers import PATIENCE, Peer, eventually
-from programs import ROOT, Program, chat, lines_with
+from programs import Program, chat, lines_with, with_constants
 from redis_server import Redis, connected
 
 if TYPE_CHECKING:
@@ -39,20 +38,23 @@ def hear_names(peer: Peer, *names: str) -> Any:
     return hear_online(peer, lambda event: names_in(event) == list(names))["count"]
 
 
+# Who is here is exchanged and told in a tenth of the time.
+SOON = {"chat.redis_presence.INTERVAL": 0.1, "chat.presence.PRESENCE_INTERVAL": 0.1}
+
+
+def prompt(redis: Redis) -> contextlib.AbstractContextManager[Program]:
+    """A chat that soon tells who is here."""
+    return chat("--redis", redis.url, python=with_constants(SOON))
+
+
 @contextlib.contextmanager
-def short_lived(redis: Redis, folder: Path, lifetime: float = 2) -> Iterator[Program]:
-    """A chat whose people vanish soon after it has been killed."""
-    lines = [
-        "import sys",
-        f"sys.path.insert(0, {str(ROOT)!r})",
-        "import chat.redis_presence",
-        "import chat_server",
-        f"chat.redis_presence.LIFETIME = {lifetime}",
-        "chat.redis_presence.INTERVAL = 0.1",
-        "chat_server.main()",
-    ]
-    (folder / "short_lived.py").write_text("\n".join(lines), encoding="utf-8")
-    program = Program("short_lived.py", "--redis", redis.url, root=folder)
+def short_lived(redis: Redis, lifetime: float = 2, told_every: float = 0.1) -> Iterator[Program]:
+    """A chat that soon tells who is here, and whose people vanish soon after it has been killed."""
+    constants = SOON | {
+        "chat.redis_presence.LIFETIME": lifetime,
+        "chat.presence.PRESENCE_INTERVAL": told_every,
+    }
+    program = Program("chat_server.py", "--redis", redis.url, python=with_constants(constants))
     try:
         yield program
     finally:
@@ -76,7 +78,7 @@ def both(serve: Callable[[], contextlib.AbstractContextManager[Program]]) -> Ite
 
 
 def test_clients_of_two_servers_are_counted_and_named_together(redis: Redis) -> None:
-    with both(lambda: chat("--redis", redis.url)) as (_one, other, ada, bob):
+    with both(lambda: prompt(redis)) as (_one, other, ada, bob):
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         for peer in (ada, bob):
@@ -91,8 +93,8 @@ def test_clients_of_two_servers_are_counted_and_named_together(redis: Redis) -> 
 
 
 def test_server_that_ends_takes_its_people_away_at_once(redis: Redis) -> None:
-    with chat("--redis", redis.url) as one, resume(one) as ada:
-        with chat("--redis", redis.url) as other, resume(other) as bob:
+    with prompt(redis) as one, resume(one) as ada:
+        with prompt(redis) as other, resume(other) as bob:
             tell_name(bob, "Bob")
             assert hear_names(ada, "Bob") == 2
             other.signal()
@@ -101,8 +103,8 @@ def test_server_that_ends_takes_its_people_away_at_once(redis: Redis) -> None:
         assert hear_names(ada) == 1
 
 
-def test_people_of_a_killed_server_vanish(redis: Redis, tmp_path: Path) -> None:
-    with both(lambda: short_lived(redis, tmp_path)) as (_one, other, ada, bob):
+def test_people_of_a_killed_server_vanish(redis: Redis) -> None:
+    with both(lambda: short_lived(redis)) as (_one, other, ada, bob):
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         assert hear_names(ada, "Ada", "Bob") == 2
@@ -128,9 +130,9 @@ def test_people_of_a_killed_server_vanish_within_30_seconds(redis: Redis) -> Non
 
 
 def test_while_redis_is_away_each_server_counts_its_own_people_and_says_so_once(
-    redis: Redis, tmp_path: Path
+    redis: Redis,
 ) -> None:
-    with both(lambda: short_lived(redis, tmp_path, lifetime=1)) as (one, other, ada, bob):
+    with both(lambda: short_lived(redis, lifetime=1)) as (one, other, ada, bob):
         tell_name(bob, "Bob")
         assert hear_names(ada, "Bob") == 2
         redis.stop()
@@ -146,7 +148,7 @@ def test_while_redis_is_away_each_server_counts_its_own_people_and_says_so_once(
 
 
 def test_other_servers_stay_counted_while_redis_is_away_for_a_moment(redis: Redis) -> None:
-    with both(lambda: chat("--redis", redis.url)) as (one, _other, ada, bob):
+    with both(lambda: prompt(redis)) as (one, _other, ada, bob):
         tell_name(bob, "Bob")
         assert hear_names(ada, "Bob") == 2
         redis.stop()
@@ -158,9 +160,9 @@ def test_other_servers_stay_counted_while_redis_is_away_for_a_moment(redis: Redi
 
 
 def test_wrong_type_under_the_keys_of_presence_costs_only_the_others(
-    redis: Redis, tmp_path: Path
+    redis: Redis,
 ) -> None:
-    with short_lived(redis, tmp_path, lifetime=1) as server, resume(server) as ada:
+    with short_lived(redis, lifetime=1) as server, resume(server) as ada:
         redis.ask("SET", "chat:servers", "something else")
         eventually(lambda: lines_with(server, ALONE))
         assert "WRONGTYPE" in lines_with(server, ALONE)[0]
@@ -171,9 +173,9 @@ def test_wrong_type_under_the_keys_of_presence_costs_only_the_others(
 
 
 def test_people_of_all_servers_are_counted_while_redis_has_no_memory_left(
-    redis: Redis, tmp_path: Path
+    redis: Redis,
 ) -> None:
-    with both(lambda: short_lived(redis, tmp_path, lifetime=1)) as (one, other, ada, bob):
+    with both(lambda: short_lived(redis, lifetime=1, told_every=1)) as (one, other, ada, bob):
         tell_name(bob, "Bob")
         assert hear_names(ada, "Bob") == 2
         redis.ask("CONFIG", "SET", "maxmemory", "1kb")
@@ -187,9 +189,9 @@ def test_people_of_all_servers_are_counted_while_redis_has_no_memory_left(
 
 @pytest.mark.browser
 def test_page_shows_the_people_of_all_servers_and_only_the_right_ones_after_a_kill(
-    visit: Visit, redis: Redis, tmp_path: Path
+    visit: Visit, redis: Redis
 ) -> None:
-    with short_lived(redis, tmp_path) as one, short_lived(redis, tmp_path) as other:
+    with short_lived(redis) as one, short_lived(redis) as other:
         ada = visit(one)
         ada.join()
         online = ada.page.locator("#online")
@@ -375,7 +377,7 @@ def test_presence_is_told_at_once_of_what_redis_does_not_answer(redis: Redis) ->
 
 
 def test_chat_goes_on_with_presence_when_redis_lost_everything(redis: Redis) -> None:
-    with both(lambda: chat("--redis", redis.url)) as (_one, _other, ada, bob):
+    with both(lambda: prompt(redis)) as (_one, _other, ada, bob):
         tell_name(ada, "Ada")
         tell_name(bob, "Bob")
         assert hear_names(ada, "Ada", "Bob") == 2

@@ -144,7 +144,7 @@ def test_chat_goes_on_with_the_replica_that_sentinel_promotes(
         say(ada, "before")
         before = hear(ada)
         assert hear_said(bob) == before
-        eventually(lambda: redis.ask("WAIT", "1", "1000") == ":1")
+        eventually(lambda: replica.ask("XLEN", "chat") == ":1")
         redis.process.send_signal(strike)
         say(ada, "meanwhile", key="k")
         for peer in (ada, bob):

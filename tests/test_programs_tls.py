@@ -221,11 +221,13 @@ def test_server_closes_clients_over_tls_with_1001_when_it_is_told_to_end(
 
 
 def test_client_that_breaks_off_the_tls_handshake_is_one_line_in_the_log(
-    echo_over_tls: Program,
+    certificate: Certificate,
 ) -> None:
-    sock = socket.create_connection(echo_over_tls.address, PATIENCE)
-    host, port = sock.getsockname()
-    with pytest.raises(ssl.SSLCertVerificationError):
-        ssl.create_default_context().wrap_socket(sock, server_hostname="localhost")
-    (line,) = eventually(lambda: lines_with(echo_over_tls, f"{host}:{port}:"))
-    assert "TLS: tlsv1 alert unknown ca" in line
+    """On a server of its own: a line that repeats one of the last ten seconds comes later."""
+    with echo(*certificate.options) as server:
+        sock = socket.create_connection(server.address, PATIENCE)
+        host, port = sock.getsockname()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ssl.create_default_context().wrap_socket(sock, server_hostname="localhost")
+        (line,) = eventually(lambda: lines_with(server, f"{host}:{port}:"))
+        assert "TLS: tlsv1 alert unknown ca" in line
