@@ -9,6 +9,7 @@ import pytest
 
 from accessibility import violations
 from echo_page import answers, ask_to_close, is_connected, line, lines
+from firefox import OpenFirefox
 from pages import Visit, expect
 from programs import Program, echo
 from stage import Look, open_page
@@ -139,6 +140,21 @@ def test_page_works_where_storage_is_forbidden(visit: Visit, server: Program) ->
     expect(ada.page.locator("#status")).to_have_text("已连接")
     ada.page.press("#message", "Enter")
     expect(answers(ada.page)).to_have_count(1)
+
+
+def test_page_works_in_firefox_and_axe_finds_nothing_there(
+    server: Program, open_firefox: OpenFirefox
+) -> None:
+    ada = open_firefox(server)
+    ada.goto()
+    ada.wait_for_text("#status", "Connected")
+    ada.click("#send-button")
+    ada.wait_for_text("#lines", "hello, world!你好")
+    ada.click("#ping button")
+    ada.wait_for_text("#lines", "/pong")
+    ada.click("#close button")
+    ada.wait_for_text("#status", "Closed: 1000, normal closure")
+    assert violations(ada) == []
 
 
 def tab_to(page: "Page", selector: str) -> None:
