@@ -2,6 +2,7 @@
 """An echo at ws://localhost:8080/echo: a port of the server in x/net/websocket's echo example.
 
 `echo` is the original's handler. It receives a message, prints it, and sends it back in brackets.
+differs from Go: there is a web page, to play with the protocol. It talks to `playground.py`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from command_line import (
     whole_number,
 )
 from console import LineWriter, announce, log_to_stderr, printable
+from playground import playground
 from rfc6455 import WebSocket
 
 PUBLIC = Path(__file__).parent / "public" / "echo"
@@ -69,7 +71,7 @@ def main() -> None:
         # site is refused. The original demands the header, and accepts any origin.
         server = make_server(
             options,
-            {"/echo": echo_plain if options.plain else echo},
+            {"/echo": echo_plain if options.plain else echo, "/playground": playground},
             directory=PUBLIC,
             max_clients=MAX_CLIENTS,
         )

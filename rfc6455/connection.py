@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.message import Message
 from typing import NamedTuple, Self
 
@@ -275,6 +275,28 @@ class WebSocket:
         Raises ValueError for more bytes, ConnectionClosed.
         """
         self._send_frames(self._protocol.build_ping(payload), wait=False)
+
+    def set_pong_handler(self, handler: Callable[[bytes], None] | None) -> None:
+        """Have `handler` called with the payload of each Pong that comes (5.5.3); None ends that.
+
+        The thread that reads calls it, one call at a time: the one that receives, or the clock's
+        while nobody does. So it must not wait; it may `post`. If it raises, that is logged, and the
+        connection closes with 1011. The payload is empty where the Pong answers a Ping of the
+        keepalive, or one that was sent without a payload. Any thread may set the handler.
+        """
+        if handler is None:
+            self._protocol.pong_handler = None
+        else:
+            self._protocol.pong_handler = lambda payload: self._call_pong_handler(handler, payload)
+
+    def _call_pong_handler(self, handler: Callable[[bytes], None], payload: bytes) -> None:
+        try:
+            handler(payload)
+        except ConnectionClosed:
+            pass  # the thread that receives learns of it
+        except Exception:
+            log.exception("%s: the pong handler failed", self.peer)
+            self.close(CloseCode.INTERNAL_ERROR, "internal error", wait=False)
 
     def _send_frames(self, frames: bytes, *, wait: bool) -> None:
         try:

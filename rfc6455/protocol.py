@@ -13,6 +13,7 @@ largest number of fragments. Left out: sending a message in fragments. Each goes
 """
 
 import codecs
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Generic, TypeVar
@@ -117,6 +118,7 @@ class Protocol:
         "controls",
         "error",
         "is_client",
+        "pong_handler",
         "pongs",
         "sent_reason",
         "state",
@@ -139,6 +141,8 @@ class Protocol:
         self.sent_reason = ""  # of our Close, where this side has closed first
         self.pongs = 0  # how many Pongs have come
         self.controls = 0  # how many control frames of any kind have come
+        # Called with the payload of each, by the thread that receives, without the lock.
+        self.pong_handler: Callable[[bytes], None] | None = None
         self._deflate = deflate
         # Of what this side compresses; 0 where it does not.
         self._window_bits = deflate.window_bits_of(is_client=is_client) if deflate else 0
@@ -252,6 +256,9 @@ class Protocol:
         self.controls += 1
         if opcode == Opcode.PONG:
             self.pongs += 1  # 5.5.3: one that nobody has asked for is no error
+            handler = self.pong_handler
+            if handler is not None:
+                handler(payload)
         elif opcode == Opcode.PING:
             # 5.5.3: the answer has the same payload. 5.5.2: it is sent behind our own Close, too.
             pong = build_frame(Opcode.PONG, payload, masked=self.is_client)

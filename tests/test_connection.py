@@ -223,6 +223,71 @@ def test_endpoint_answers_a_ping_while_its_handler_is_busy(role: str) -> None:
         assert not pair.ended.is_set()
 
 
+# 5.5.3: the pong handler
+
+
+@both_roles
+@pytest.mark.parametrize("handler", [listen, stand_by])
+def test_pong_handler_gets_the_payload_of_each_pong_in_order(
+    role: str, handler: Callable[[Pair], None]
+) -> None:
+    payloads: list[bytes] = []
+    with connected_pair(role, handler, timeouts=BRISK) as pair:
+        pair.websocket.set_pong_handler(payloads.append)
+        for payload in (b"", b"asked for", b"x" * 125):
+            pair.say(0x8A, payload)
+        pair.say(0x89, b"end")
+        assert pair.read_frame() == (0x8A, b"end")
+        assert payloads == [b"", b"asked for", b"x" * 125]
+        pair.websocket.set_pong_handler(None)
+        pair.say(0x8A, b"too late")
+        pair.say(0x89, b"end")
+        assert pair.read_frame() == (0x8A, b"end")
+        assert len(payloads) == 3
+
+
+@both_roles
+@pytest.mark.parametrize("handler", [listen, stand_by])
+def test_pong_handler_may_post(role: str, handler: Callable[[Pair], None]) -> None:
+    with connected_pair(role, handler, timeouts=BRISK) as pair:
+        pair.websocket.set_pong_handler(pair.websocket.post)
+        pair.say(0x8A, b"p")
+        assert pair.read_frame() == (0x82, b"p")
+
+
+@both_roles
+@pytest.mark.parametrize("handler", [listen, stand_by])
+def test_pong_handler_that_fails_is_logged_and_closes_with_1011(
+    role: str, handler: Callable[[Pair], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: bytes) -> None:
+        raise ArithmeticError("a mistake of the program")
+
+    with connected_pair(role, handler, timeouts=BRISK) as pair:
+        pair.websocket.set_pong_handler(fail)
+        pair.say(0x8A, b"p")
+        assert pair.read_frame() == (0x88, b"\x03\xf3internal error")
+        assert "the pong handler failed" in caplog.text
+        assert "a mistake of the program" in caplog.text
+
+
+@both_roles
+def test_pong_handler_that_posts_on_a_closing_connection_is_no_failure(
+    role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connected_pair(role, stand_by, timeouts=BRISK) as pair:
+        pair.websocket.set_pong_handler(pair.websocket.post)
+        pair.websocket.close(4000, wait=False)
+        assert pair.read_frame() == (0x88, b"\x0f\xa0")
+        pair.say(0x8A, b"p")
+        pair.say(0x89, b"end")  # 5.5.2: still answered
+        assert pair.read_frame() == (0x8A, b"end")
+    assert "failed" not in caplog.text
+
+
+# Messages that came while the handler was busy
+
+
 @both_roles
 def test_message_that_came_while_the_handler_was_busy_is_received(role: str) -> None:
     with connected_pair(role, stand_by, timeouts=BRISK) as pair:

@@ -23,12 +23,11 @@ from pages import (
     pending,
     receive,
     receive_close,
-    receive_texts,
     send,
     stop_clock,
 )
 from peers import PATIENCE, Peer, eventually
-from programs import Program, chat, echo
+from programs import Program, chat
 from proxy import Forwarder
 from redis_server import Redis
 
@@ -241,87 +240,6 @@ def test_ping_that_goes_out_slowly_does_not_count_as_its_answer(still_page: "Pag
         }"""
     )
     assert seconds_until_new_socket(still_page) <= MINUTE
-
-
-def test_echo_page_notices_a_dead_connection_although_its_user_keeps_sending(
-    page: "Page",
-) -> None:
-    page.add_init_script(FAKE_SOCKETS)
-    page.clock.install()
-    with echo() as server:
-        page.goto(server.url)
-        expect(page.locator("#status")).to_have_text("Connected")
-        for _ in range(3):
-            page.click("#send-button")
-            page.clock.run_for("00:04")
-        expect(page.locator("#status")).to_contain_text(
-            "Connection lost: the server did not answer"
-        )
-        page.click("#send-button")
-        expect(page.locator("#status")).to_have_text("Connected")
-        assert count_sockets(page) == 2
-
-
-def test_echo_page_notices_that_the_second_of_two_messages_is_not_answered(page: "Page") -> None:
-    page.add_init_script(FAKE_SOCKETS)
-    page.clock.install()
-    with echo() as server:
-        page.goto(server.url)
-        expect(page.locator("#status")).to_have_text("Connected")
-        page.click("#send-button")
-        page.click("#send-button")
-        receive_texts(page, "[the first]")
-        page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_contain_text(
-            "Connection lost: the server did not answer"
-        )
-        page.click("#send-button")
-        receive_texts(page, "[the only one]")
-        page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_have_text("Connected")
-
-
-def test_echo_page_replaces_a_socket_that_does_not_open(page: "Page") -> None:
-    page.add_init_script(FAKE_SOCKETS)
-    page.add_init_script("accepting = null")
-    page.clock.install()
-    with echo() as server:
-        page.goto(server.url)
-        expect(page.locator("#status")).to_have_text("Connecting…")
-        page.click("#send-button")
-        page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_contain_text(
-            "Connection lost: the server did not answer"
-        )
-        page.evaluate("sockets[0].lose()")  # that it closes at last changes nothing
-        expect(page.locator("#status")).to_contain_text(
-            "Connection lost: the server did not answer"
-        )
-        page.evaluate("accepting = true")
-        page.click("#send-button")
-        expect(page.locator("#status")).to_have_text("Connected")
-
-
-def test_echo_page_replaces_a_dead_connection(page: "Page") -> None:
-    page.add_init_script(RECORD_SOCKETS)
-    page.clock.install()
-    with echo() as server, Forwarder(server.server_port) as forwarder:
-        page.goto(forwarder.url)
-        expect(page.locator("#status")).to_have_text("Connected")
-        drop_everything(forwarder, page)
-        page.fill("#message", "lost")
-        page.click("#send-button")
-        page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_contain_text(
-            "Connection lost: the server did not answer"
-        )
-        page.fill("#message", "answered")
-        page.click("#send-button")
-        expect(page.locator("#answers li")).to_have_text(["[answered]"])
-        expect(page.locator("#status")).to_have_text("Connected")
-        page.clock.run_for("00:11")
-        expect(page.locator("#status")).to_have_text("Connected")
-        page.goto("about:blank")
 
 
 # Messages that the server refuses, and a message that breaks each connection

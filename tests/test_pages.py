@@ -1,4 +1,4 @@
-"""Both pages in Chromium: what a user does and sees, and what the pages must never do."""
+"""The chat's page in Chromium: what a user does and sees, and what the page must never do."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ import pytest
 from chatting import hear, hear_texts, say
 from pages import GRAVATAR, Visit, Visitor, expect
 from peers import Peer
-from programs import Program, answer_close, chat, echo
+from programs import Program, chat
 
 pytestmark = pytest.mark.browser
 
@@ -448,55 +448,3 @@ def test_page_of_a_server_that_hides_emails_shows_none(server: Program, visit: V
     bob.sees("guess")
     assert "ada@example.org" not in bob.page.content()
     assert any(hash_of("ada@example.org") in url for url in bob.pictures_asked_for)
-
-
-# The echo page
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_echo_page_lists_the_answers(visit: Visit, width: int) -> None:
-    with echo() as server:
-        ada = visit(server, width=width)
-        expect(ada.page.locator("#status")).to_have_text("Connected")
-        answers = ada.page.locator("#answers li")
-        ada.page.get_by_role("button", name="Send").click()
-        expect(answers).to_have_text(["[hello, world!你好]"])
-        ada.page.fill("#message", "<b>bold</b> & :robot:")
-        ada.page.press("#message", "Enter")
-        expect(answers).to_have_text(["[hello, world!你好]", "[<b>bold</b> & :robot:]"])
-        assert ada.page.locator("#answers b").count() == 0
-        ada.page.fill("#message", "")
-        ada.page.press("#message", "Enter")
-        expect(answers).to_have_count(3)
-        expect(answers.last).to_have_text("[]")
-        assert ada.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert "Receive: hello, world!你好\nSend: [hello, world!你好]\n" in server.output
-
-
-def test_echo_page_says_that_the_connection_is_lost_and_connects_for_the_next_message(
-    visit: Visit,
-) -> None:
-    with echo() as server:
-        port = server.server_port
-        ada = visit(server)
-        expect(ada.page.locator("#status")).to_have_text("Connected")
-        server.signal()
-        # The browser may ask for the icon of the page as late as now.
-        ada.forgive("ERR_CONNECTION_REFUSED")
-        expect(ada.page.locator("#status")).to_contain_text("Connection lost")
-        assert server.wait() == 0
-    with echo("--port", str(port)) as server:
-        ada.page.get_by_role("button", name="Send").click()
-        expect(ada.page.locator("#answers li")).to_have_text(["[hello, world!你好]"])
-        expect(ada.page.locator("#status")).to_have_text("Connected")
-
-
-def test_echo_page_of_a_plain_echo_server_shows_exactly_what_was_sent(visit: Visit) -> None:
-    with echo("--plain") as server, server.join("/echo") as peer:
-        ada = visit(server)
-        ada.page.fill("#message", "as it is")
-        ada.page.get_by_role("button", name="Send").click()
-        expect(ada.page.locator("#answers li")).to_have_text(["as it is"])
-        assert peer.is_silent(0.01)
-        server.signal()
-        assert answer_close(peer)[0] == 1001

@@ -7,7 +7,6 @@
 
 const english = {
   title: 'Simple Chat',
-  motto: 'One room, everyone in it.',
   noName: '(no name)',
 
   joinTitle: 'Join the chat',
@@ -96,7 +95,6 @@ const english = {
 
 const chinese = {
   title: '简易聊天室',
-  motto: '一个房间，大家都在。',
   noName: '（无名）',
 
   joinTitle: '加入聊天',

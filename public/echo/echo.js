@@ -1,90 +1,163 @@
-// The page of echo_server.py: it sends what the user types and lists the server's answers.
+// The page of echo_server.py, to play with the protocol: it sends what the user wants, and writes down what was
+// sent, what came back and how long that took, and what happened to the connection.
 //
-// It is the smallest page that also notices a connection that died without notice: an answer that is overdue
-// shows it. Left out: connecting again by itself, and sending a lost message again. The user's next message
-// opens a new connection.
+// A script can neither send nor see a WebSocket ping (5.5.2), so the server tells of those (playground.py). Left
+// out: the connection itself (connection.js), how a line looks (line.js), and frames, which no browser shows to a
+// script.
 
-const TIMEOUT = 10_000; // ms for the connection to open, or for the next answer to arrive
+import { describeCode } from './close_codes.js';
+import { prepareCloseForm } from './close_form.js';
+import { focusComposer, prepareComposer } from './composer.js';
+import { Connection } from './connection.js';
+import { likeBrowser, setLanguage, setText } from './language.js';
+import { addLine, clearLog } from './log.js';
+import { preparePanel, revealLog } from './panel.js';
+import { deviceStorage } from './storage.js';
+import { NAMES } from './texts.js';
+import { sizeOf } from './wire.js';
 
-// The address is relative to the page, so that the echo also works behind a proxy that adds a path.
-const ECHO_URL = new URL('echo', document.baseURI);
-ECHO_URL.protocol = ECHO_URL.protocol === 'https:' ? 'wss:' : 'ws:';
+const byId = (id) => document.getElementById(id);
+const REFUSED = ['command', 'payload', 'pings', 'code', 'reason'];
 
-const message = document.getElementById('message');
-const status = document.getElementById('status');
-const answers = document.getElementById('answers');
-let timer = null; // runs while the server owes something
-let answersOwed = 0;
-let socket = connect();
-
-// A dead socket can take minutes to notice its end. What it tells after it has been replaced is ignored.
-function connect() {
-  const newSocket = new WebSocket(ECHO_URL.href);
-  newSocket.addEventListener('open', () => {
-    if (socket === newSocket) handleOpen();
-  });
-  newSocket.addEventListener('message', ({ data }) => {
-    if (socket === newSocket) handleAnswer(data);
-  });
-  newSocket.addEventListener('close', ({ reason }) => {
-    if (socket === newSocket) handleLoss(reason);
-  });
-  status.textContent = 'Connecting…';
-  answersOwed = 0;
-  startTimer();
-  return newSocket;
-}
-
-function handleOpen() {
-  status.textContent = 'Connected';
-  stopTimer();
-}
-
-function handleAnswer(text) {
-  answersOwed = Math.max(0, answersOwed - 1);
-  stopTimer();
-  if (answersOwed > 0) startTimer();
-  const answer = document.createElement('li');
-  answer.textContent = text;
-  answers.append(answer);
-}
-
-function handleLoss(reason) {
-  stopTimer();
-  socket = null;
-  const because = reason ? `: ${reason}` : '';
-  status.textContent = `Connection lost${because}. Your next message opens a new one.`;
-}
-
-// A timer that is running goes on. If each message started it again, somebody who sends again and again would
-// never learn that the connection is dead.
-function startTimer() {
-  timer ??= setTimeout(() => {
-    const deadSocket = socket;
-    handleLoss('the server did not answer');
-    deadSocket.close();
-  }, TIMEOUT);
-}
-
-function stopTimer() {
-  clearTimeout(timer);
-  timer = null;
-}
-
-function send(text) {
-  socket.send(text);
-  answersOwed += 1;
-  startTimer();
-}
-
-document.getElementById('send').addEventListener('submit', (event) => {
-  event.preventDefault();
-  if (socket === null || socket.readyState > WebSocket.OPEN) {
-    stopTimer();
-    socket = connect();
-  }
-  const text = message.value;
-  if (socket.readyState === WebSocket.OPEN) send(text);
-  else socket.addEventListener('open', () => send(text), { once: true }); // never sent if it never opens
-  message.select();
+const connection = new Connection({
+  onState(name) {
+    document.body.dataset.state = name;
+    if (name !== 'closed') setText(byId('status'), name);
+    if (name === 'closed') return;
+    const losesFocus = byId('closed').contains(document.activeElement);
+    byId('closed').hidden = true;
+    if (losesFocus) focusComposer();
+  },
+  onOpen: ({ url, ms }) => addLine({
+    kind: 'open', direction: 'none', words: { key: 'opened', url }, ms, notes: [{ key: 'noteOpen' }],
+  }),
+  onSent: (data) => addLine({ ...describeMessage(data), direction: 'sent', notes: notesOfSent(data) }),
+  onReceived({ data, ms, event }) {
+    if (event?.name === 'pong') addPing(event);
+    addLine({ ...describeMessage(data), direction: 'received', ms, notes: notesOfReceived(data, event, ms) });
+  },
+  onClosing: (close) => addLine(describeClose(close, 'sent', 'noteCloseSent')),
+  onClosed: showClosed,
+  onOverdue: showOverdue,
 });
+
+// Messages
+
+function describeMessage(data) {
+  return { kind: typeof data === 'string' ? 'text' : 'binary', data, size: sizeOf(data) };
+}
+
+function notesOfSent(data) {
+  return [{ key: typeof data === 'string' ? 'noteText' : 'noteBinary' }];
+}
+
+function notesOfReceived(data, event, ms) {
+  if (event === null) return [{ key: ms === undefined ? 'noteUnasked' : 'noteEcho' }];
+  if (event.name !== 'refused') return [{ key: event.name === 'pong' ? 'notePongEvent' : 'noteHelp' }];
+  const why = REFUSED.includes(event.what) ? { key: `refused_${event.what}` } : String(event.why);
+  return [{ key: 'noteRefused', why }];
+}
+
+// The server has told of a ping and its pong. The page has seen neither.
+function addPing({ payload, ms }) {
+  const size = sizeOf(payload);
+  addLine({ kind: 'ping', direction: 'received', data: payload, size, notes: [{ key: 'notePing' }] });
+  if (ms === null) return; // the browser has answered a later ping instead
+  addLine({ kind: 'pong', direction: 'sent', data: payload, size, ms, notes: [{ key: 'notePong' }] });
+}
+
+// The end of a connection
+
+// A Close frame as a line. Its code is null or 1005 where the frame had none.
+function describeClose({ code, reason }, direction, note) {
+  const hasCode = code !== null && code !== 1005;
+  const words = hasCode ? { key: 'closeFrame', code: String(code), reason } : { key: 'closeFrameEmpty' };
+  const size = hasCode ? 2 + sizeOf(reason) : 0;
+  const meaning = describeCode(hasCode ? code : 1005);
+  const told = { key: 'nameAndMeaning', name: { key: meaning.name }, meaning: { key: meaning.meaning } };
+  return { kind: 'close', direction, words, size, notes: [told, { key: note }] };
+}
+
+// Both Close frames of a clean end are told; the browser shows neither, but says that they were there.
+function showClosed({ code, reason, wasClean, by, unsent }) {
+  if (wasClean) {
+    addLine(describeClose({ code, reason }, 'received', by === 'page' ? 'noteCloseAnswer' : 'noteCloseReceived'));
+    if (by === 'server') addLine(describeClose({ code, reason: '' }, 'sent', 'noteCloseAnswered'));
+  }
+  const { name, meaning } = describeCode(code);
+  const notes = [
+    { key: meaning },
+    { key: wasClean ? 'clean' : 'notClean' },
+    { key: `by_${by}` },
+    ...notesOfUnsent(unsent),
+  ];
+  const words = { key: 'ended', code: String(code), name: { key: name } };
+  addLine({ kind: 'end', direction: 'none', words, notes });
+  setText(byId('status'), words.key, words);
+  const how = { key: wasClean ? 'cleanShort' : 'notCleanShort' };
+  offerConnection({ ...words, key: 'endedLong', meaning: { key: meaning }, how, by: { key: `by_${by}` } });
+}
+
+// `what` is what the connection was about to do, see its states.
+function showOverdue({ what, unsent }) {
+  const words = { key: `overdue_${what}` };
+  addLine({ kind: 'overdue', direction: 'none', words, notes: [{ key: 'noteOverdue' }, ...notesOfUnsent(unsent)] });
+  setText(byId('status'), words.key);
+  offerConnection({ key: 'noteOverdue' });
+}
+
+function notesOfUnsent(unsent) {
+  return unsent > 0 ? [{ key: 'unsent', n: unsent }] : [];
+}
+
+function offerConnection(text) {
+  setText(byId('closed-text'), text.key, text);
+  byId('closed').hidden = false;
+}
+
+// What the user does
+
+function closeFromPage(code, reason) {
+  if (connection.state !== 'open' && connection.state !== 'connecting') return false;
+  connection.close(code, reason);
+  revealLog();
+  return true;
+}
+
+function closeFromServer(code, reason) {
+  if (connection.state !== 'open') return false;
+  connection.send(reason ? `/close ${code} ${reason}` : `/close ${code}`);
+  revealLog();
+  return true;
+}
+
+function prepareLanguages() {
+  const select = byId('language');
+  select.append(...Object.entries(NAMES).map(([language, name]) => new Option(name, language)));
+  const chosen = deviceStorage.get('language');
+  setLanguage(chosen);
+  select.value = Object.hasOwn(NAMES, chosen ?? '') ? chosen : likeBrowser();
+  select.addEventListener('change', () => {
+    deviceStorage.set('language', select.value);
+    setLanguage(select.value);
+  });
+}
+
+const connect = () => connection.connect(byId('route').value);
+
+function changeRoute() {
+  closeFromPage(null, '');
+  connect();
+}
+
+prepareLanguages();
+prepareComposer((data) => connection.send(data));
+byId('route').autocomplete = 'off'; // so that the browser does not bring an earlier choice back
+preparePanel({ send: (data) => connection.send(data), changeRoute });
+prepareCloseForm({ closeFromPage, closeFromServer });
+byId('reconnect').addEventListener('click', connect);
+byId('clear').addEventListener('click', () => {
+  clearLog();
+  revealLog();
+});
+connect();

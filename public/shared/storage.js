@@ -2,9 +2,9 @@
 //
 // The page works without storage. A browser may have none, may forbid it, or may have filled it, and any
 // access can be the one that fails. So no method here throws: a value that cannot be read is undefined, and
-// `set` returns whether the value is stored. Left out: what is kept, which app.js and outbox.js decide.
+// `set` returns whether the value is stored. Left out: what is kept. Each module that keeps something decides that.
 
-// All pages of one site share its storage, so each chat puts its own path before the names.
+// All pages of one site share its storage, so each page puts its own path before the names.
 const PATH = new URL('.', document.baseURI).pathname;
 
 class JsonStorage {

@@ -1,0 +1,32 @@
+// What the page and the server's /playground say to each other beside the echoes, see playground.py.
+//
+// One rule holds in both directions: a text that begins with exactly one slash is meant for the program at the
+// other end. Any other message is data, and comes back as it came. Left out: what is done with it (connection.js,
+// echo.js).
+
+const EVENT = /^\/(pong|help|refused) (\{.*\})$/s;
+const encoder = new TextEncoder();
+
+// Routes of the server. Only the playground has commands; the echo of the original sends text back in brackets.
+export const ROUTES = { playground: { hasCommands: true }, echo: { hasCommands: false } };
+
+export function isCommand(data) {
+  return typeof data === 'string' && data.startsWith('/') && !data.startsWith('//');
+}
+
+// Returns an event as {name, to, ...}, or null where the text is none. `to` is the number of the message that it
+// answers; the first one of a connection is 1.
+export function parseEvent(text) {
+  const found = EVENT.exec(text);
+  if (!found) return null;
+  try {
+    return { ...JSON.parse(found[2]), name: found[1] };
+  } catch {
+    return null; // this server is not ours
+  }
+}
+
+// Returns the size of a text or of an array of bytes on the wire, without the frame's header.
+export function sizeOf(data) {
+  return typeof data === 'string' ? encoder.encode(data).length : data.length;
+}
