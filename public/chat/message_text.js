@@ -26,10 +26,11 @@ const MAX_ADDRESS = 2_000; // characters; longer ones stay text
 const MAX_LARGE = 8; // emoji; more than these are no large message
 const LETTER_OR_DIGIT = /[\p{L}\p{N}]/u;
 
-// One emoji as people see it: with a skin tone, of several joined ones, a flag, or a key such as 1️⃣.
+// One emoji as people see it: with a skin tone, of several joined ones, a flag, or a key such as 1️⃣. Signs such
+// as © are emoji only if they are marked as such.
 const ONE_EMOJI =
   '(?:\\p{Regional_Indicator}{2}|[0-9#*]\\uFE0F?\\u20E3|' +
-  '\\p{Extended_Pictographic}[\\uFE0F\\p{Emoji_Modifier}\\u{E0020}-\\u{E007F}]*' +
+  '(?![©®™](?!\\uFE0F))\\p{Extended_Pictographic}[\\uFE0F\\p{Emoji_Modifier}\\u{E0020}-\\u{E007F}]*' +
   '(?:\\u200D\\p{Extended_Pictographic}[\\uFE0F\\p{Emoji_Modifier}]*)*)';
 const ONLY_EMOJI = new RegExp(`^(?:${ONE_EMOJI}\\s*){1,${MAX_LARGE}}$`, 'u');
 
