@@ -127,8 +127,8 @@ def test_messages_of_one_person_within_five_minutes_are_one_group(fake_page: "Pa
         (NOON + 10 * MINUTE - 2, "soon again", {}),
         (NOON + 15 * MINUTE - 2, "later", {}),
         (NOON + 15 * MINUTE, "another Bob", {"avatar": "ab" * 32}),
-        (NOON + 15 * MINUTE, "Eve", {"username": "Eve"}),
-        (NOON + 15 * MINUTE, "Bob again", {}),
+        (NOON + 15 * MINUTE, "hello", {"username": "Eve"}),
+        (NOON + 15 * MINUTE, "again", {}),
         (days_later, "another day", {}),
     ]:
         receive(fake_page, f"{time}-{len(text)}", text, **fields)
@@ -167,6 +167,8 @@ def test_time_within_a_group_is_seen_by_who_points_at_it_or_has_the_list_in_the_
 def test_own_messages_stand_apart_also_after_a_reload(visit: Visit, options: list[str]) -> None:
     with chat(*options) as server:
         ada, bob = visit(server), visit(server)
+        for visitor in (ada, bob):
+            visitor.forgive("WebSocket connection")  # the server ends before them
         ada.join()
         bob.join("bob@example.org", "Bob")
         ada.say("from Ada")
@@ -184,7 +186,7 @@ def test_own_messages_stand_apart_also_after_a_reload(visit: Visit, options: lis
 
 def acknowledge(page: "Page", message_id: str, avatar: str = "ab" * 32) -> None:
     """Let the server send its copy of what the page has sent last."""
-    sent = json.loads(page.evaluate("sent.at(-1)"))
+    sent = json.loads(page.evaluate("sent.findLast((text) => text.includes('message'))"))
     receive_texts(page, json.dumps(sent | {"id": message_id, "avatar": avatar}))
 
 
@@ -476,8 +478,8 @@ def gap_page(fake_page: "Page") -> "Page":
 
 
 def test_hole_is_filled_once_however_often_the_server_answers(gap_page: "Page") -> None:
-    answer(gap_page, 498, 499)
-    answer(gap_page, 498, 499)
+    for _ in range(2):
+        answer(gap_page, 498, 499, before=f"{NOON + 500}-0")
     expect(texts(gap_page)).to_have_text(["498", "499", *map(str, BELOW)])
     assert await_request(gap_page, 2) == f"{NOON + 498}-0"
     answer(gap_page, 497, more=False)
@@ -513,8 +515,8 @@ def test_hole_of_a_server_that_never_answers_can_be_tried_again(still_page: "Pag
     still_page.get_by_role("button", name=TRY_AGAIN).click()
     pass_time(still_page, 1)
     await_request(still_page, 2)
-    answer(still_page, 499, more=False)
-    answer(still_page, 499, more=False)
+    for _ in range(2):
+        answer(still_page, 499, more=False)
     pass_time(still_page, 1)
     assert numbers(still_page) == [499, *BELOW]
 
@@ -577,10 +579,10 @@ def test_copy_of_an_own_message_stands_in_its_place_within_a_gap(fake_page: "Pag
     receive_texts(fake_page, line(100))
     send(fake_page, "400")
     receive_texts(fake_page, GAP, *map(line, BELOW))
+    await_request(fake_page)
     acknowledge(fake_page, f"{NOON + 400}-0")
     expect(texts(fake_page)).to_have_text(["100", "400", *map(str, BELOW)])
     expect(fake_page.locator(".gap")).to_have_count(2)
-    await_request(fake_page)
     answer(fake_page, 399, 400, 401, 499)
     assert await_request(fake_page, 2) == f"{NOON + 400}-0"
     answer(fake_page, 99, 100, 398, 399)
