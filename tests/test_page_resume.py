@@ -302,6 +302,6 @@ def test_acknowledgement_with_an_old_id_does_not_move_the_last_id_back(still_pag
     expect(pending(still_page)).to_have_count(0)
     receive(still_page, "17-99999999999999998", "sent again", key=key)
     pass_time(still_page, 1)
-    sees(still_page, "news", "sent again")
+    sees(still_page, "sent again", "news")
     waits_after_losing_the_connection(still_page, 2)
     assert still_page.evaluate("sockets[1].url").endswith("/ws?since=17-99999999999999999")

@@ -231,9 +231,17 @@ export class Connection {
   #handleEvent(data) {
     if (data.event === 'pong') this.#inFlight.pongReceived();
     if (data.event === 'gap') this.#notify('onGap');
-    if (data.event === 'older') this.#notify('onOlder', decodeOlder(data));
+    if (data.event === 'older') this.#handleOlder(data);
     if (data.event === 'slowed') this.#notify('onSlowed', Number(data.rate));
     if (data.event === 'online') this.#notify('onOnline', decodeOnline(data));
+  }
+
+  // Among older messages can be one that is still in the outbox: the server had it, but its acknowledgement
+  // was lost, and more has been said since than a server replays.
+  #handleOlder(data) {
+    const answer = decodeOlder(data);
+    for (const { key } of answer.messages) this.#acknowledge(key);
+    this.#notify('onOlder', answer);
   }
 
   #handleChatMessage(data) {

@@ -21,15 +21,16 @@ import {
   shorten,
   updateTimes,
 } from './message_item.js';
-import { areOneGroup, Timeline } from './timeline.js';
+import { areOneGroup, beginsDay, Timeline } from './timeline.js';
 
 const HALF = 300; // entries that are drawn before the reader's place, and after it
-const MARGIN = 100; // entries; the drawn part moves when the reader is nearer to an end of it
+const MARGIN = 100; // entries; the drawn part moves when the reader is nearer to an end of it, see #isNearEdge
 const MAX_ENTRIES = 10_000; // that are kept in memory
 const KEPT_AT_END = 1_000; // entries that are always kept, so that the way back to the end is short
 const NEAR_HOLE = 800; // px; a hole is filled before the reader has reached it
 const HOLE_TIMEOUT = 15_000; // ms that the server may take for older messages
-const NEAR_END = 40; // px; a reader who is nearer to the end of the list counts as being there
+const AT_END = 2; // px; rounding can keep a list from being scrolled to its very end
+const NEAR_END = 40; // px; a reader who comes nearer to the end of the list than this is there again
 const FAR_FROM_END = 600; // px from which on a button offers the way back
 const MAX_DRAW_DELAY = 100; // ms; a browser draws few frames or none for a page that is hidden
 const HISTORY_PAUSE = 300; // ms without a message, after which the history counts as loaded
@@ -37,7 +38,7 @@ const MAX_HISTORY_TIME = 3_000; // ms after which it counts as loaded even if me
 const DATE_CHECK_INTERVAL = 20_000; // ms; no timer is sure to fire at midnight
 const READ_ALOUD_TIME = 10_000; // ms that a new message stays where screen readers read it
 const MAX_READ_ALOUD = 500; // characters
-const LEFT_THE_END = Infinity;
+const MAX_READ_AT_ONCE = 20; // messages; nobody could listen to more
 const HOLE_TEXTS = {
   open: 'earlier',
   loading: 'loadingEarlier',
@@ -56,12 +57,14 @@ export class MessageList {
   #entries = new WeakMap(); // item → its entry
   #first = 0; // the index of the first entry that is drawn
   #ownItems = new Map(); // key → item that is pending or failed; those of one state in the order of the list
+  #ownEntries = new WeakMap(); // such an item → {message, date, isOwn}, as if it were in the timeline
   #isOwn;
   #askForOlder;
   #loading = null; // the hole for which older messages were asked, and its timer, as {hole, before, timer}
   #changes = []; // what is to be done before the next frame is drawn
-  // How far the list was scrolled when its reader was last at the end, in px; or LEFT_THE_END.
-  #scrollTopAtEnd = 0;
+  #isAtEnd = true; // whether the reader is, and the list follows its end
+  #lastScrollTop = 0; // px
+  #place = null; // of the reader who is not at the end, see #readersPlace
   #firstUnread = null; // the entry before which is the line "New since you looked"
   #unseen = 0; // messages of others that have come since the reader left the end
   #today = new Date().toDateString();
@@ -75,7 +78,8 @@ export class MessageList {
     this.#askForOlder = askForOlder;
     this.#list.addEventListener('scroll', () => this.#handleScroll());
     this.#toEnd.addEventListener('click', () => this.#goToEnd());
-    const observer = new ResizeObserver(() => this.#isReaderAtEnd() && this.#scrollToEnd());
+    this.#list.addEventListener('keydown', (event) => this.#handleKey(event));
+    const observer = new ResizeObserver(() => this.#handleResize());
     observer.observe(this.#list);
     setInterval(() => this.updateDates(), DATE_CHECK_INTERVAL);
   }
@@ -111,7 +115,7 @@ export class MessageList {
       this.#historyTimer = null;
       this.#list.removeAttribute('aria-busy');
       this.#noMessages.hidden = this.#timeline.length > 0 || this.#ownItems.size > 0;
-      this.#fillNearHole();
+      this.#change(() => this.#timeline.reopenHoles().forEach((hole) => this.#undraw(hole)));
     }, delay);
   }
 
@@ -123,7 +127,8 @@ export class MessageList {
     this.#change((follows) => {
       const wasSent = this.#removeOwn(message.key);
       const isOwn = wasSent || this.#isOwn(message);
-      const entry = this.#timeline.add(message, isOwn);
+      const entry = this.#timeline.add(message, isOwn, wasSent);
+      if (entry === null) return;
       entry.isSent = wasSent;
       if (isFirstUnread) this.#moveUnreadLine(entry);
       if (isOwn) return;
@@ -133,6 +138,7 @@ export class MessageList {
   }
 
   #readAloud({ username, message }) {
+    if (this.#log.childElementCount >= MAX_READ_AT_ONCE) return;
     const text = makeElement('p', '', shorten(`${username}: ${message}`, MAX_READ_ALOUD));
     this.#log.append(text);
     setTimeout(() => text.remove(), READ_ALOUD_TIME);
@@ -140,7 +146,7 @@ export class MessageList {
 
   // Notes that the server has left messages out at this place.
   addGap() {
-    this.#change(() => this.#timeline.addHole());
+    this.#change(() => this.#undraw(this.#timeline.addHole()));
   }
 
   // Takes the line away that is before the first unread message.
@@ -156,15 +162,16 @@ export class MessageList {
 
   // The user's own messages that have no number yet
 
-  // Adds a message that is on its way, {email, username, message, key}, and scrolls to it.
+  // Adds a message that is on its way, {email, username, message, key, said}, and scrolls to it. `said` is when
+  // it was written, in ms since 1970.
   addPending(message) {
     this.#change(() => {
       const item = makeItem(message, null, true);
-      const isContinued = areOneGroup(this.#timeline.entries.at(-1), { message, date: new Date() });
-      setSurroundings(item, { isContinued });
+      this.#ownEntries.set(item, { message, date: new Date(message.said), isOwn: true });
       this.#markPending(message.key, item);
     });
-    this.#scrollTopAtEnd = 0; // the reader counts as being at the end, wherever the list is scrolled
+    this.#isAtEnd = true; // wherever the list is scrolled
+    this.#lastScrollTop = 0;
   }
 
   // Marks a failed message as being on its way again.
@@ -187,6 +194,8 @@ export class MessageList {
       const item = this.#ownItems.get(key);
       if (!item) return; // the message could not be drawn
       this.#setState(key, item, 'failed', 'notSent', { reason });
+      setSurroundings(item, { isContinued: false });
+      this.#ownEntries.get(item).drawnAfter = undefined;
       this.#list.append(item);
       addActions(item, key, actions);
     });
@@ -222,16 +231,23 @@ export class MessageList {
   // Older messages
 
   // Takes what the server has answered: {before, messages, more}, or {before, failed: true}.
-  addOlder({ before, messages, more, failed }) {
+  addOlder({ before, messages = [], more, failed }) {
     this.#change(() => {
+      const acknowledged = messages.filter(({ key }) => this.#removeOwn(key));
+      const isOwn = (message) => acknowledged.includes(message) || this.#isOwn(message);
       if (this.#loading?.before !== before) return; // it came too late, and was given up
       clearTimeout(this.#loading.timer);
       const { hole } = this.#loading;
       this.#loading = null;
-      this.#undraw(hole); // its text changes, or it is gone
-      if (failed) hole.hole = 'failed';
-      else this.#timeline.fill(hole, messages, more, this.#isOwn);
+      this.#markHole(hole, 'failed');
+      if (!failed) this.#timeline.fill(hole, messages, more, isOwn);
     });
+  }
+
+  // It is drawn anew, as its text changes.
+  #markHole(hole, state) {
+    hole.hole = state;
+    this.#undraw(hole);
   }
 
   // Call it when the connection is lost: an answer that is under way will not arrive.
@@ -242,12 +258,11 @@ export class MessageList {
   #fill(hole) {
     if (this.#loading) return;
     const before = this.#timeline.idAfter(hole);
-    if (before === null || !this.#askForOlder(before)) return;
-    this.#loading = { hole, before, timer: setTimeout(() => this.giveUpOlder(), HOLE_TIMEOUT) };
-    this.#change(() => {
-      hole.hole = 'loading';
-      this.#undraw(hole);
-    });
+    const isPossible = this.#askForOlder(before);
+    if (isPossible) {
+      this.#loading = { hole, before, timer: setTimeout(() => this.giveUpOlder(), HOLE_TIMEOUT) };
+    }
+    this.#change(() => this.#markHole(hole, isPossible ? 'loading' : 'failed'));
   }
 
   // Fills a hole that is in sight, or soon will be.
@@ -274,9 +289,10 @@ export class MessageList {
 
   #draw() {
     if (this.#changes.length === 0) return;
-    const follows = this.#isReaderAtEnd();
+    const follows = this.#updateIsAtEnd();
     const place = follows ? null : this.#readersPlace();
     for (const change of this.#changes.splice(0)) attempt(() => change(follows));
+    this.#surroundOwn();
     this.#forgetSurplus(place?.entry);
     if (place === null) this.#drawEnd();
     else this.#drawAround(place);
@@ -292,11 +308,14 @@ export class MessageList {
   }
 
   // Draws the entries around the reader's place, and keeps that where it is on the screen.
-  #drawAround({ entry, top }) {
+  #drawAround({ entry, bottom }) {
     const index = this.#timeline.entries.indexOf(entry);
     if (index >= 0) this.#drawPart(index - HALF, index + HALF);
     const item = this.#items.get(entry);
-    if (item) this.#list.scrollTop += item.getBoundingClientRect().top - top;
+    const shift = item ? this.#bottomOf(item) - bottom : 0;
+    if (shift !== 0) this.#list.scrollTop += shift; // which would stop a smooth scrolling even with 0
+    this.#lastScrollTop = this.#list.scrollTop;
+    this.#place = { entry, bottom };
   }
 
   // Draws the entries from `start` to before `end`, and no others.
@@ -306,15 +325,12 @@ export class MessageList {
     const wanted = new Set(entries.slice(first, end));
     for (const entry of [...this.#items.keys()]) if (!wanted.has(entry)) this.#undraw(entry);
     this.#first = first;
-    let index = first;
+    let previous = entries[first - 1] ?? null; // drawn or not
     let item = null;
     for (const entry of wanted) {
       item = this.#items.get(entry) ?? this.#drawAfter(item, entry);
-      // Who continues a group, and who begins a day, depends on the entry before, drawn or not.
-      const previous = entries[index - 1] ?? null;
-      if (entry.drawnAfter !== previous) attempt(() => this.#surround(entry, index));
-      entry.drawnAfter = previous;
-      index += 1;
+      this.#surround(item, entry, previous);
+      previous = entry;
     }
   }
 
@@ -331,20 +347,37 @@ export class MessageList {
   #makeHole(entry) {
     const item = makeElement('li', `gap ${entry.hole}`);
     const canBeFilled = entry.hole === 'open' || entry.hole === 'failed';
-    const content = canBeFilled ? makeButton('', () => this.#fill(entry)) : makeElement('span', '');
+    const open = () => this.#change(() => this.#markHole(entry, 'open'));
+    const content = canBeFilled ? makeButton('', open) : makeElement('span', '');
     setText(content, HOLE_TEXTS[entry.hole]);
     item.append(content);
     return item;
   }
 
-  #surround(entry, index) {
-    const item = this.#items.get(entry);
+  // Who continues a group, and who begins a day, depends on the entry before.
+  #surround(item, entry, previous) {
+    if (entry.drawnAfter === previous) return;
+    entry.drawnAfter = previous;
     if (entry.hole || item.matches('.plain')) return;
-    setSurroundings(item, {
-      isContinued: this.#timeline.continuesGroup(index) && entry !== this.#firstUnread,
-      day: this.#timeline.beginsDay(index) ? entry.date : null,
-      isFirstUnread: entry === this.#firstUnread,
-    });
+    const isFirstUnread = entry === this.#firstUnread;
+    attempt(() =>
+      setSurroundings(item, {
+        isContinued: areOneGroup(previous, entry) && !isFirstUnread,
+        day: beginsDay(previous, entry) ? entry.date : null,
+        isFirstUnread,
+      }),
+    );
+  }
+
+  // A message on its way looks as it will in the timeline, so that nothing moves when it gets there.
+  #surroundOwn() {
+    let previous = this.#timeline.entries.at(-1) ?? null;
+    for (const item of this.#ownItems.values()) {
+      if (item.matches('ol > .failed')) continue;
+      const entry = this.#ownEntries.get(item);
+      this.#surround(item, entry, previous);
+      previous = entry;
+    }
   }
 
   #undraw(entry) {
@@ -369,22 +402,45 @@ export class MessageList {
   // The place of the reader
 
   #handleScroll() {
-    if (this.#isReaderAtEnd()) {
+    if (this.#updateIsAtEnd()) {
       this.#unseen = 0;
     } else {
-      const place = this.#readersPlace();
-      const index = this.#timeline.entries.indexOf(place?.entry);
-      const last = this.#first + this.#items.size;
-      const isNearStart = index - this.#first < MARGIN && this.#first > 0;
-      const isNearEnd = last - index < MARGIN && last < this.#timeline.length;
-      if (index >= 0 && (isNearStart || isNearEnd)) this.#drawAround(place);
+      this.#place = this.#readersPlace();
+      if (this.#place && this.#isNearEdge(this.#place)) this.#drawAround(this.#place);
     }
     this.#showWayToEnd();
     this.#fillNearHole();
   }
 
-  // Returns the entry that is at the top of what the reader sees, and where on the screen it is, in px, as
-  // {entry, top}; or null where nothing is drawn. A hole is no such place, as it is about to be replaced.
+  // Returns whether the reader will soon reach an end of the drawn part. On a high screen, or one that shows
+  // all very small, more than MARGIN entries can be in sight.
+  #isNearEdge({ entry }) {
+    const index = this.#timeline.entries.indexOf(entry);
+    const last = this.#first + this.#items.size;
+    const isNearStart = index - this.#first < MARGIN;
+    const isNearEnd = last - index < MARGIN || this.#distanceFromEnd < this.#list.clientHeight;
+    return (isNearStart && this.#first > 0) || (isNearEnd && last < this.#timeline.length);
+  }
+
+  // The lines of the messages break elsewhere when the list gets wider or narrower.
+  #handleResize() {
+    if (this.#updateIsAtEnd()) this.#scrollToEnd();
+    else if (this.#place) this.#drawAround(this.#place);
+  }
+
+  // The browser's own way with these keys would end where the drawn part does.
+  #handleKey(event) {
+    if (event.shiftKey || event.altKey || event.metaKey) return;
+    if (event.key === 'End') this.#goToEnd();
+    else if (event.key === 'Home') this.#goToStart();
+    else return;
+    event.preventDefault();
+  }
+
+  // Returns the entry that is at the top of what the reader sees, and where it ends, in px below the top of the
+  // list, as {entry, bottom}; or null where nothing is drawn. Where it begins would not do: the day or the name
+  // above its text can go when older messages come before it. A hole is no such place, as it is about to be
+  // replaced.
   #readersPlace() {
     const { top: listTop } = this.#list.getBoundingClientRect();
     const items = this.#list.children;
@@ -397,17 +453,27 @@ export class MessageList {
     let item = items[low];
     if (item && this.#entries.get(item)?.hole) item = item.nextElementSibling;
     while (item && !this.#entries.has(item)) item = item.previousElementSibling; // one without a number
-    return item ? { entry: this.#entries.get(item), top: item.getBoundingClientRect().top } : null;
+    return item ? { entry: this.#entries.get(item), bottom: this.#bottomOf(item) } : null;
   }
 
-  // When the list gets lower, for example because a keyboard appears on the screen, its end moves out of
-  // sight though the reader has not scrolled. So the reader has left the end only if the list is scrolled
-  // further up than before.
-  #isReaderAtEnd() {
+  #bottomOf(item) {
+    return item.getBoundingClientRect().bottom - this.#list.getBoundingClientRect().top;
+  }
+
+  // Finds out whether the reader is at the end, and returns it.
+  //
+  // Who scrolls up leaves the end, be it by one pixel: a wheel or a finger moves the list little by little, and
+  // a list that went back to its end meanwhile would hold its reader there. Nobody leaves it without scrolling:
+  // when the list gets lower, for example because a keyboard appears on the screen, it follows its end.
+  #updateIsAtEnd() {
     const { scrollTop } = this.#list;
-    if (this.#isEndDrawn && this.#distanceFromEnd < NEAR_END) this.#scrollTopAtEnd = scrollTop;
-    else if (scrollTop < this.#scrollTopAtEnd) this.#scrollTopAtEnd = LEFT_THE_END;
-    return this.#scrollTopAtEnd !== LEFT_THE_END;
+    const distance = this.#isEndDrawn ? this.#distanceFromEnd : Infinity;
+    const hasMovedDown = scrollTop > this.#lastScrollTop;
+    const hasMovedUp = scrollTop < this.#lastScrollTop;
+    this.#lastScrollTop = scrollTop;
+    if (distance < AT_END || (hasMovedDown && distance < NEAR_END)) this.#isAtEnd = true;
+    else if (hasMovedUp) this.#isAtEnd = false;
+    return this.#isAtEnd;
   }
 
   get #isEndDrawn() {
@@ -427,14 +493,22 @@ export class MessageList {
   #scrollToEnd() {
     this.#unseen = 0;
     this.#list.scrollTop = this.#list.scrollHeight;
-    this.#scrollTopAtEnd = this.#list.scrollTop;
+    this.#lastScrollTop = this.#list.scrollTop;
+    this.#isAtEnd = true;
+    this.#place = null;
+  }
+
+  // To the first message that the page has. Older ones are asked for on the way.
+  #goToStart() {
+    this.#drawPart(0, 2 * HALF);
+    this.#list.scrollTop = 0;
+    this.#handleScroll();
   }
 
   // Shows the button that leads back to the end, to a reader who has left it and has something to see there.
   #showWayToEnd() {
-    const hasLeft = this.#scrollTopAtEnd === LEFT_THE_END;
     const isFar = !this.#isEndDrawn || this.#distanceFromEnd > FAR_FROM_END;
-    const isNeeded = hasLeft && (this.#unseen > 0 || isFar);
+    const isNeeded = !this.#isAtEnd && (this.#unseen > 0 || isFar);
     if (!isNeeded) this.#keepFocus(this.#toEnd);
     this.#toEnd.hidden = !isNeeded;
     if (this.#unseen > 0) setText(this.#toEnd, 'unseen', { n: this.#unseen });

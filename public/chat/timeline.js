@@ -11,6 +11,7 @@
 import { isId, isLater, timeOf } from './message.js';
 
 const GROUP_TIME = 5 * 60_000; // ms between two messages of one person that are drawn as one group
+const LATEST_ID = '9999999999999-0'; // later than any message, until the year 2286
 
 export class Timeline {
   entries = [];
@@ -19,35 +20,64 @@ export class Timeline {
     return this.entries.length;
   }
 
-  // Adds a message at the end. Returns its entry.
-  add(message, isOwn) {
+  // Adds a message, nearly always at the end. Returns its entry, or null where the message is here already.
+  //
+  // The copy of one that was sent again (`wasSent`) can be older than others, and goes to its place among them.
+  // Any other with a lower id is new: the clock of a server without a history file was set back.
+  add(message, isOwn, wasSent = false) {
     const entry = makeEntry(message, isOwn);
-    this.entries.push(entry);
+    const newest = this.#idBefore(this.length);
+    const isOlder = newest !== null && isId(message.id) && !isLater(message.id, newest);
+    if (isOlder && this.entries.some((each) => areTheSame(each.message, message))) return null;
+    if (isOlder && wasSent && !this.entries.at(-1).hole) this.#insert(entry);
+    else this.entries.push(entry);
     return entry;
   }
 
-  // Adds a hole at the end, unless there is one already.
-  addHole() {
-    if (this.entries.at(-1)?.hole !== 'open') this.entries.push({ hole: 'open' });
+  // Puts an entry at the place that its id gives it. Within a hole it leaves one before it and one after it.
+  #insert(entry) {
+    const isBefore = ({ message }) => isId(message?.id) && isLater(entry.message.id, message.id);
+    let index = this.entries.findLastIndex(isBefore) + 1;
+    const hole = this.entries[index]?.hole;
+    const isFinal = hole === 'beginning' || hole === 'deleted';
+    if (isFinal) index += 1;
+    this.entries.splice(index, 0, ...(hole && !isFinal ? [{ hole: 'open' }] : []), entry);
   }
 
-  // Returns the id that a hole ends before, or null where nothing with an id follows it yet.
+  // Adds a hole at the end, or opens again the one that is there already. Returns it.
+  addHole() {
+    if (!this.entries.at(-1)?.hole) this.entries.push({ hole: 'open' });
+    const hole = this.entries.at(-1);
+    if (hole.hole !== 'loading') hole.hole = 'open';
+    return hole;
+  }
+
+  // Returns the id that a hole ends before. It is later than any message where none follows the hole.
   idAfter(hole) {
     const following = this.entries.slice(this.entries.indexOf(hole) + 1);
-    return following.find(({ message }) => isId(message?.id))?.message.id ?? null;
+    return following.find(({ message }) => isId(message?.id))?.message.id ?? LATEST_ID;
+  }
+
+  // Lets the holes be filled that could not be. Returns them.
+  reopenHoles() {
+    const failed = this.entries.filter(({ hole }) => hole === 'failed');
+    for (const entry of failed) entry.hole = 'open';
+    return failed;
   }
 
   // Fills a hole with the messages directly before its lower end, the oldest first. `more` says whether the
-  // server has older ones still.
+  // server has older ones still. One that promises more and gives none would be asked for ever.
   fill(hole, messages, more, isOwn) {
     const index = this.entries.indexOf(hole);
     if (index < 0) return; // it was forgotten meanwhile
-    const before = this.#idBefore(index);
-    const missing = messages.filter(({ id }) => before === null || (isId(id) && isLater(id, before)));
-    const isClosed = missing.length < messages.length; // the server is back at what the page has
+    const start = this.#idBefore(index);
+    const end = this.idAfter(hole);
+    const older = messages.filter(({ id }) => isId(id) && isLater(end, id));
+    const missing = older.filter(({ id }) => start === null || isLater(id, start));
+    const isClosed = missing.length < older.length; // the server is back at what the page has
     const filling = missing.map((message) => makeEntry(message, isOwn(message)));
-    if (more) hole.hole = 'open';
-    else hole.hole = before === null ? 'beginning' : 'deleted';
+    if (more) hole.hole = older.length > 0 ? 'open' : 'failed';
+    else hole.hole = start === null ? 'beginning' : 'deleted';
     this.entries.splice(index, 1, ...(isClosed ? [] : [hole]), ...filling);
   }
 
@@ -62,31 +92,31 @@ export class Timeline {
     const hasHole = surroundings.some((entry) => entry?.hole === 'open');
     this.entries.splice(start, end - start, ...(hasHole ? [] : [{ hole: 'open' }]));
   }
+}
 
-  // Returns whether the entry begins another day than the message before it.
-  beginsDay(index) {
-    const { date } = this.entries[index];
-    const previous = this.entries[index - 1]?.date;
-    return Boolean(date) && date.toDateString() !== previous?.toDateString();
-  }
-
-  // Returns whether the entry belongs to a group that has begun before it: the same person has said something
-  // a short while ago.
-  continuesGroup(index) {
-    const [previous, entry] = [this.entries[index - 1], this.entries[index]];
-    return !this.beginsDay(index) && areOneGroup(previous, entry);
-  }
+function areTheSame(one, other) {
+  return one?.id === other.id && one.message === other.message;
 }
 
 function makeEntry(message, isOwn) {
   return { message, date: timeOf(message.id), isOwn };
 }
 
-// Returns whether an entry continues the group of the previous one. Either may be missing.
+// Returns whether an entry begins another day than the one before it, which may be missing.
+export function beginsDay(previous, { date }) {
+  return Boolean(date) && date.toDateString() !== previous?.date?.toDateString();
+}
+
+// Returns whether an entry continues the group of the one before it, which may be missing: the same person has
+// said something a short while ago, on the same day.
 export function areOneGroup(previous, entry) {
-  if (!previous?.message || !entry?.message || !previous.date || !entry.date) return false;
-  const isSamePerson = ['username', 'email', 'avatar'].every(
-    (field) => previous.message[field] === entry.message[field],
-  );
-  return isSamePerson && Math.abs(entry.date - previous.date) < GROUP_TIME;
+  if (!previous?.message || !entry.message || !previous.date || !entry.date) return false;
+  const isSoon = Math.abs(entry.date - previous.date) < GROUP_TIME && !beginsDay(previous, entry);
+  return isSoon && areOfOnePerson(previous, entry);
+}
+
+// The user's own messages stand apart. One that is on its way has no avatar yet.
+function areOfOnePerson(one, other) {
+  if (one.isOwn || other.isOwn) return one.isOwn === other.isOwn;
+  return ['username', 'email', 'avatar'].every((field) => one.message[field] === other.message[field]);
 }
