@@ -25,8 +25,6 @@ from rfc6455 import WebSocket
 PUBLIC = Path(__file__).parent / "public" / "echo"
 # differs from Go: printing never delays an answer, even if nobody reads the output.
 output = LineWriter(sys.stdout, lambda count: f"{count} lines were lost")
-
-
 # differs from Go: of a longer message only so many characters are printed. Otherwise a message of
 # megabytes, which compression makes from a few kilobytes, would keep the server busy for seconds.
 MAX_PRINTED = 10_000
