@@ -121,7 +121,7 @@ def line(number: int, text: str = "", **fields: Any) -> str:
 
 def test_messages_of_one_person_within_five_minutes_are_one_group(fake_page: "Page") -> None:
     days_later = NOON + 3 * 24 * 60 * MINUTE
-    for time, text, fields in [
+    said: list[tuple[int, str, dict[str, str]]] = [
         (NOON, "first", {}),
         (NOON + 5 * MINUTE - 1, "soon", {}),
         (NOON + 10 * MINUTE - 2, "soon again", {}),
@@ -130,8 +130,9 @@ def test_messages_of_one_person_within_five_minutes_are_one_group(fake_page: "Pa
         (NOON + 15 * MINUTE, "hello", {"username": "Eve"}),
         (NOON + 15 * MINUTE, "again", {}),
         (days_later, "another day", {}),
-    ]:
-        receive(fake_page, f"{time}-{len(text)}", text, **fields)
+    ]
+    for number, (time, text, fields) in enumerate(said):
+        receive(fake_page, f"{time}-{number}", text, **fields)
     continued = fake_page.locator(".continued")
     expect(texts(fake_page)).to_have_count(8)
     expect(continued.locator(".text")).to_have_text(["soon", "soon again"])
