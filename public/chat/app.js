@@ -4,7 +4,7 @@
 // Left out: everything else. How messages reach the server is in connection.js, how they look in
 // message_list.js, and what survives a reload in outbox.js and storage.js.
 
-import { noteMessage, updateTitle, watchAttention } from './attention.js';
+import { noteMessage, watchAttention } from './attention.js';
 import { Composer } from './composer.js';
 import { Connection } from './connection.js';
 import { loadEmoji } from './emoji.js';
@@ -18,7 +18,7 @@ import { prepareSettings } from './settings.js';
 import { showState } from './status.js';
 import { deviceStorage, tabStorage } from './storage.js';
 
-const LOADING_TIMEOUT = 2_000; // ms; until then the page waits for its emoji and the server's settings
+const LOADING_TIMEOUT = 2_000; // ms that the page waits for its emoji and the server's settings
 
 // The address is relative to the page, so that the chat also works behind a proxy that adds a path.
 const CHAT_URL = new URL('ws', document.baseURI);
@@ -27,8 +27,9 @@ CHAT_URL.protocol = CHAT_URL.protocol === 'https:' ? 'wss:' : 'ws:';
 const byId = (id) => document.getElementById(id);
 const timeout = new Promise((resolve) => setTimeout(resolve, LOADING_TIMEOUT));
 const emoji = Promise.race([loadEmoji(), timeout]);
-const serverSettings = Promise.race([loadSettings(), timeout]);
+const serverSettings = loadSettings();
 let chat = null; // {messages, outbox}, once somebody has joined
+let ownAvatar = deviceStorage.get('avatar'); // the hash of the user's email, once a message has come back
 let isForgotten = false;
 
 async function loadSettings() {
@@ -80,32 +81,51 @@ async function join(person) {
 // learns from the first message of its own that comes back.
 function isBy({ email, username }, message) {
   if (message.username !== username) return false;
-  return message.email === '' ? message.avatar === deviceStorage.get('avatar') : message.email === email;
+  return message.email === '' ? message.avatar === ownAvatar : message.email === email;
 }
 
 // Returns what the connection tells of what happens, see Connection. `actions` is what makeActions returns.
 function makeListener(person, messages, outbox, composer, actions) {
+  let connections = 0; // what comes at the beginning of a later one was said while the user was here
   return {
     onState(name, detail) {
-      if (name === 'open') messages.historyLoading();
-      else messages.giveUpOlder();
+      if (name === 'open') {
+        connections += 1;
+        messages.historyLoading();
+      } else {
+        messages.giveUpOlder();
+        clearSlowed();
+      }
       if (name === 'closed') tabStorage.delete('joined'); // so that a reload shows the form
       showState(name, detail);
       const isFocusLost = composer.allow(name !== 'closed');
       if (isFocusLost) byId('messages').focus();
     },
     onMessage(message, wasSent) {
-      if (wasSent) deviceStorage.set('avatar', message.avatar);
-      if (outbox.isEmpty) setPlainText(byId('slowed'), '');
-      const isForeign = !wasSent && !isBy(person, message);
-      messages.add(message, isForeign && noteMessage(message));
+      if (wasSent) rememberAvatar(message.avatar);
+      if (outbox.isEmpty) clearSlowed();
+      const isHistory = connections === 1 && messages.isHistoryLoading;
+      const isUnread = !wasSent && !isBy(person, message) && !isHistory;
+      messages.add(message, isUnread && noteMessage(message));
     },
     onGap: () => messages.addGap(),
     onOlder: (answer) => messages.addOlder(answer),
     onOnline: showPeople,
     onSlowed: (rate) => setText(byId('slowed'), 'slowed', { n: rate }),
-    onFailed: (key, reason, canRetry) => messages.markFailed(key, reason, actions(canRetry)),
+    onFailed(key, reason, canRetry) {
+      if (outbox.isEmpty) clearSlowed();
+      messages.markFailed(key, reason, actions(canRetry));
+    },
   };
+}
+
+function clearSlowed() {
+  setPlainText(byId('slowed'), '');
+}
+
+function rememberAvatar(avatar) {
+  ownAvatar = avatar;
+  if (!isForgotten) deviceStorage.set('avatar', avatar);
 }
 
 // Returns a function that returns the actions for a message that was not sent. If the server refuses a
@@ -157,14 +177,12 @@ function listenToWakeUps(connection, messages) {
 }
 
 prepareSettings({
-  onLanguage() {
-    updateTitle();
-    chat?.messages.updateLanguage();
-  },
+  onLanguage: () => chat?.messages.updateLanguage(),
   onForget() {
     isForgotten = true;
     location.reload();
   },
 });
-serverSettings.then((settings) => showWhoSeesEmail(settings?.hide_emails));
+for (const settings of [Promise.race([serverSettings, timeout]), serverSettings])
+  settings.then((known) => showWhoSeesEmail(known?.hide_emails));
 prepareForm(join);

@@ -4,15 +4,18 @@
 // Left out: the line before the first unread message (message_list.js).
 
 import { replaceShortNames } from './emoji.js';
-import { currentLanguage, translate } from './language.js';
+import { setText, translate } from './language.js';
 import { shorten } from './message_item.js';
 import { deviceStorage } from './storage.js';
 
 const MAX_NOTIFIED = 200; // characters
+const title = document.querySelector('title');
 const icon = document.querySelector('link[rel=icon]');
 
 let unread = 0;
 let isLooking = true;
+let isWanted = false; // whether the user has turned notifications on, for a browser that stores nothing
+let isImpossible = false; // whether the browser has shown none although it was to
 
 // Calls `onLook` when the user looks at the page again, and `onLeave` when they look at something else.
 export function watchAttention({ onLook, onLeave }) {
@@ -44,50 +47,47 @@ export function noteMessage(message) {
 
 function showUnread(count) {
   unread = count;
-  updateTitle();
+  setText(title, unread > 0 ? 'titleUnread' : 'title', { n: unread, title: { key: 'title' } });
   icon.href = unread > 0 ? 'favicon-unread.svg' : 'favicon.svg';
-}
-
-// Also called when the language has changed.
-export function updateTitle() {
-  const title = translate('title');
-  document.title = unread > 0 ? `(${unread.toLocaleString(currentLanguage())}) ${title}` : title;
 }
 
 // Notifications
 
 // Returns whether this browser can show notifications for this page: on, off, denied or impossible.
 export function notificationState() {
-  if (!('Notification' in window) || !isSecureContext) return 'impossible';
+  if (!('Notification' in window) || !isSecureContext || isImpossible) return 'impossible';
   if (Notification.permission === 'denied') return 'denied';
   return wantsNotifications() ? 'on' : 'off';
 }
 
 function wantsNotifications() {
-  return deviceStorage.get('notifications') === true && globalThis.Notification?.permission === 'granted';
+  const isOn = deviceStorage.get('notifications') ?? isWanted;
+  return isOn === true && globalThis.Notification?.permission === 'granted';
 }
 
 // Turns notifications on or off. The browser asks the user the first time. Returns the state afterwards.
 export async function turnNotifications(isOn) {
   if (isOn && (await Notification.requestPermission()) !== 'granted') return notificationState();
+  isWanted = isOn;
   deviceStorage.set('notifications', isOn);
   return notificationState();
 }
 
 // A later notification replaces an earlier one that was not looked at.
 function notify({ username, message }) {
-  const title = translate('notification', {
-    username: shorten(username, MAX_NOTIFIED) || translate('noName'),
-    title: translate('title'),
+  const heading = translate('notification', {
+    username: shorten(username, MAX_NOTIFIED) || { key: 'noName' },
+    title: { key: 'title' },
   });
   const body = shorten(replaceShortNames(message), MAX_NOTIFIED);
   try {
-    const notification = new Notification(title, { body, tag: 'chat', icon: 'favicon.svg' });
+    const notification = new Notification(heading, { body, tag: 'chat', icon: 'favicon.svg' });
     notification.onclick = () => {
       window.focus();
       notification.close();
     };
   } catch (error) {
-    console.warn('The browser shows no notification:', error); // Chrome on Android forbids it to pages
+    isImpossible = true; // Chrome on Android forbids it to pages, and says so only now
+    console.warn('The browser shows no notification:', error);
   }
 }

@@ -6,9 +6,11 @@
 import { EmojiList } from './emoji_list.js';
 import { setPlainText, setText } from './language.js';
 import { encodeMessage } from './message.js';
+import { KEY_LENGTH } from './outbox.js';
 import { tabStorage } from './storage.js';
 
-const SHOW_LEFT_FROM = 0.8; // of the longest message; from then on the field says how much is left
+const SHOW_LEFT_FROM = 0.8; // of the longest text; from then on the field says how much is left
+const MAX_BYTES_EACH = 6; // of a UTF-16 code unit in JSON, as in \u0007
 const encoder = new TextEncoder();
 
 export class Composer {
@@ -17,19 +19,23 @@ export class Composer {
   #button = document.getElementById('send-button');
   #left = document.getElementById('characters-left');
   #error = document.getElementById('send-error');
-  #person;
-  #maxBytes = Infinity;
+  #emojiList;
+  #otherBytes; // of a message in JSON without its text
+  #maxBytes = Infinity; // of a text in JSON
 
   // `send(text)` returns whether the text will be sent.
   constructor(person, send) {
-    this.#person = person;
-    new EmojiList(this.#field);
+    this.#otherBytes = byteLength(encodeMessage({ ...person, message: '', key: '-'.repeat(KEY_LENGTH) }));
+    this.#emojiList = new EmojiList(this.#field);
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
       this.#submit(send);
     });
     this.#field.addEventListener('keydown', (event) => this.#handleKey(event));
-    this.#field.addEventListener('input', () => this.#handleInput());
+    this.#field.addEventListener('input', () => {
+      setPlainText(this.#error, '');
+      this.#handleInput();
+    });
     this.text = toText(tabStorage.get('draft'));
   }
 
@@ -39,12 +45,13 @@ export class Composer {
 
   set text(text) {
     this.#field.value = text;
+    this.#emojiList.close();
     this.#handleInput();
   }
 
   // Takes the largest message in bytes, as JSON, that the server accepts; anything else where it does not say.
   setLimit(maxBytes) {
-    if (maxBytes > 0) this.#maxBytes = maxBytes;
+    if (maxBytes > 0) this.#maxBytes = maxBytes - this.#otherBytes;
     this.#showLeft();
   }
 
@@ -63,7 +70,11 @@ export class Composer {
   #submit(send) {
     this.#field.focus();
     const text = this.text.trim();
-    if (text === '' || this.#bytesLeft(text) < 0) return;
+    if (text === '') return;
+    if (textBytes(text) > this.#maxBytes) {
+      setText(this.#error, 'tooLong');
+      return;
+    }
     if (!send(text)) {
       setText(this.#error, 'tooMuchWaiting');
       return;
@@ -94,28 +105,33 @@ export class Composer {
     this.#field.style.height = `${this.#field.scrollHeight + borders}px`;
   }
 
-  // Says how many characters are left. The server counts bytes of JSON, of which a character may take several.
+  // Says how many characters are left. The server counts bytes of JSON, of which a character may take several,
+  // so the page assumes that further characters take as many as those that are there.
   #showLeft() {
     const text = this.text.trim();
-    const left = this.#bytesLeft(text);
-    const isTooLong = left < 0;
+    const isShort = text.length * MAX_BYTES_EACH < SHOW_LEFT_FROM * this.#maxBytes; // whatever its characters are
+    const bytes = isShort ? 0 : textBytes(text);
+    const isTooLong = bytes > this.#maxBytes;
     this.#left.classList.toggle('over', isTooLong);
     this.#field.ariaInvalid = String(isTooLong);
-    if (left === Infinity || left > (1 - SHOW_LEFT_FROM) * this.#maxBytes) {
+    if (bytes === 0 || bytes < SHOW_LEFT_FROM * this.#maxBytes) {
       setPlainText(this.#left, '');
       return;
     }
-    const bytesEach = (this.#maxBytes - left) / text.length;
-    const characters = Math.ceil(Math.abs(left) / bytesEach);
-    setText(this.#left, isTooLong ? 'charactersOver' : 'charactersLeft', { n: characters });
+    const bytesEach = bytes / [...text].length;
+    const left = (this.#maxBytes - bytes) / bytesEach;
+    if (isTooLong) setText(this.#left, 'charactersOver', { n: Math.ceil(-left) });
+    else setText(this.#left, 'charactersLeft', { n: Math.floor(left) });
   }
+}
 
-  // A short text needs no counting. A character of the text takes six bytes at most, as in \u0007.
-  #bytesLeft(text) {
-    if (text.length * 6 < this.#maxBytes / 4) return this.#maxBytes;
-    const key = '-'.repeat(32); // as long as the longest of a message
-    return this.#maxBytes - encoder.encode(encodeMessage({ ...this.#person, message: text, key })).length;
-  }
+function byteLength(text) {
+  return encoder.encode(text).length;
+}
+
+// Returns how many bytes a text takes in a message's JSON, where it stands between quotes.
+function textBytes(text) {
+  return byteLength(JSON.stringify(text)) - 2;
 }
 
 function toText(value) {

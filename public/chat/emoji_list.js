@@ -6,11 +6,16 @@
 // Left out: what a short name stands for (emoji.js).
 
 import { findEmoji } from './emoji.js';
-import { setText } from './language.js';
+import { setPlainText, setText } from './language.js';
 import { makeElement } from './message_item.js';
 
 const MAX_SHOWN = 8;
-const SHORT_NAME = /(?:^|[^\p{L}\p{N}:]):([\p{L}\p{N}_+-]{2,})$/u; // before the cursor: two characters or more
+// Before the cursor: a colon that follows no word, and two characters or more. An input method for Chinese
+// writes a colon as wide as a character.
+const SHORT_NAME = /(?:^|[^\p{L}\p{N}:：])[:：]([\p{L}\p{N}_+-]{2,})$/u;
+// The keyboard on a phone's screen composes every word, a Latin one too, as an input method does; it has no keys
+// that such a method and the list could both want.
+const hasScreenKeyboard = matchMedia('(pointer: coarse)');
 
 export class EmojiList {
   #field;
@@ -18,17 +23,26 @@ export class EmojiList {
   #announced = document.getElementById('emoji-found');
   #found = []; // what the list shows, as {name, emoji}
   #chosen = 0; // the index of the one that Enter takes
-  #typed = ''; // the short name so far
+  #start = 0; // where in the field the short name begins, with its colon
+  #end = 0;
 
   // Call this before other handlers of the field's keys are added: the list takes keys away from them.
   constructor(field) {
     this.#field = field;
     field.addEventListener('keydown', (event) => this.#handleKey(event));
-    field.addEventListener('input', (event) => event.isComposing || this.#update());
+    field.addEventListener('input', ({ isComposing }) => {
+      if (isComposing && !hasScreenKeyboard.matches) this.close();
+      else this.#update();
+    });
+    field.addEventListener('compositionend', () => this.#update());
     field.addEventListener('click', () => this.#update());
-    field.addEventListener('blur', () => this.#close());
+    field.addEventListener('blur', () => this.close());
+    document.addEventListener('selectionchange', () => {
+      const hasMoved = this.#field.selectionStart !== this.#end || this.#field.selectionEnd !== this.#end;
+      if (this.#isOpen && hasMoved) this.#update();
+    });
     // The list must not take the focus from the field.
-    this.#list.addEventListener('pointerdown', (event) => event.preventDefault());
+    this.#list.addEventListener('mousedown', (event) => event.preventDefault());
     this.#list.addEventListener('click', ({ target }) => {
       const option = target.closest('li');
       if (option) this.#take([...this.#list.children].indexOf(option));
@@ -43,11 +57,13 @@ export class EmojiList {
     const { value, selectionStart, selectionEnd } = this.#field;
     const typed = selectionStart === selectionEnd && SHORT_NAME.exec(value.slice(0, selectionStart));
     if (!typed) {
-      this.#close();
+      this.close();
       return;
     }
-    [, this.#typed] = typed;
-    this.#found = findEmoji(this.#typed, MAX_SHOWN);
+    const [, name] = typed;
+    this.#start = selectionStart - name.length - 1;
+    this.#end = selectionStart;
+    this.#found = findEmoji(name, MAX_SHOWN);
     this.#show();
   }
 
@@ -60,11 +76,11 @@ export class EmojiList {
       return option;
     });
     this.#list.replaceChildren(...options);
-    this.#list.hidden = !this.#isOpen;
     if (!this.#isOpen) {
-      this.#close();
+      this.close();
       return;
     }
+    this.#list.hidden = false;
     setText(this.#announced, 'emojiFound', { n: this.#found.length });
     this.#choose(0);
   }
@@ -77,13 +93,11 @@ export class EmojiList {
     this.#field.setAttribute('aria-activedescendant', `emoji-${this.#chosen}`);
   }
 
-  #close() {
-    if (this.#list.hidden && !this.#isOpen) return;
+  close() {
     this.#found = [];
     this.#list.hidden = true;
     this.#list.replaceChildren();
-    this.#announced.textContent = '';
-    delete this.#announced.dataset.text;
+    setPlainText(this.#announced, '');
     this.#field.removeAttribute('aria-activedescendant');
   }
 
@@ -94,7 +108,7 @@ export class EmojiList {
       ArrowUp: () => this.#choose(this.#chosen - 1),
       Enter: () => this.#take(this.#chosen),
       Tab: () => this.#take(this.#chosen),
-      Escape: () => this.#close(),
+      Escape: () => this.close(),
     };
     if (event.shiftKey || !Object.hasOwn(actions, event.key)) return;
     event.preventDefault();
@@ -105,9 +119,9 @@ export class EmojiList {
   // Replaces the short name so far, with its colon, by the emoji.
   #take(index) {
     const { emoji } = this.#found[index];
-    const end = this.#field.selectionStart;
-    this.#close();
-    this.#field.setRangeText(`${emoji} `, end - this.#typed.length - 1, end, 'end');
+    const isBeforeSpace = /^\s/.test(this.#field.value.slice(this.#end));
+    this.close();
+    this.#field.setRangeText(isBeforeSpace ? emoji : `${emoji} `, this.#start, this.#end, 'end');
     this.#field.dispatchEvent(new Event('input', { bubbles: true }));
   }
 }

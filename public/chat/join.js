@@ -34,6 +34,7 @@ function submit(onJoin) {
   const invalid = [email, username].find((field) => errorOf(field));
   for (const field of [email, username]) field.ariaInvalid = String(field === invalid);
   if (invalid) {
+    invalid.after(byId('error'));
     setText(byId('error'), errorOf(invalid), { limit: invalid.maxLength });
     invalid.focus();
     return;

@@ -108,6 +108,10 @@ export class MessageList {
     this.#awaitPause();
   }
 
+  get isHistoryLoading() {
+    return this.#historyTimer !== null;
+  }
+
   #awaitPause() {
     clearTimeout(this.#historyTimer);
     const delay = Math.min(HISTORY_PAUSE, this.#historyEndsBy - performance.now());

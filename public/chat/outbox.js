@@ -19,6 +19,8 @@ const MAX_CHARACTERS = 1_000_000; // in total; browsers store about five million
 const MAX_AGE_TO_SEND = 50 * 60_000; // ms
 const MAX_AGE_TO_KEEP = 7 * 24 * 3_600_000; // ms; an older message is of no use to anybody
 
+export const KEY_LENGTH = 31; // characters of any message's key
+
 export const TOO_OLD = { key: 'tooOld' }; // why a message past MAX_AGE_TO_SEND was not sent
 
 // A message in the outbox has the fields that are sent (email, username, message, key), and:
@@ -154,8 +156,8 @@ function isRecord(value) {
   return texts.every((name) => typeof value?.[name] === 'string') && typeof value.said === 'number';
 }
 
-// Not crypto.randomUUID, which browsers hide on plain http.
+// Returns a key of KEY_LENGTH. Not crypto.randomUUID, which browsers hide on plain http.
 function randomKey() {
   const numbers = crypto.getRandomValues(new Uint32Array(4));
-  return Array.from(numbers, (number) => number.toString(36)).join('-');
+  return Array.from(numbers, (number) => number.toString(36).padStart(7, '0')).join('-');
 }

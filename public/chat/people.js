@@ -9,6 +9,8 @@ import { makeElement } from './message_item.js';
 
 const panel = document.getElementById('online');
 const button = document.getElementById('show-online');
+const closeButton = document.getElementById('close-online');
+const isWide = matchMedia('(min-width: 52.01rem)'); // as in style.css; then the list is always shown
 
 // Shows {count, people}. The server sends the number of all, and {username, avatar} of some.
 export function showPeople({ count, people }) {
@@ -23,7 +25,7 @@ export function showPeople({ count, people }) {
   panel.querySelector('ul').replaceChildren(...items);
   panel.hidden = false;
   button.hidden = false;
-  button.querySelector('.count').textContent = String(count);
+  setText(button.querySelector('.count'), 'onlineCount', { n: count });
   setAttribute(button, 'aria-label', 'showOnline', { n: count });
 }
 
@@ -39,14 +41,38 @@ function makePerson(username, avatar) {
   return item;
 }
 
-function open(isOpen) {
+function show(isOpen) {
   panel.classList.toggle('open', isOpen);
   button.ariaExpanded = String(isOpen);
-  (isOpen ? document.getElementById('close-online') : button).focus();
 }
 
-button.addEventListener('click', () => open(!panel.classList.contains('open')));
-document.getElementById('close-online').addEventListener('click', () => open(false));
+function close() {
+  show(false);
+  button.focus();
+}
+
+button.addEventListener('click', () => {
+  if (panel.classList.contains('open')) {
+    close();
+    return;
+  }
+  show(true);
+  closeButton.focus();
+});
+closeButton.addEventListener('click', close);
 document.addEventListener('keydown', ({ key }) => {
-  if (key === 'Escape' && panel.classList.contains('open')) open(false);
+  if (key === 'Escape' && panel.classList.contains('open')) close();
+});
+
+// The list covers what is behind it, so it goes when somebody turns to that.
+const closeBehind = ({ target }) => {
+  if (!panel.contains(target) && !button.contains(target)) show(false);
+};
+document.addEventListener('pointerdown', closeBehind);
+document.addEventListener('focusin', closeBehind);
+
+// The screen was turned: its close button, which had the focus, is hidden.
+isWide.addEventListener('change', () => {
+  if (panel.contains(document.activeElement)) document.getElementById('messages').focus();
+  show(false);
 });

@@ -24,7 +24,7 @@ export function prepareSettings({ onLanguage, onForget }) {
     dialog.showModal();
   });
   dialog.addEventListener('click', ({ target }) => {
-    if (target === dialog) dialog.close(); // a click beside the dialog
+    if (target === dialog) dialog.close(); // a click beside the dialog, which its form fills
   });
   const choose = (language) => {
     deviceStorage.set('language', language);

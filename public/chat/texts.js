@@ -7,6 +7,7 @@
 
 const english = {
   title: 'Simple Chat',
+  titleUnread: '({n}) {title}',
   noName: '(no name)',
 
   joinTitle: 'Join the chat',
@@ -58,6 +59,7 @@ const english = {
   actionFor: '{action}: {text}',
 
   tooMuchWaiting: 'Too much is waiting to be sent already. Try again later.',
+  tooLong: 'This is too long to be sent. Please shorten it, or send it in parts.',
   charactersLeft: { one: 'About {n} character left', other: 'About {n} characters left' },
   charactersOver: { one: 'About {n} character too long', other: 'About {n} characters too long' },
   slowed: { one: 'You are faster than this server allows, which is {n} message a second. Nothing is lost; it takes a little longer.', other: 'You are faster than this server allows, which is {n} messages a second. Nothing is lost; it takes a little longer.' },
@@ -72,6 +74,7 @@ const english = {
   refused1009: 'the message is too big',
 
   online: 'Online: {n}',
+  onlineCount: '{n}',
   whoIsOnline: 'Who is online',
   showOnline: { one: '{n} person online. Show who', other: '{n} people online. Show who' },
   unnamed: { one: 'and {n} more', other: 'and {n} more' },
@@ -95,6 +98,7 @@ const english = {
 
 const chinese = {
   title: '简易聊天室',
+  titleUnread: '({n}) {title}',
   noName: '（无名）',
 
   joinTitle: '加入聊天',
@@ -146,6 +150,7 @@ const chinese = {
   actionFor: '{action}：{text}',
 
   tooMuchWaiting: '等待发送的消息太多了，请稍后再试。',
+  tooLong: '太长了，无法发送。请缩短，或者分几次发送。',
   charactersLeft: { other: '大约还可以写 {n} 个字' },
   charactersOver: { other: '大约超出 {n} 个字' },
   slowed: { other: '你发得太快了：这台服务器每秒只接受 {n} 条消息。消息不会丢失，只是会慢一些。' },
@@ -160,6 +165,7 @@ const chinese = {
   refused1009: '消息太大',
 
   online: '在线：{n}',
+  onlineCount: '{n}',
   whoIsOnline: '谁在线',
   showOnline: { other: '{n} 人在线，点击查看' },
   unnamed: { other: '以及另外 {n} 人' },

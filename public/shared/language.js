@@ -86,14 +86,26 @@ function translateElement(element) {
 // Dates and numbers
 
 function makeFormats() {
+  const locale = regionalVariant();
   return {
-    number: new Intl.NumberFormat(language),
+    number: new Intl.NumberFormat(locale),
     plural: new Intl.PluralRules(language),
-    time: new Intl.DateTimeFormat(language, { timeStyle: 'short' }),
-    day: new Intl.DateTimeFormat(language, { dateStyle: 'full' }),
-    moment: new Intl.DateTimeFormat(language, { dateStyle: 'full', timeStyle: 'short' }),
-    relativeDay: new Intl.RelativeTimeFormat(language, { numeric: 'auto' }),
+    time: new Intl.DateTimeFormat(locale, { timeStyle: 'short' }),
+    day: new Intl.DateTimeFormat(locale, { dateStyle: 'full' }),
+    moment: new Intl.DateTimeFormat(locale, { dateStyle: 'full', timeStyle: 'short' }),
+    relativeDay: new Intl.RelativeTimeFormat(locale, { numeric: 'auto' }),
   };
+}
+
+// Returns the page's language as the browser's first region has it that writes it alike: the British read 16:30
+// where Americans read 4:30 PM.
+function regionalVariant() {
+  const { language: base, script } = new Intl.Locale(language).maximize();
+  const isVariant = (each) => {
+    const locale = new Intl.Locale(each).maximize();
+    return locale.language === base && locale.script === script;
+  };
+  return (navigator.languages ?? []).find(isVariant) ?? language;
 }
 
 export function formatTime(date) {
