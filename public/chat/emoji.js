@@ -35,12 +35,17 @@ export function replaceShortNames(text) {
 }
 
 // Returns up to `limit` emoji whose short names have a word that begins like this, as {name, emoji}. Those
-// whose whole name begins like this come first, and of these the shortest.
+// whose whole name begins like this come first, and of these the shortest. An emoji with several such names
+// comes once.
 export function findEmoji(beginning, limit) {
   const wanted = beginning.toLowerCase();
   const begin = names.filter((name) => name.startsWith(wanted));
   const contain = names.filter((name) => !name.startsWith(wanted) && name.includes(`_${wanted}`));
   const byLength = (one, other) => one.length - other.length || (one < other ? -1 : 1);
-  const found = [...begin.sort(byLength), ...contain.sort(byLength)].slice(0, limit);
-  return found.map((name) => ({ name, emoji: emoji[name] }));
+  const found = new Map(); // emoji → its name
+  for (const name of [...begin.sort(byLength), ...contain.sort(byLength)]) {
+    if (found.size === limit) break;
+    if (!found.has(emoji[name])) found.set(emoji[name], name);
+  }
+  return [...found].map(([character, name]) => ({ name, emoji: character }));
 }

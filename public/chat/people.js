@@ -71,8 +71,8 @@ const closeBehind = ({ target }) => {
 document.addEventListener('pointerdown', closeBehind);
 document.addEventListener('focusin', closeBehind);
 
-// The screen was turned: its close button, which had the focus, is hidden.
+// When the screen is turned, the close button, which had the focus, is hidden.
 isWide.addEventListener('change', () => {
-  if (panel.contains(document.activeElement)) document.getElementById('messages').focus();
+  if (panel.classList.contains('open')) document.getElementById('messages').focus();
   show(false);
 });

@@ -14,10 +14,6 @@ const parametersOf = new WeakMap(); // element → {name of its attribute, or 't
 let language = likeBrowser();
 let formats = makeFormats();
 
-export function currentLanguage() {
-  return language;
-}
-
 // Returns the first language of the browser that the page knows, or English. Any kind of Chinese is Chinese.
 export function likeBrowser() {
   const known = Object.keys(TEXTS);
