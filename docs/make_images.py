@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from finding import find_chromium
 from pages import chromium
 from stage import Look, open_page, stage
-from states import BEGIN, NOW, State, joining, lively_talk
+from states import BEGIN, NOW, State, emoji_list, joining, lively_talk, offline_talk, unread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -54,6 +55,10 @@ IMAGES = {
     "talk": Image(lively_talk, Look()),
     "talk-dark": Image(lively_talk, Look(theme="dark")),
     "talk-phone": Image(lively_talk, PHONE),
+    "talk-chinese": Image(lively_talk, replace(PHONE, language="zh-CN", theme="dark")),
+    "emoji": Image(emoji_list, Look()),
+    "unread": Image(unread, Look()),
+    "offline": Image(offline_talk, Look()),
 }
 
 
@@ -87,6 +92,7 @@ def draw(browser: "Browser", image: Image, file: Path) -> None:
     """Bring a page into the image's state, and write what its window then shows."""
     with stage(BEGIN) as chat, open_page(browser, image.look, NOW, SCALE) as page:
         image.state(page, chat)
+        page.mouse.move(0, 0)  # or the message at the button that was clicked last would show its time
         wait_for_pictures(page)
         file.write_bytes(page.screenshot(animations="disabled", caret="hide"))
 

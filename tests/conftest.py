@@ -149,8 +149,9 @@ def visit(browser: "Browser") -> Iterator[Visit]:
         path: str = "",
         width: int = 1280,
         picture: bytes | None = None,
+        **device: Any,
     ) -> Visitor:
-        visitors.append(Visitor(browser, program.url, path, width, picture))
+        visitors.append(Visitor(browser, program.url, path, width, picture, **device))
         return visitors[-1]
 
     yield make

@@ -121,14 +121,21 @@ class Visitor:
     """
 
     def __init__(
-        self, browser: "Browser", url: str, path: str, width: int, picture: bytes | None
+        self,
+        browser: "Browser",
+        url: str,
+        path: str,
+        width: int,
+        picture: bytes | None,
+        **device: Any,
     ) -> None:
+        """`device` as Playwright's `new_context` takes it."""
         self.url = url
         self.picture = picture
         self.pictures_asked_for: list[str] = []
         self.complaints: list[str] = []
         self.forgiven: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": 640})
+        self.context = browser.new_context(viewport={"width": width, "height": 640}, **device)
         self.context.set_default_timeout(PATIENCE * 1000)  # ms
         self.context.route(f"{GRAVATAR}**", self._answer_for_gravatar)
         self.context.add_init_script(COLLECT_VIOLATIONS)
@@ -277,6 +284,16 @@ def receive_texts(page: "Page", *texts: str) -> None:
         }""",
         texts,
     )
+
+
+def sent_messages(page: "Page") -> list[dict[str, Any]]:
+    """The chat messages that the page has sent, without its events."""
+    records = [json.loads(text) for text in page.evaluate("sent")]
+    return [record for record in records if "message" in record]
+
+
+def sent_texts(page: "Page") -> list[str]:
+    return [record["message"] for record in sent_messages(page)]
 
 
 def receive_close(page: "Page", code: int, reason: str = "") -> None:

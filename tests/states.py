@@ -9,8 +9,16 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-from pages import FAKE_SOCKETS, expect, join_as, receive, send
-from peers import eventually
+from pages import (
+    FAKE_SOCKETS,
+    RECORD_SOCKETS,
+    expect,
+    join_as,
+    receive,
+    receive_close,
+    receive_texts,
+    send,
+)
 from stage import Line, Person, Stage
 
 if TYPE_CHECKING:
@@ -71,19 +79,13 @@ def empty_chat(page: "Page", stage: Stage) -> None:
 
 def lively_talk(page: "Page", stage: Stage) -> None:
     """Four people are here, and have talked yesterday and today."""
-    seen: list[set[str]] = []
-
-    def note_who_is_here(frame: str | bytes) -> None:
-        seen.append({*json.loads(frame).get("usernames", [])})
-
-    page.on("websocket", lambda socket: socket.on("framereceived", note_who_is_here))
     stage.perform(*TALK)
     stage.leave(ADA)  # who comes back by the page
     empty_chat(page, stage)
     expect(page.locator("#messages")).to_contain_text(TALK[-1].text)
-    # The server tells once a second who is here. Playwright passes frames on while it waits.
-    everybody = {each.username for each in (ADA, MILAN, NOOR, XIAOYU)}
-    eventually(lambda: page.evaluate("true") and everybody in seen)
+    names = page.locator("#online .name")  # the server tells them once a second
+    for each in (ADA, MILAN, NOOR, XIAOYU):
+        expect(names.filter(has_text=each.username)).to_have_count(1)
 
 
 def sending(page: "Page", stage: Stage) -> None:
@@ -102,6 +104,92 @@ def offline(page: "Page", stage: Stage) -> None:
     expect(page.locator("body[data-state=waiting]")).to_have_count(1)
 
 
+def offline_talk(page: "Page", stage: Stage) -> None:
+    """The connection is lost within a talk, and messages wait for the next."""
+    page.add_init_script(RECORD_SOCKETS)
+    lively_talk(page, stage)
+    page.context.set_offline(True)
+    page.evaluate("sockets.at(-1).close(); sockets.at(-1).onclose(new CloseEvent('close'))")
+    expect(page.locator("body[data-state=waiting]")).to_have_count(1)
+    send(page, "I can take two more in my car", "and the dog :dog:")
+    expect(page.locator(".pending")).to_have_count(2)
+
+
+def emoji_list(page: "Page", stage: Stage) -> None:
+    """An emoji is chosen by its short name."""
+    lively_talk(page, stage)
+    page.focus("#message")
+    page.keyboard.type("I take the :ro")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#emoji-list [role=option]")).to_have_count(8)
+
+
+def settings(page: "Page", stage: Stage) -> None:
+    empty_chat(page, stage)
+    page.click("#show-settings")
+    expect(page.locator("#settings")).to_be_visible()
+
+
+def people(page: "Page", stage: Stage) -> None:
+    """Who is here: on a wide window beside the messages, on a phone opened by a button."""
+    lively_talk(page, stage)
+    button = page.locator("#show-online")
+    if button.is_visible():
+        button.click()
+    expect(page.locator("#online")).to_be_visible()
+
+
+def unread(page: "Page", stage: Stage) -> None:
+    """Somebody comes back to messages that were said while they looked at something else."""
+    page.add_init_script("window.looks = true; document.hasFocus = () => looks;")
+    lively_talk(page, stage)
+    look(page, False)
+    stage.perform(
+        at(0.6, MILAN, "By the way: the ferry to the island goes at noon, and at three."),
+        at(0.5, MILAN, "Who wants to come along?"),
+        at(0.4, XIAOYU, "我想去！🏝️"),
+        at(0.3, NOOR, "Me too :sailboat:"),
+    )
+    expect(page.locator("#messages")).to_contain_text("Me too")
+    look(page, True)
+
+
+def look(page: "Page", is_looking: bool) -> None:
+    event = "focus" if is_looking else "blur"
+    page.evaluate(f"looks = {json.dumps(is_looking)}; dispatchEvent(new Event('{event}'))")
+
+
+def unread_above(page: "Page", stage: Stage) -> None:
+    """Who reads what was said before is offered a way to what is new."""
+    lively_talk(page, stage)
+    page.set_viewport_size({"width": page.evaluate("innerWidth"), "height": 480})
+    page.hover("#messages")
+    page.mouse.wheel(0, -5000)
+    expect(page.locator(".day").first).to_be_in_viewport()
+    stage.perform(at(0.5, MILAN, "Who wants to come along?"), at(0.4, XIAOYU, "我想去！"))
+    expect(page.locator("#new-messages")).to_be_visible()
+
+
+def too_long(page: "Page", stage: Stage) -> None:
+    """A text that is too long was to be sent."""
+    empty_chat(page, stage)
+    send(page, "A story without an end. " * 3000)
+    expect(page.locator("#send-error")).not_to_be_empty()
+
+
+def slowed(page: "Page", stage: Stage) -> None:
+    sending(page, stage)
+    receive_texts(page, '{"event": "slowed", "rate": 20}')
+    expect(page.locator("#slowed")).not_to_be_empty()
+
+
+def failed(page: "Page", stage: Stage) -> None:
+    """The server has refused one message."""
+    sending(page, stage)
+    receive_close(page, 1008)
+    expect(page.locator("body[data-state=open] .failed .actions")).to_have_count(1)
+
+
 STATES: dict[str, State] = {
     "joining": joining,
     "joining without a name": joining_without_a_name,
@@ -109,4 +197,13 @@ STATES: dict[str, State] = {
     "lively talk": lively_talk,
     "sending": sending,
     "offline": offline,
+    "offline talk": offline_talk,
+    "emoji list": emoji_list,
+    "settings": settings,
+    "people": people,
+    "unread": unread,
+    "unread above": unread_above,
+    "too long": too_long,
+    "slowed": slowed,
+    "failed": failed,
 }

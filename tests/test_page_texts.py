@@ -1,0 +1,215 @@
+"""The chat's page in English and Chinese: its table of texts, and that no text is forgotten."""
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pages import Visit, Visitor, expect, receive, receive_close, send
+from programs import ROOT, Program, chat
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+Texts = dict[str, dict[str, Any]]
+
+# What the page says to anybody: content, and attributes that are shown or read aloud. What people
+# have said and their names are no texts of the page.
+VISIBLE_TEXTS = """() => {
+    const texts = [document.title];
+    const ignored = 'script, style, noscript, .avatar, .text, .name:not([data-text]), #log, option';
+    const isIgnored = (element) => element.closest(ignored) || element.closest('#languages');
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode())
+        if (!isIgnored(walker.currentNode.parentElement)) texts.push(walker.currentNode.data);
+    for (const element of document.querySelectorAll('*'))
+        for (const name of ['aria-label', 'placeholder', 'title', 'alt'])
+            if (!element.matches('.name')) texts.push(element.getAttribute(name) ?? '');
+    return texts.map((text) => text.trim()).filter(Boolean);
+}"""
+PUBLIC = ROOT / "public" / "chat"
+LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
+NAMES = {"Gravatar", "Enter", "Shift", "SHA", "IP", "hello"}  # the same in Chinese
+
+
+@pytest.fixture
+def texts(page: "Page", server: Program) -> Texts:
+    page.goto(server.url)
+    found = page.evaluate("import('./texts.js').then(({ TEXTS }) => TEXTS)")
+    assert isinstance(found, dict)
+    return found
+
+
+def parameters(text: str | dict[str, str]) -> set[str]:
+    forms = [text] if isinstance(text, str) else list(text.values())
+    return {name for form in forms for name in re.findall(r"\{(\w+)\}", form)}
+
+
+def test_all_languages_have_the_same_texts_with_the_same_parameters(texts: Texts) -> None:
+    found = {
+        language: {key: parameters(text) for key, text in table.items()}
+        for language, table in texts.items()
+    }
+    assert len(found) >= 2
+    assert all(table == found["en"] for table in found.values())
+
+
+def test_text_that_depends_on_a_number_has_each_form_of_its_language(
+    page: "Page", texts: Texts
+) -> None:
+    for language, table in texts.items():
+        categories = page.evaluate(
+            "name => new Intl.PluralRules(name).resolvedOptions().pluralCategories", language
+        )
+        for key, text in table.items():
+            if isinstance(text, dict):
+                assert set(text) == set(categories), (language, key)
+
+
+def test_each_text_of_the_table_is_used(texts: Texts) -> None:
+    files = [*PUBLIC.glob("*.js"), PUBLIC / "index.html"]
+    source = "".join(file.read_text() for file in files if file.name != "texts.js")
+    unused = {key for key in texts["en"] if not re.search(rf"\b{key}\b", source)}
+    made_up = {
+        *("waitingBecause", "closedBecause"),  # of a state of the connection
+        *("emailMissing", "usernameMissing", "emailTooLong", "usernameTooLong"),
+        *("refused1003", "refused1007", "refused1008", "refused1009"),
+    }
+    assert unused <= made_up
+
+
+def visit_in(visit: Visit, server: Program, *languages: str) -> Visitor:
+    """A visitor whose browser prefers these languages, the first of all the most."""
+    visitor = visit(server, locale=languages[0])
+    visitor.page.add_init_script(
+        f"Object.defineProperty(navigator, 'languages', {{ value: {json.dumps(languages)} }})"
+    )
+    visitor.page.goto(server.url)
+    return visitor
+
+
+@pytest.mark.parametrize(
+    ("languages", "title", "lang"),
+    [
+        (["zh-CN"], "简易聊天室", "zh-Hans"),
+        (["zh-TW"], "简易聊天室", "zh-Hans"),
+        (["en-GB"], "Simple Chat", "en"),
+        (["fr"], "Simple Chat", "en"),
+        (["fr", "zh-CN", "en"], "简易聊天室", "zh-Hans"),
+        (["fr", "en", "zh-CN"], "Simple Chat", "en"),
+    ],
+)
+def test_page_speaks_the_first_language_of_the_browser_that_it_knows(
+    visit: Visit, server: Program, languages: list[str], title: str, lang: str
+) -> None:
+    page = visit_in(visit, server, *languages).page
+    expect(page).to_have_title(title)
+    expect(page.locator("h1")).to_have_text(title)
+    expect(page.locator("html")).to_have_attribute("lang", lang)
+
+
+def show_everything(page: "Page") -> None:
+    """Bring as many texts as possible on the page, whose sockets are fake."""
+    now = int(time.time() * 1000)
+    online = {"event": "online", "count": 5, "people": [{"username": "", "avatar": ""}]}
+    for event in ({"event": "gap"}, online, {"event": "slowed", "rate": 1}):
+        page.evaluate(
+            "data => { sockets.at(-1).emit(1, new MessageEvent('message', { data })); }",
+            json.dumps(event),
+        )
+    receive(page, f"{now - 86_400_000}-0", "hello", username="")
+    receive(page, f"{now}-0", "hello")
+    send(page, "hello")
+    receive_close(page, 1008)
+    expect(page.locator("body[data-state=open] .failed")).to_have_count(1)  # it has reconnected
+    send(page, "hello")
+    page.fill("#message", ":robo")
+    page.click("#show-settings")
+
+
+def english_words(page: "Page") -> set[str]:
+    found = {word for text in page.evaluate(VISIBLE_TEXTS) for word in LATIN_WORD.findall(text)}
+    return found - NAMES
+
+
+def test_switch_changes_every_text_at_once(fake_page: "Page") -> None:
+    show_everything(fake_page)
+    english = fake_page.evaluate(VISIBLE_TEXTS)
+    assert {"Yesterday", "Not sent: this is not allowed", "Sending…", "Online: 5"} <= {*english}
+    fake_page.select_option("#language", "zh-Hans")
+    assert english_words(fake_page) == set()
+    fake_page.select_option("#language", "en")
+    assert fake_page.evaluate(VISIBLE_TEXTS) == english
+
+
+def test_language_is_chosen_before_joining_and_kept(visit: Visit, server: Program) -> None:
+    ada = visit(server)
+    chinese = ada.page.locator("#languages button", has_text="中文")
+    expect(chinese).to_have_attribute("aria-pressed", "false")
+    ada.page.click("#join-button")  # so that there is an error to translate
+    chinese.click()
+    expect(chinese).to_have_attribute("aria-pressed", "true")
+    expect(ada.page.locator("#error")).to_have_text("请填写邮箱")
+    assert english_words(ada.page) == set()
+    ada.page.reload()
+    expect(ada.page.locator("#join-button")).to_have_text("加入")
+    expect(ada.page.locator("#language")).to_have_value("zh-Hans")
+    assert english_words(ada.page) == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "key", "n", "text"),
+    [
+        ("en", "unseen", 0, "0 new messages"),
+        ("en", "unseen", 1, "1 new message"),
+        ("en", "unseen", 1234567, "1,234,567 new messages"),
+        ("zh-Hans", "unseen", 1, "1 条新消息"),
+        ("zh-Hans", "unseen", 1234567, "1,234,567 条新消息"),
+    ],
+)
+def test_numbers_and_plural_forms_are_those_of_the_language(
+    page: "Page", server: Program, language: str, key: str, n: int, text: str
+) -> None:
+    page.goto(server.url)
+    said = page.evaluate(
+        """([language, key, n]) => import('./language.js').then((module) => {
+            module.setLanguage(language);
+            return module.translate(key, { n });
+        })""",
+        [language, key, n],
+    )
+    assert said == text
+
+
+@pytest.mark.parametrize(
+    ("locale", "shown"),
+    [("en-US", "4:30 PM"), ("en-GB", "16:30"), ("zh-CN", "16:30"), ("fr", "4:30 PM")],
+)
+def test_times_are_written_as_in_the_region_of_the_browser(
+    browser: "Browser", server: Program, locale: str, shown: str
+) -> None:
+    context = browser.new_context(locale=locale, timezone_id="UTC")
+    page = context.new_page()
+    page.goto(server.url)
+    said = page.evaluate(
+        """() => import('./language.js').then(({ formatTime }) =>
+            formatTime(new Date(Date.UTC(2026, 4, 16, 16, 30))))"""
+    )
+    context.close()
+    assert " ".join(said.split()) == shown  # the space may be a narrow one
+
+
+def test_form_says_who_can_see_the_email(visit: Visit, server: Program) -> None:
+    note = "#email-note"
+    expect(visit(server).page.locator(note)).to_contain_text("Everyone in the chat can see it.")
+    with chat("--hide-emails") as hiding:
+        expect(visit(hiding).page.locator(note)).to_contain_text("Nobody in the chat can see it.")
+    unknown = visit(server)
+    unknown.page.route("**/settings.json", lambda route: route.fulfill(body="not JSON"))
+    unknown.forgive("The server does not tell its settings")
+    unknown.page.reload()
+    expect(unknown.page.locator(note)).to_contain_text("unless this server hides it")
