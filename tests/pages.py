@@ -217,12 +217,12 @@ class Visitor:
 Visit = Callable[..., Visitor]
 
 
-def expect(locator: "Locator") -> Any:
+def expect(shown: "Locator | Page") -> Any:
     """Playwright's `expect`, with a timeout for busy machines."""
     from playwright.sync_api import expect as playwright_expect
 
     playwright_expect.set_options(timeout=2 * PATIENCE * 1000)  # ms
-    return playwright_expect(locator)
+    return playwright_expect(shown)
 
 
 # For tests that need no visitor's checks: what a user does and sees on a page

@@ -1,21 +1,20 @@
-"""The chat's page in English and Chinese: its table of texts, and that no text is forgotten."""
+"""The chat's page in English and Chinese, and that no text of it is forgotten."""
 
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pages import Visit, Visitor, expect, receive, receive_close, send
-from programs import ROOT, Program, chat
+from programs import Program, chat
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
-Texts = dict[str, dict[str, Any]]
 
 # What the page says to anybody: content, and attributes that are shown or read aloud. What people
 # have said and their names are no texts of the page.
@@ -31,55 +30,8 @@ VISIBLE_TEXTS = """() => {
             if (!element.matches('.name')) texts.push(element.getAttribute(name) ?? '');
     return texts.map((text) => text.trim()).filter(Boolean);
 }"""
-PUBLIC = ROOT / "public" / "chat"
 LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
 NAMES = {"Gravatar", "Enter", "Shift", "SHA", "IP", "hello"}  # the same in Chinese
-
-
-@pytest.fixture
-def texts(page: "Page", server: Program) -> Texts:
-    page.goto(server.url)
-    found = page.evaluate("import('./texts.js').then(({ TEXTS }) => TEXTS)")
-    assert isinstance(found, dict)
-    return found
-
-
-def parameters(text: str | dict[str, str]) -> set[str]:
-    forms = [text] if isinstance(text, str) else list(text.values())
-    return {name for form in forms for name in re.findall(r"\{(\w+)\}", form)}
-
-
-def test_all_languages_have_the_same_texts_with_the_same_parameters(texts: Texts) -> None:
-    found = {
-        language: {key: parameters(text) for key, text in table.items()}
-        for language, table in texts.items()
-    }
-    assert len(found) >= 2
-    assert all(table == found["en"] for table in found.values())
-
-
-def test_text_that_depends_on_a_number_has_each_form_of_its_language(
-    page: "Page", texts: Texts
-) -> None:
-    for language, table in texts.items():
-        categories = page.evaluate(
-            "name => new Intl.PluralRules(name).resolvedOptions().pluralCategories", language
-        )
-        for key, text in table.items():
-            if isinstance(text, dict):
-                assert set(text) == set(categories), (language, key)
-
-
-def test_each_text_of_the_table_is_used(texts: Texts) -> None:
-    files = [*PUBLIC.glob("*.js"), PUBLIC / "index.html"]
-    source = "".join(file.read_text() for file in files if file.name != "texts.js")
-    unused = {key for key in texts["en"] if not re.search(rf"\b{key}\b", source)}
-    made_up = {
-        *("waitingBecause", "closedBecause"),  # of a state of the connection
-        *("emailMissing", "usernameMissing", "emailTooLong", "usernameTooLong"),
-        *("refused1003", "refused1007", "refused1008", "refused1009"),
-    }
-    assert unused <= made_up
 
 
 def visit_in(visit: Visit, server: Program, *languages: str) -> Visitor:
