@@ -92,9 +92,7 @@ def draw(browser: "Browser", image: Image, file: Path) -> None:
     """Bring a page into the image's state, and write what its window then shows."""
     with stage(BEGIN) as chat, open_page(browser, image.look, NOW, SCALE) as page:
         image.state(page, chat)
-        page.mouse.move(
-            0, 0
-        )  # or the message at the button that was clicked last would show its time
+        page.mouse.move(0, 0)  # away from the messages, of which one would show its time
         wait_for_pictures(page)
         file.write_bytes(page.screenshot(animations="disabled", caret="hide"))
 
