@@ -81,6 +81,12 @@ def bob_says(server: Program, text: str) -> None:
         hear_until(bob, text)
 
 
+def look_away(page: "Page") -> None:
+    """Look at something else, once the history has loaded: nobody is notified of that."""
+    expect(page.locator("#messages[aria-busy]")).to_have_count(0)
+    page.evaluate("look(false)")
+
+
 # Notifications
 
 
@@ -98,7 +104,7 @@ def test_notifications_are_off_and_asked_for_only_by_their_switch(
         assert page.evaluate("asked") == 1
     bob_says(server, "seen")
     expect(ada.texts.last).to_have_text("seen")
-    page.evaluate("look(false)")
+    look_away(page)
     bob_says(server, "look! :robot:")
     eventually(lambda: page.evaluate("shown.length"))
     page.evaluate("look(true)")
@@ -157,7 +163,7 @@ def test_settings_say_so_once_the_browser_has_failed_to_notify(
     ada.forgive("The browser shows no notification")
     ada.join()
     turn_on(page)
-    page.evaluate("look(false)")
+    look_away(page)
     bob_says(server, "hello")
     expect(ada.texts.last).to_have_text("hello")
     with settings(page):
@@ -183,7 +189,7 @@ def test_settings_hold_for_the_session_where_nothing_can_be_stored(
         page.click("#notifications")
         expect(page.locator("#notifications")).to_be_checked()
         page.select_option("#language", "zh-Hans")
-    page.evaluate("look(false)")
+    look_away(page)
     bob_says(server, "without storage")
     eventually(lambda: page.evaluate("shown.length"))
     expect(page).to_have_title("(1) 简易聊天室")

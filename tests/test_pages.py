@@ -415,7 +415,7 @@ def test_nothing_is_wider_than_the_screen(server: Program, visit: Visit, width: 
         say(peer, "w" * 500, username="n" * 64)
         say(peer, "https://example.org/" + "path/" * 100)
         expect(ada.messages).to_have_count(2)
-        fits_on_screen(ada, width, "#message", "#send-button", "#status")
+        fits_on_screen(ada, width, "#message", "#send-button", "#connection")
         for part in (".avatar", ".name", ".text"):
             box = ada.messages.first.locator(part).bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
