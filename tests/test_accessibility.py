@@ -1,5 +1,6 @@
 """axe-core finds nothing on the chat's page, in any of its states."""
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,14 +17,23 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+LONG = bool(os.environ.get("RUN_LONG"))
 LOOKS = {
     "light and English": Look(theme="light", language="en-GB"),
     "dark, Chinese and narrow": Look(theme="dark", language="zh-CN", width=360, height=640),
 }
 
 
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("state", STATES)
+# Each state in one of the looks, in turn; with --long each in each of them.
+STATES_AND_LOOKS = [
+    (state, look)
+    for number, state in enumerate(STATES)
+    for which, look in enumerate(LOOKS)
+    if LONG or number % len(LOOKS) == which
+]
+
+
+@pytest.mark.parametrize(("state", "look"), STATES_AND_LOOKS)
 def test_axe_finds_nothing_in_chromium(browser: "Browser", state: str, look: str) -> None:
     with stage(BEGIN) as chat, open_page(browser, LOOKS[look], NOW) as page:
         STATES[state](page, chat)

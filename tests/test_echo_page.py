@@ -76,42 +76,36 @@ def test_text_that_looks_like_an_event_comes_back_as_an_echo(ada: Visitor) -> No
     has_lines(ada.page, f"↑ text {text} 41 bytes", f"↓ text {text} 41 bytes")
 
 
-@pytest.mark.parametrize(
-    ("written", "shown"),
-    [
+def test_hexadecimal_digits_are_sent_as_binary_data(ada: Visitor) -> None:
+    expected: list[str] = []
+    for written, shown in (
         ("00 7f 80 ff", "00 7f 80 ff 4 bytes"),
         ("0x00,0X7F", "00 7f 2 bytes"),
         ("DEADbeef", "de ad be ef 4 bytes"),
         (" 0a:0b-0c_0d;0e\n", "0a 0b 0c 0d 0e 5 bytes"),
         ("", "(empty) 0 bytes"),
         ("2f 70 69 6e 67", "2f 70 69 6e 67 5 bytes"),  # /ping, but not as text
-    ],
-)
-def test_hexadecimal_digits_are_sent_as_binary_data(ada: Visitor, written: str, shown: str) -> None:
-    send_hex(ada.page, written)
-    has_lines(ada.page, f"↑ binary {shown}", f"↓ binary {shown}")
+    ):
+        send_hex(ada.page, written)
+        expected += [f"↑ binary {shown}", f"↓ binary {shown}"]
+        has_lines(ada.page, *expected)
 
 
-@pytest.mark.parametrize(
-    ("written", "error"),
-    [
+def test_page_says_what_is_wrong_with_hexadecimal_digits(ada: Visitor) -> None:
+    for written, error in (
         ("zz", "“z” is not a hexadecimal digit. These are 0–9 and a–f."),
         ("00 1g", "“g” is not a hexadecimal digit. These are 0–9 and a–f."),
         ("🤖", "“🤖” is not a hexadecimal digit. These are 0–9 and a–f."),
         ("00 1", "Each byte has two digits, but “1” has an odd number of them."),
         ("0x", "Each byte has two digits, but “0x” has an odd number of them."),
         ("1" * 21, "Each byte has two digits, but “11111111111…” has an odd number of them."),
-    ],
-)
-def test_page_says_what_is_wrong_with_hexadecimal_digits(
-    ada: Visitor, written: str, error: str
-) -> None:
-    send_hex(ada.page, written)
-    expect(ada.page.locator("#send-error")).to_have_text(error)
-    expect(ada.page.locator("#message")).to_have_attribute("aria-invalid", "true")
-    expect(ada.page.locator("#message")).to_be_focused()
-    ada.page.fill("#message", "01")
-    expect(ada.page.locator("#send-error")).to_have_text("")
+    ):
+        send_hex(ada.page, written)
+        expect(ada.page.locator("#send-error")).to_have_text(error)
+        expect(ada.page.locator("#message")).to_have_attribute("aria-invalid", "true")
+        expect(ada.page.locator("#message")).to_be_focused()
+        ada.page.fill("#message", "01")
+        expect(ada.page.locator("#send-error")).to_have_text("")
     ada.page.press("#message", "Enter")
     has_lines(ada.page, "↑ binary 01 1 byte", "↓ binary 01 1 byte")
 
@@ -336,22 +330,21 @@ def test_payload_of_a_ping_has_at_most_125_bytes(ada: Visitor) -> None:
     expect(line(ada.page, "received", "ping").locator(".size")).to_have_text("124 bytes")
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
+def test_page_says_why_the_server_does_not_obey(ada: Visitor) -> None:
+    for text, words in (
         ("/nonsense", "it does not know this command"),
         ("/close 1005", "a server may send 1000–1003"),
         ("/ping " + "x" * 126, "a ping has at most 125 bytes"),
         ("/close 1000 " + "x" * 124, "a reason has at most 123 bytes"),
-    ],
-)
-def test_page_says_why_the_server_does_not_obey(ada: Visitor, text: str, words: str) -> None:
-    ada.page.fill("#message", text)
-    ada.page.press("#message", "Enter")
-    answer = line(ada.page, "received", "text")
-    expect(answer.locator(".content")).to_contain_text("/refused")
-    answer.locator("summary").click()
-    expect(answer.locator(".note").first).to_contain_text(f"The server does not obey: {words}")
+    ):
+        seen = line(ada.page, "received", "text").count()
+        ada.page.fill("#message", text)
+        ada.page.press("#message", "Enter")
+        expect(line(ada.page, "received", "text")).to_have_count(seen + 1)
+        answer = line(ada.page, "received", "text").last
+        expect(answer.locator(".content")).to_contain_text("/refused")
+        answer.locator("summary").click()
+        expect(answer.locator(".note").first).to_contain_text(f"The server does not obey: {words}")
 
 
 # The end of a connection
@@ -376,35 +369,19 @@ def test_page_closes_with_a_code_and_reason_of_ones_choice(
     expect(ada.page.locator("#closed-text")).to_contain_text("A clean end. This page began.")
 
 
-@pytest.mark.parametrize(
-    ("code", "reason", "error"),
-    [
-        (
-            "1001",
-            "",
-            "A browser does not let a page close with 1001, only with 1000 and 3000–4999.",
-        ),
-        (
-            "1006",
-            "",
-            "A browser does not let a page close with 1006, only with 1000 and 3000–4999.",
-        ),
-        (
-            "5000",
-            "",
-            "A browser does not let a page close with 5000, only with 1000 and 3000–4999.",
-        ),
+def test_page_says_why_it_cannot_close_like_that(ada: Visitor) -> None:
+    forbidden = "A browser does not let a page close with {}, only with 1000 and 3000–4999."
+    for code, reason, error in (
+        ("1001", "", forbidden.format(1001)),
+        ("1006", "", forbidden.format(1006)),
+        ("5000", "", forbidden.format(5000)),
         ("abc", "", "A code is a number, such as 1000."),
         ("", "bye", "A reason needs a code before it."),
         ("1000", "é" * 62, "A reason has at most 123 bytes; this has 124."),
-    ],
-)
-def test_page_says_why_it_cannot_close_like_that(
-    ada: Visitor, code: str, reason: str, error: str
-) -> None:
-    ask_to_close(ada.page, "page", code, reason)
-    expect(ada.page.locator("#close-error")).to_contain_text(error)
-    is_connected(ada.page)
+    ):
+        ask_to_close(ada.page, "page", code, reason)
+        expect(ada.page.locator("#close-error")).to_contain_text(error)
+        is_connected(ada.page)
     ask_to_close(ada.page, "page", "1000")
     expect(ada.page.locator("#close-error")).to_have_text("")
     expect(ada.page.locator("#status")).to_have_text("Closed: 1000, normal closure")
