@@ -1,14 +1,14 @@
 """Checks everything: `python3 tests`, on Linux and macOS.
 
 Makes .venv in the project's root, installs what requirements-dev.txt pins, and runs ruff, mypy
-and pytest; and, on each further supported Python that pyenv has, and on free-threaded ones that
-pyenv or PATH has, the tests that need no other program. As the tests mostly wait, all that has no
-deadline runs beside them, with what they leave of the processors. At the end it says what was
-skipped, and why.
+and pytest; and, on the oldest and the newest supported Python if pyenv has them, and on
+free-threaded ones that pyenv or PATH has, the tests that need no other program. As the tests
+mostly wait, all that has no deadline runs beside them, with what they leave of the processors. At
+the end it says what was skipped, and why.
 
     python3 tests                      everything
     python3 tests -k handshake         only pytest, with these arguments (-n 0: in one process)
-    python3 tests --long               tests that look at RUN_LONG run longer
+    python3 tests --long               tests that look at RUN_LONG run longer, and on each Python
     python3 tests --only-this-python   no further Pythons
 
 Exit status: 0 all passed, 1 something failed, 2 the environment could not be made, 130 interrupted.
@@ -38,6 +38,7 @@ if sys.version_info < (3, 11) or os.name != "posix":
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
+BETWEEN = SUPPORTED[1:-1]  # what works on the oldest and the newest works on these: with --long
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
 WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
 LAYER_WORKERS = "6"  # on further Pythons, where no browser and no other program runs
@@ -234,12 +235,14 @@ def environment(name: str, base: str, packages: Sequence[str] = ()) -> str:
 
 
 def make_further_environments(report: Report) -> None:
-    """One for each other supported version that pyenv has, and for each free-threaded one."""
+    """One for each other version to test that pyenv has, and for each free-threaded one."""
     this = "{}.{}".format(*sys.version_info)
     pythons = {}
     for version in (*sorted({*SUPPORTED} - {this}), *FREE_THREADED):
         base = find_python(version)
-        if base:
+        if version in BETWEEN and "RUN_LONG" not in os.environ:
+            report.skips[f"on Python {version}: everything; it is tested with --long"] += 1
+        elif base:
             pythons[version] = environment(f".venv-{version}", base, LAYER_NEEDS)
             report.skips[f"on Python {version}: all but the layer and the history"] += 1
         elif version in SUPPORTED:
