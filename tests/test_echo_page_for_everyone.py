@@ -220,6 +220,22 @@ def test_everything_is_done_by_keys_alone(visit: Visit, server: Program, width: 
     expect(page.locator("#message")).to_be_focused()
 
 
+def test_panel_that_covers_the_log_goes_when_one_turns_to_it_or_turns_the_screen(
+    visit: Visit, server: Program
+) -> None:
+    page = visit(server, width=600).page
+    is_connected(page)
+    open_panel(page)
+    page.mouse.click(20, 300)  # on the log, beside the panel
+    expect(page.locator("#panel")).to_be_hidden()
+    open_panel(page)
+    expect(page.locator("#close-panel")).to_be_focused()
+    page.set_viewport_size({"width": 1280, "height": 640})
+    expect(page.locator("#close-panel")).to_be_hidden()
+    expect(page.locator("#panel")).to_be_visible()
+    expect(page.locator("#log")).to_be_focused()
+
+
 def test_page_says_in_its_title_and_landmarks_what_it_is(visit: Visit, server: Program) -> None:
     page = visit(server).page
     is_connected(page)

@@ -8,6 +8,7 @@ import { setPlainText, setText } from './language.js';
 import { encodeMessage } from './message.js';
 import { KEY_LENGTH } from './outbox.js';
 import { tabStorage } from './storage.js';
+import { grow, submitOnEnter } from './text_field.js';
 
 const SHOW_LEFT_FROM = 0.8; // of the longest text; from then on the field says how much is left
 const MAX_BYTES_EACH = 6; // of a UTF-16 code unit in JSON, as in \u0007
@@ -31,7 +32,7 @@ export class Composer {
       event.preventDefault();
       this.#submit(send);
     });
-    this.#field.addEventListener('keydown', (event) => this.#handleKey(event));
+    submitOnEnter(this.#field); // after the list of emoji, which takes some keys for itself
     this.#field.addEventListener('input', () => {
       setPlainText(this.#error, '');
       this.#handleInput();
@@ -83,26 +84,10 @@ export class Composer {
     this.text = '';
   }
 
-  #handleKey(event) {
-    // Enter may also pick a word in an input method. Safari says so by the key code 229 alone.
-    const isInputMethod = event.isComposing || event.keyCode === 229;
-    if (event.key !== 'Enter' || event.shiftKey || isInputMethod) return;
-    event.preventDefault();
-    this.#form.requestSubmit();
-  }
-
   #handleInput() {
     tabStorage.set('draft', this.text);
-    this.#grow();
+    grow(this.#field);
     this.#showLeft();
-  }
-
-  // For browsers in which the style sheet cannot say that a field grows with its text.
-  #grow() {
-    if (CSS.supports('field-sizing', 'content')) return;
-    this.#field.style.height = '';
-    const borders = this.#field.offsetHeight - this.#field.clientHeight;
-    this.#field.style.height = `${this.#field.scrollHeight + borders}px`;
   }
 
   // Says how many characters are left. The server counts bytes of JSON, of which a character may take several,

@@ -5,9 +5,9 @@
 // `combobox`: a field of several lines may not have it. So the number of emoji that were found is announced.
 // Left out: what a short name stands for (emoji.js).
 
+import { makeElement } from './elements.js';
 import { findEmoji } from './emoji.js';
 import { setPlainText, setText } from './language.js';
-import { makeElement } from './message_item.js';
 
 const MAX_SHOWN = 8;
 // Before the cursor: a colon that follows no word, and two characters or more. An input method for Chinese

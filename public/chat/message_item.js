@@ -2,27 +2,13 @@
 // not sent. Left out: its place in the list (message_list.js).
 
 import { drawAvatar, setColour } from './avatar.js';
+import { makeButton, makeElement } from './elements.js';
 import { formatDay, formatMoment, formatTime, setAttribute, setText } from './language.js';
 import { drawText } from './message_text.js';
 
 const MAX_NAME = 128; // characters; servers refuse more than 64, but a history from elsewhere may have more
 const MAX_TITLE = 254; // characters
 const MAX_LABEL = 40; // characters of a message in the label of its buttons, for screen readers
-
-// Text enters the page only here and in message_text.js, and never as markup.
-export function makeElement(tag, className, text = '') {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-export function makeButton(className, act) {
-  const button = makeElement('button', className);
-  button.type = 'button';
-  button.addEventListener('click', act);
-  return button;
-}
 
 // Makes the item of a message. `date` is a Date, or null where it is not known.
 export function makeItem({ username, email, message, avatar }, date, isOwn) {

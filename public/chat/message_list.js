@@ -9,11 +9,10 @@
 // Left out: the messages and their order (timeline.js), how one looks (message_item.js), and why a message has
 // failed (connection.js, outbox.js).
 
+import { makeButton, makeElement } from './elements.js';
 import { setText } from './language.js';
 import {
   addActions,
-  makeButton,
-  makeElement,
   makeItem,
   makePlainItem,
   setState,
@@ -118,7 +117,7 @@ export class MessageList {
     this.#historyTimer = setTimeout(() => {
       this.#historyTimer = null;
       this.#list.removeAttribute('aria-busy');
-      this.#noMessages.hidden = this.#timeline.length > 0 || this.#ownItems.size > 0;
+      this.#noMessages.hidden = !this.#isEmpty;
       this.#change(() => this.#timeline.reopenHoles().forEach((hole) => this.#undraw(hole)));
     }, delay);
   }
@@ -126,7 +125,7 @@ export class MessageList {
   // Adds a message that the server has numbered, as decodeMessage returns it. If it is the copy of one of the
   // user's own, it takes that one's place. `isFirstUnread` puts a line before it.
   add(message, isFirstUnread = false) {
-    const isHistory = this.#historyTimer !== null;
+    const isHistory = this.isHistoryLoading;
     if (isHistory) this.#awaitPause();
     this.#change((follows) => {
       const wasSent = this.#removeOwn(message.key);
@@ -271,7 +270,7 @@ export class MessageList {
 
   // Fills a hole that is in sight, or soon will be.
   #fillNearHole() {
-    if (this.#historyTimer !== null) return; // where the reader will be is not known yet
+    if (this.isHistoryLoading) return; // where the reader will be is not known yet
     const { top, bottom } = this.#list.getBoundingClientRect();
     for (const [entry, item] of this.#items) {
       if (entry.hole !== 'open') continue;
@@ -300,7 +299,7 @@ export class MessageList {
     this.#forgetSurplus(place?.entry);
     if (place === null) this.#drawEnd();
     else this.#drawAround(place);
-    this.#noMessages.hidden ||= this.#timeline.length > 0 || this.#ownItems.size > 0;
+    this.#noMessages.hidden ||= !this.#isEmpty;
     this.#showWayToEnd();
     this.#fillNearHole();
   }
@@ -478,6 +477,10 @@ export class MessageList {
     if (distance < AT_END || (hasMovedDown && distance < NEAR_END)) this.#isAtEnd = true;
     else if (hasMovedUp) this.#isAtEnd = false;
     return this.#isAtEnd;
+  }
+
+  get #isEmpty() {
+    return this.#timeline.length === 0 && this.#ownItems.size === 0;
   }
 
   get #isEndDrawn() {

@@ -82,8 +82,11 @@ export class Timeline {
   }
 
   #idBefore(index) {
-    const earlier = this.entries.slice(0, index).reverse();
-    return earlier.find(({ message }) => isId(message?.id))?.message.id ?? null;
+    for (let i = index - 1; i >= 0; i -= 1) {
+      const { message } = this.entries[i];
+      if (isId(message?.id)) return message.id;
+    }
+    return null;
   }
 
   // Replaces the entries from `start` to before `end` by a hole.

@@ -4,7 +4,7 @@
 
 import { KNOWN_CODES, SENT_BY_SERVERS, describeCode, refuseFromPage } from './close_codes.js';
 import { setPlainText, setText } from './language.js';
-import { makeText } from './line.js';
+import { makeText } from './elements.js';
 import { ROUTES, sizeOf } from './wire.js';
 
 const byId = (id) => document.getElementById(id);

@@ -5,6 +5,7 @@
 
 import { setPlainText, setText } from './language.js';
 import { decodeUtf8, formatHex, parseHex } from './hex.js';
+import { grow, submitOnEnter } from './text_field.js';
 import { sizeOf } from './wire.js';
 
 const byId = (id) => document.getElementById(id);
@@ -20,7 +21,7 @@ export function prepareComposer(send) {
     event.preventDefault();
     submit(send);
   });
-  field.addEventListener('keydown', handleKey);
+  submitOnEnter(field);
   field.addEventListener('input', update);
   kinds.addEventListener('change', ({ target }) => changeKind(target.value));
   kinds.querySelector(`[value=${kind}]`).checked = true; // a browser may bring an earlier choice back
@@ -51,14 +52,6 @@ function submit(send) {
   send(data);
 }
 
-function handleKey(event) {
-  // Enter may also pick a word in an input method. Safari says so by the key code 229 alone.
-  const isInputMethod = event.isComposing || event.keyCode === 229;
-  if (event.key !== 'Enter' || event.shiftKey || isInputMethod) return;
-  event.preventDefault();
-  form.requestSubmit();
-}
-
 function changeKind(wanted) {
   const { data, error } = read();
   kind = wanted;
@@ -78,13 +71,5 @@ function update() {
   field.ariaInvalid = 'false';
   if (error) setPlainText(byId('size'), '');
   else setText(byId('size'), 'bytes', { n: sizeOf(data) });
-  grow();
-}
-
-// For browsers in which the style sheet cannot say that a field grows with its text.
-function grow() {
-  if (CSS.supports('field-sizing', 'content')) return;
-  field.style.height = '';
-  const borders = field.offsetHeight - field.clientHeight;
-  field.style.height = `${field.scrollHeight + borders}px`;
+  grow(field);
 }

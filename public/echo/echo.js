@@ -9,11 +9,10 @@ import { describeCode } from './close_codes.js';
 import { prepareCloseForm } from './close_form.js';
 import { focusComposer, prepareComposer } from './composer.js';
 import { Connection } from './connection.js';
-import { likeBrowser, setLanguage, setText } from './language.js';
+import { setText } from './language.js';
+import { prepareLanguageMenu } from './language_menu.js';
 import { addLine, clearLog } from './log.js';
 import { preparePanel, revealLog } from './panel.js';
-import { deviceStorage } from './storage.js';
-import { NAMES } from './texts.js';
 import { sizeOf } from './wire.js';
 
 const byId = (id) => document.getElementById(id);
@@ -131,18 +130,6 @@ function closeFromServer(code, reason) {
   return true;
 }
 
-function prepareLanguages() {
-  const select = byId('language');
-  select.append(...Object.entries(NAMES).map(([language, name]) => new Option(name, language)));
-  const chosen = deviceStorage.get('language');
-  setLanguage(chosen);
-  select.value = Object.hasOwn(NAMES, chosen ?? '') ? chosen : likeBrowser();
-  select.addEventListener('change', () => {
-    deviceStorage.set('language', select.value);
-    setLanguage(select.value);
-  });
-}
-
 const connect = () => connection.connect(byId('route').value);
 
 function changeRoute() {
@@ -150,7 +137,7 @@ function changeRoute() {
   connect();
 }
 
-prepareLanguages();
+prepareLanguageMenu(byId('language'));
 prepareComposer((data) => connection.send(data));
 byId('route').autocomplete = 'off'; // so that the browser does not bring an earlier choice back
 preparePanel({ send: (data) => connection.send(data), changeRoute });

@@ -4,7 +4,8 @@
 // What is behind a row is made when the row is first opened; there is the place for whatever else a reader wants
 // to know of this one thing. Left out: the order of the lines (log.js), and what happens when (echo.js).
 
-import { setAttribute, setText } from './language.js';
+import { makeElement, makeText } from './elements.js';
+import { setAttribute } from './language.js';
 import { decodeUtf8, formatHex } from './hex.js';
 import { sizeOf } from './wire.js';
 
@@ -13,21 +14,6 @@ const MAX_CONTENT = 65_536; // characters behind it; the rest is not kept
 const MAX_BYTES = 1_024; // that are shown as hexadecimal digits
 const ARROWS = { sent: '↑', received: '↓', none: '·' };
 const encoder = new TextEncoder();
-
-// Text enters the page only here, and never as markup.
-export function makeElement(tag, className, text = '') {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-// Makes an element with a text to translate: {key, ...parameters}.
-export function makeText(tag, className, text) {
-  const element = makeElement(tag, className);
-  setText(element, text.key, text);
-  return element;
-}
 
 // Makes a line of this:
 // - kind: text, binary, ping, pong, open, close, end or overdue.

@@ -3,8 +3,9 @@
 //
 // Left out: what each of them does (echo.js), and the form to close (close_form.js).
 
+import { makeElement, makeText } from './elements.js';
 import { setPlainText, setText } from './language.js';
-import { makeElement, makeText } from './line.js';
+import { SidePanel } from './side_panel.js';
 import { ROUTES, sizeOf } from './wire.js';
 
 const MAX_PING = 125; // bytes (5.5)
@@ -21,30 +22,24 @@ const EXAMPLES = [
 ];
 
 const byId = (id) => document.getElementById(id);
-const panel = byId('panel');
-const button = byId('show-panel');
+const panel = new SidePanel({
+  panel: byId('panel'),
+  button: byId('show-panel'),
+  closeButton: byId('close-panel'),
+  widths: '(min-width: 56.01rem)', // as in echo.css
+  fallback: byId('log'),
+});
 
 // `actions` has send(data) and changeRoute(), which is called when another of ROUTES is chosen.
 export function preparePanel({ send, changeRoute }) {
   byId('examples').append(...EXAMPLES.map((example) => makeExample(example, send)));
   preparePing(send);
   prepareRoutes(changeRoute);
-  button.addEventListener('click', () => open(!panel.classList.contains('open')));
-  byId('close-panel').addEventListener('click', () => open(false));
-  document.addEventListener('keydown', ({ key }) => {
-    if (key === 'Escape' && panel.classList.contains('open')) open(false);
-  });
 }
 
 // Shows the log again after something was tried, where the panel covers it.
 export function revealLog() {
-  if (panel.classList.contains('open')) open(false);
-}
-
-function open(isOpen) {
-  panel.classList.toggle('open', isOpen);
-  button.ariaExpanded = String(isOpen);
-  (isOpen ? byId('close-panel') : button).focus();
+  if (panel.isOpen) panel.close();
 }
 
 function makeExample({ name, make, isCommand = false }, send) {

@@ -15,7 +15,7 @@ let language = likeBrowser();
 let formats = makeFormats();
 
 // Returns the first language of the browser that the page knows, or English. Any kind of Chinese is Chinese.
-export function likeBrowser() {
+function likeBrowser() {
   const known = Object.keys(TEXTS);
   for (const wanted of navigator.languages ?? []) {
     const [base] = wanted.split('-');
@@ -25,12 +25,14 @@ export function likeBrowser() {
   return 'en';
 }
 
-// Translates the whole page. An unknown language, or none, stands for that of the browser.
+// Translates the whole page. An unknown language, or none, stands for that of the browser. Returns the language
+// that the page has now.
 export function setLanguage(wanted) {
   language = Object.hasOwn(TEXTS, wanted ?? '') ? wanted : likeBrowser();
   formats = makeFormats();
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll(SELECTOR)) translateElement(element);
+  return language;
 }
 
 // Returns a text of the table. Of the parameters, `n` is a number and decides the plural form. A parameter may
