@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from certificate import certificate_reader
-from rfc6455 import Deflate, Handshake, PageText, Refused, WebSocketServer
+from rfc6455 import Deflate, Handshake, Refused, WebSocketServer
 from rfc6455.handshake import Authority, Origin, parse_network
-from rfc6455.server import SPARE_CONNECTIONS, Handler
+from rfc6455.server import SPARE_CONNECTIONS, Handler, Page
 
 try:
     import resource
@@ -25,7 +25,6 @@ except ImportError:  # Windows has no such limits
 log = logging.getLogger("command_line")
 
 Thread = TypeVar("Thread", bound=threading.Thread)
-Page = Callable[[WebSocketServer], str | PageText]
 
 SHARED = Path(__file__).parent / "public" / "shared"  # what both pages have in common
 MAX_COUNT = 1 << 53  # 2**53; larger integers lose precision where numbers are floats

@@ -114,6 +114,9 @@ class PageText(NamedTuple):
     content_type: str  # the header Content-Type, such as "application/json"
 
 
+Page = Callable[["WebSocketServer"], str | PageText]
+
+
 class _Signalled(Exception):
     """SIGINT or SIGTERM has come: it ends the loop that accepts connections."""
 
@@ -178,7 +181,7 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
         advise: Callable[[Refused], str] | None = None,
-        pages: Mapping[str, Callable[["WebSocketServer"], "str | PageText"]] | None = None,
+        pages: Mapping[str, Page] | None = None,
         trusted_proxies: Collection[str] = (),
         subprotocols: Sequence[str] = (),
         max_connections: int = 10_000,
@@ -697,7 +700,7 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()  # ours would add what belongs to other answers
 
-    def _send_page(self, page: Callable[[WebSocketServer], str | PageText]) -> None:
+    def _send_page(self, page: Page) -> None:
         """Send a text of the program's, which nobody may store, as it can change at any moment."""
         answer = page(self.server)
         if isinstance(answer, str):

@@ -81,6 +81,16 @@ RECORD_SOCKETS = """
     };
 """
 
+# The page believes what the test says by `look`: whether its user looks at it, as at first.
+FAKE_LOOK = """
+    window.looks = true;
+    document.hasFocus = () => looks;
+    window.look = (isLooking) => {
+        looks = isLooking;
+        dispatchEvent(new Event(isLooking ? 'focus' : 'blur'));
+    };
+"""
+
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -259,6 +269,11 @@ def sees(page: "Page", *texts: str) -> None:
     """Check that these messages are shown, in this order, no others, and none is on its way."""
     expect(page.locator("#messages li.message .text")).to_have_text(list(texts))
     expect(page.locator("#messages li.message.pending")).to_have_count(0)
+
+
+def wait_for_history(page: "Page") -> None:
+    """Wait until what comes counts as new. Before that it was said before the user was here."""
+    expect(page.locator("#messages[aria-busy]")).to_have_count(0)
 
 
 def hide_settings(page: "Page") -> None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chatting import hear_until, say, tell
-from pages import FAKE_SOCKETS, Visit, expect, join, receive, receive_texts, send
+from pages import (
+    FAKE_LOOK,
+    FAKE_SOCKETS,
+    Visit,
+    expect,
+    join,
+    receive,
+    receive_texts,
+    send,
+    wait_for_history,
+)
 from peers import eventually
 from programs import Program
 
@@ -22,14 +32,6 @@ PEOPLE = [
     {"username": "نور", "avatar": "8" * 64},
     {"username": "", "avatar": ""},
 ]
-FAKE_LOOK = """
-    window.looks = true;
-    document.hasFocus = () => looks;
-    window.look = (isLooking) => {
-        looks = isLooking;
-        dispatchEvent(new Event(isLooking ? 'focus' : 'blur'));
-    };
-"""
 
 
 @pytest.fixture
@@ -39,10 +41,6 @@ def looking_page(page: "Page", server: Program) -> "Page":
     join(page, server.url)
     wait_for_history(page)
     return page
-
-
-def wait_for_history(page: "Page") -> None:
-    expect(page.locator("#messages[aria-busy]")).to_have_count(0)
 
 
 def shows(page: "Page", title: str, icon: str) -> None:

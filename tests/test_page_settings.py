@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatting import hear_until, say
-from pages import Visit, Visitor, expect, join_as
+from pages import FAKE_LOOK, Visit, Visitor, expect, join_as, wait_for_history
 from peers import eventually
 from programs import Program
 
@@ -39,16 +39,6 @@ FAKE_NOTIFICATION = """
             shown.push([title, options.body]);
         }
         close() {}
-    };
-"""
-
-# The page believes that its user looks at something else, until the test says otherwise.
-FAKE_LOOK = """
-    window.looks = true;
-    document.hasFocus = () => looks;
-    window.look = (isLooking) => {
-        looks = isLooking;
-        dispatchEvent(new Event(isLooking ? 'focus' : 'blur'));
     };
 """
 
@@ -83,7 +73,7 @@ def bob_says(server: Program, text: str) -> None:
 
 def look_away(page: "Page") -> None:
     """Look at something else, once the history has loaded: nobody is notified of that."""
-    expect(page.locator("#messages[aria-busy]")).to_have_count(0)
+    wait_for_history(page)
     page.evaluate("look(false)")
 
 
