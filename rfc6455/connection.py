@@ -10,20 +10,21 @@ reset (7.1.1).
 """
 
 import contextlib
+import itertools
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.message import Message
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeGuard, cast
 
 from .deflate import Deflate
 from .errors import ConnectionClosed
 from .frames import CloseCode
 from .keepalive import SLOWEST_PEER, ControlPace, Keepalive, MessageTime, Verdict
-from .protocol import MAX_MESSAGE, Protocol, State
-from .stream import DONT_WAIT, Stream, Timeouts
+from .protocol import MAX_MESSAGE, Part, Protocol, State
+from .stream import DONT_WAIT, MAX_BACKLOG, Stream, Timeouts
 
 log = logging.getLogger("rfc6455")
 
@@ -64,6 +65,7 @@ class WebSocket:
         "__weakref__",
         "_busy_interval",
         "_control_pace",
+        "_fragmented",
         "_has_received",
         "_keepalive",
         "_lock",
@@ -107,6 +109,8 @@ class WebSocket:
             lock=stream.lock,
         )
         self._protocol.receive_data(received)
+        # Our message of which some fragments were sent and others are not yet; set under the lock.
+        self._fragmented: _FragmentedMessage | None = None
         self._reading = threading.Lock()  # held by the thread that reads; these four are its own
         self._read_size = _READ_AT_LEAST
         self._control_pace = ControlPace()
@@ -118,9 +122,13 @@ class WebSocket:
         self._message_time = MessageTime(self.timeouts.message_timeout)
         # Seconds that a Ping of the peer waits at most while the handler is busy.
         self._busy_interval = min(1.0, self.timeouts.ping_timeout / 20)
-        stream.set_deadline(math.inf, "")  # that of the opening handshake was kept
-        stream.watch(self._check)
-        stream.check_within(self._busy_interval)
+        self._begin_checks()
+
+    def _begin_checks(self) -> None:
+        """Have the clock check this connection from now on."""
+        self._stream.set_deadline(math.inf, "")  # that of the opening handshake was kept
+        self._stream.watch(self._check)
+        self._stream.check_within(self._busy_interval)
 
     @property
     def timeouts(self) -> Timeouts:
@@ -252,16 +260,25 @@ class WebSocket:
 
     # Sending (6.1)
 
-    def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a message, a str as text and the others as binary data, as one frame (6.1).
+    def send(self, message: Part | Iterable[Part]) -> None:
+        """Send a message, a str as text and bytes, bytearray or memoryview as binary data (6.1).
+
+        It is one frame; or if it comes as an iterable of parts, all text or all binary data, each
+        part is sent as a fragment as soon as the iterable yields it (5.4). Until its last fragment
+        messages of other threads wait behind it. An iterable without parts sends nothing. If it
+        raises in the middle, that is raised here, and the connection closes with 1011, as the
+        message could not be ended in any other way.
 
         Waits until the kernel has taken it. Raises ConnectionClosed; UnicodeEncodeError for a lone
-        surrogate. Any thread.
+        surrogate; TypeError for what is no message, and for parts of both kinds. Any thread.
         """
-        self._send_frames(self._protocol.build_message(message), wait=True)
+        if isinstance(message, (str, bytes)) or _is_binary(message):
+            self._send_frames(self._protocol.build_message(message), wait=True)
+        else:
+            self._send_fragments(cast(Iterable[Part], message))
 
-    def post(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a message as `send` does, but never wait.
+    def post(self, message: Part) -> None:
+        """Send a message as one frame, as `send` does, but never wait.
 
         What the kernel does not take at once waits in a backlog, and a peer for which more than a
         MiB waits is dropped. Raises ConnectionClosed; UnicodeEncodeError for a lone surrogate. Any
@@ -274,7 +291,8 @@ class WebSocket:
 
         Raises ValueError for more bytes, ConnectionClosed.
         """
-        self._send_frames(self._protocol.build_ping(payload), wait=False)
+        # 5.4: a control frame may be sent between the fragments of a message.
+        self._send_frames(self._protocol.build_ping(payload), wait=False, in_turn=False)
 
     def set_pong_handler(self, handler: Callable[[bytes], None] | None) -> None:
         """Have `handler` called with the payload of each Pong that comes (5.5.3); None ends that.
@@ -298,18 +316,90 @@ class WebSocket:
             log.exception("%s: the pong handler failed", self.peer)
             self.close(CloseCode.INTERNAL_ERROR, "internal error", wait=False)
 
-    def _send_frames(self, frames: bytes, *, wait: bool) -> None:
+    def _send_frames(self, frames: bytes, *, wait: bool, in_turn: bool = True) -> None:
+        """Send frames; with `in_turn` not between the fragments of a message."""
         try:
             with self._lock:
+                if self._fragmented is not None and in_turn and not self._has_turn(frames, wait):
+                    return
                 data = self._protocol.send_frames(frames)
                 position = self._stream.put(data, awaited=wait)
             if wait and self._stream.handed < position:
                 self._stream.wait_sent(position)
         except ConnectionError as error:
-            with self._lock:  # the code and the reason of one Close
-                code = self.close_code
-                reason = self.close_reason
-            raise ConnectionClosed(code, reason or str(error)) from None
+            raise self._closed(error) from None
+
+    def _closed(self, error: ConnectionError) -> ConnectionClosed:
+        """What to raise where the stream can't send."""
+        with self._lock:  # the code and the reason of one Close
+            code = self.close_code
+            reason = self.close_reason
+        return ConnectionClosed(code, reason or str(error))
+
+    # Sending in fragments (5.4)
+
+    def _send_fragments(self, parts: Iterable[Part]) -> None:
+        """Send each part as it comes. What other threads send meanwhile follows the last one."""
+        fragments = self._protocol.build_fragments(parts)
+        first = next(fragments, None)
+        if first is None:
+            return
+        self._begin_fragments()
+        try:
+            for fragment in itertools.chain([first], fragments):
+                self._send_frames(fragment, wait=True, in_turn=False)
+        except BaseException:  # after ConnectionClosed there is nothing to close any more
+            self.close(CloseCode.INTERNAL_ERROR, "a message was not sent to its end", wait=False)
+            raise
+        finally:
+            self._end_fragments()
+
+    def _begin_fragments(self) -> None:
+        with self._lock:
+            if self._fragmented is not None:
+                self._has_turn(b"", wait=True)
+            self._fragmented = _FragmentedMessage()
+            self._stream.reserve(True)
+
+    def _end_fragments(self) -> None:
+        with self._lock:
+            message = self._fragmented
+            assert message
+            self._fragmented = None
+            if message.followers:
+                # The thread that receives learns of it if the connection is closed.
+                with contextlib.suppress(ConnectionClosed, ConnectionError):
+                    frames = b"".join(message.followers)
+                    self._stream.put(self._protocol.send_frames(frames))
+            self._stream.reserve(False)
+
+    def _has_turn(self, frames: bytes, wait: bool) -> bool:
+        """Whether these frames may be sent now, while a message is being sent in fragments.
+
+        With `wait` that is so after this has waited for the end of that message. Otherwise it is
+        not, and the frames follow that message on their own. Hold the lock. Raises ConnectionError.
+        """
+        message = self._fragmented
+        assert message
+        if self._protocol.state is not _OPEN:
+            return True  # nobody's turn comes any more: the caller finds that out
+        if wait:
+            if message.thread == threading.get_ident():
+                raise RuntimeError("a message cannot be sent between the parts of another")
+            self._stream.wait_for(lambda: self._fragmented is None)
+            return True
+        if message.followers and message.size + len(frames) > MAX_BACKLOG:
+            reason = f"{message.size} bytes wait behind a message that is sent in fragments"
+            self._stream.lose(reason)
+            raise ConnectionError(reason)
+        message.followers.append(frames)
+        message.size += len(frames)
+        return False
+
+    def _put_in_turn(self, frames: bytes) -> None:
+        """Put a broadcast's frames, or leave them to follow a message that is sent in fragments."""
+        if self._fragmented is None or self._has_turn(frames, wait=False):
+            self._stream.put(frames)
 
     # Closing (7)
 
@@ -484,6 +574,15 @@ class WebSocket:
         return math.inf
 
 
+class _FragmentedMessage:
+    """A message that a thread is sending in fragments, and what others have posted meanwhile."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.followers: list[bytes] = []  # whole messages as frames; they follow the last fragment
+        self.size = 0  # bytes of these
+
+
 class _TcpEnd:
     """Brings TCP to its end, when there is nothing more to receive (7.1.1).
 
@@ -534,6 +633,15 @@ class _TcpEnd:
         return False
 
 
+def _is_binary(message: Part | Iterable[Part]) -> TypeGuard[Part]:
+    """Whether this is binary data, such as a bytearray, and not an iterable of parts."""
+    try:
+        memoryview(message)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
 def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
     """Post the same messages, in this order, to many clients of a server. Never waits.
 
@@ -564,7 +672,7 @@ def broadcast(websockets: Iterable[WebSocket], *messages: str | bytes) -> None:
                         pass  # `put` finds out what is wrong
                     stream.handed += sent
                 if sent < len(frames):
-                    stream.put(frames[sent:])
+                    websocket._put_in_turn(frames[sent:])
         except ConnectionError:
             pass  # the thread that receives from it learns of it
         except Exception:

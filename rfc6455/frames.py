@@ -278,9 +278,11 @@ def mask(data: bytes, key: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def build_frame(opcode: int, payload: bytes, *, masked: bool, rsv1: bool = False) -> bytes:
-    """One whole frame, FIN set (5.2). `masked` on a client, with a new unpredictable key (5.3)."""
-    first = 0x80 | (0x40 if rsv1 else 0) | opcode
+def build_frame(
+    opcode: int, payload: bytes, *, masked: bool, fin: bool = True, rsv1: bool = False
+) -> bytes:
+    """One whole frame (5.2). `masked` on a client, with a new unpredictable key (5.3)."""
+    first = (0x80 if fin else 0) | (0x40 if rsv1 else 0) | opcode
     mask_bit = 0x80 if masked else 0
     size = len(payload)
     if size < 126:

@@ -9,11 +9,11 @@ It is lazy: what has arrived is parsed when the next message is asked for. So me
 what was fed and one message, however far it inflates. And a Close is answered only when the
 messages before it were taken, as nothing could be sent to answer them after that (5.5.1 wants the
 answer as soon as practical). Stricter than the RFC: a message has a largest size (10.4), and a
-largest number of fragments. Left out: sending a message in fragments. Each goes out as one frame.
+largest number of fragments. Left out: compressing a message that is sent in fragments.
 """
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Generic, TypeVar
@@ -50,6 +50,8 @@ _BINARY = int(Opcode.BINARY)
 _FIRST_CONTROL = int(Opcode.CLOSE)
 
 Data = TypeVar("Data", str, bytes)
+# A whole message, or one part of it: text, or one of the types that hold binary data.
+Part = str | bytes | bytearray | memoryview
 
 
 class State(Enum):
@@ -304,7 +306,7 @@ class Protocol:
 
     # What is to be sent (6.1)
 
-    def build_message(self, message: str | bytes | bytearray | memoryview) -> bytes:
+    def build_message(self, message: Part) -> bytes:
         """One message as a frame (6.1): text from str, binary data from the others.
 
         If compression was agreed on, a message that is long enough is compressed if that makes it
@@ -323,6 +325,32 @@ class Protocol:
             if smaller is not None and len(smaller) < len(payload):
                 return build_frame(opcode, smaller, masked=self.is_client, rsv1=True)
         return build_frame(opcode, payload, masked=self.is_client)
+
+    def build_fragments(self, parts: Iterable[Part]) -> Iterator[bytes]:
+        """One message in fragments, a frame for each part, made when it is asked for (5.4).
+
+        The parts are all text or all binary data, and each text is encoded on its own. The last
+        part of a sequence, such as a list, has the FIN bit. Of what any other iterable yields,
+        nobody knows whether it is the last until more is asked for, which may take long; so an
+        empty frame with FIN follows. Without any part there is no frame.
+
+        When a part's turn comes this raises TypeError if it is of another kind than those before
+        it, and UnicodeEncodeError if it has a lone surrogate.
+        """
+        if isinstance(parts, Mapping):
+            raise TypeError("a mapping has no order of parts to send")
+        last = len(parts) - 1 if isinstance(parts, Sequence) else None
+        opcode: int | None = None  # that of the message, once its first part has told
+        for number, part in enumerate(parts):
+            own_opcode = _TEXT if isinstance(part, str) else _BINARY
+            payload = part.encode() if isinstance(part, str) else bytes(memoryview(part))
+            if opcode not in (None, own_opcode):
+                raise TypeError("the parts of a message must be all text or all binary data")
+            frame_opcode = own_opcode if opcode is None else _CONTINUATION
+            opcode = own_opcode
+            yield build_frame(frame_opcode, payload, masked=self.is_client, fin=number == last)
+        if last is None and opcode is not None:
+            yield build_frame(_CONTINUATION, b"", masked=self.is_client)
 
     def build_ping(self, payload: bytes = b"") -> bytes:
         """A Ping as a frame (5.5.2). Raises ValueError for more than 125 bytes."""

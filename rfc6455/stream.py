@@ -196,6 +196,7 @@ class Stream:
         "_on_check",
         "_patience",
         "_progress_at",
+        "_reserved",
         "_sock",
         "_tls",
         "_unawaited",
@@ -235,6 +236,7 @@ class Stream:
         self._draining = False  # while this is set, only the drainer writes to the socket
         self._drained = threading.Condition(self.lock)  # a piece was sent, or none will be
         self._ended = False  # FIN follows behind what was put
+        self._reserved = False  # whether `broadcast` has to ask before it writes
         self._deadline = math.inf
         self._deadline_reason = ""
         # Seconds from the peer's last progress to the deadline, where progress moves it; else 0.
@@ -369,6 +371,19 @@ class Stream:
             if self.handed < position:
                 raise ConnectionError(self.failure)
 
+    def reserve(self, reserved: bool) -> None:
+        """Keep `direct` None while this is true, and wake who waits for a change; hold `lock`."""
+        self._reserved = reserved
+        self._set_direct()
+        self._drained.notify_all()
+
+    def wait_for(self, is_over: Callable[[], bool]) -> None:
+        """Wait until this is true, or nothing can be written any more.
+
+        Call it with `lock` held; others may take it meanwhile. `reserve` makes it look again.
+        """
+        self._drained.wait_for(lambda: is_over() or self.failure is not None)
+
     def send(self, data: bytes) -> None:
         """Put this, and wait until the kernel has taken it. Raises ConnectionError."""
         with self.lock:
@@ -404,7 +419,7 @@ class Stream:
             limit = MAX_BACKLOG + (_CONTROL_ROOM if control else 0)
             too_much = self._counted() + len(data) > limit
             if self._unawaited and (too_much or len(self._backlog) >= _MAX_PIECES):
-                self._lose(f"read too slowly, {self._unawaited} bytes wait for it")
+                self.lose(f"read too slowly, {self._unawaited} bytes wait for it")
                 raise ConnectionError(self.failure)
             self._unawaited += len(data)
         self._backlog.append(_Piece(data, awaited))
@@ -425,14 +440,14 @@ class Stream:
     def _set_direct(self) -> None:
         """Note whether bytes may go straight to the socket. Called after each change of that."""
         plain = self._tls is None and DONT_WAIT != 0
-        free = not self._draining and not self._ended and self.failure is None
+        free = not (self._draining or self._ended or self._reserved) and self.failure is None
         self.direct = self._sock if plain and free else None
 
     def _start_drainer(self) -> None:
         try:
             threading.Thread(target=self._drain, name="rfc6455-drainer", daemon=True).start()
         except RuntimeError as error:  # there are too many threads
-            self._lose(str(error))
+            self.lose(str(error))
             raise ConnectionError(self.failure) from error
         self._draining = True
         self._set_direct()
@@ -447,7 +462,7 @@ class Stream:
         except Exception:
             log.exception("a connection is dropped, as what waits for its peer cannot be sent")
             with self.lock:
-                self._lose("internal error")
+                self.lose("internal error")
                 self._stop_draining()
 
     def _stop_draining(self) -> None:
@@ -520,7 +535,7 @@ class Stream:
     def abort(self, reason: str) -> None:
         """End both directions now, and wake whoever waits for this stream. Never waits."""
         with self.lock:
-            self._lose(reason)
+            self.lose(reason)
 
     def close(self) -> None:
         """Release the socket. The thread that reads calls this, when it will read no more."""
@@ -592,7 +607,7 @@ class Stream:
             if self._patience:
                 self._deadline = min(now + self._patience, self._latest_deadline)
         if now >= self._deadline:
-            self._lose(self._deadline_reason)
+            self.lose(self._deadline_reason)
             return math.inf
         due = self._deadline
         if self._patience:
@@ -600,7 +615,7 @@ class Stream:
         if self._draining:
             write_timeout = self.timeouts.write_timeout
             if now - self._progress_at >= write_timeout:
-                self._lose(f"took nothing for {write_timeout:g} s")
+                self.lose(f"took nothing for {write_timeout:g} s")
                 return math.inf
             due = min(due, self._progress_at + write_timeout, now + write_timeout / 8)
         return due
@@ -617,8 +632,8 @@ class Stream:
         self._acknowledged = taken
         return True
 
-    def _lose(self, reason: str) -> None:
-        """End both directions, and wake whoever waits for this stream."""
+    def lose(self, reason: str) -> None:
+        """Do what `abort` does, for a caller that holds `lock`."""
         if self.lost is None:
             self._note_lost(reason)
             self._shut(socket.SHUT_RDWR)
