@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from certificate import certificate_reader
+from console import trace_to_stderr
 from rfc6455 import Deflate, Handshake, Refused, WebSocketServer
 from rfc6455.handshake import Authority, Origin, parse_network
 from rfc6455.server import SPARE_CONNECTIONS, Handler, Page
@@ -72,6 +73,9 @@ class ServerOptions(Protocol):
     @property
     def deflate(self) -> bool: ...
 
+    @property
+    def trace(self) -> bool: ...
+
 
 def make_server(
     options: ServerOptions,
@@ -111,6 +115,7 @@ def make_server(
         ssl_context=certificate_reader(options.cert, options.key),
         deflate=Deflate() if options.deflate else None,
         check=check,
+        trace=trace_to_stderr() if options.trace else None,
     )
 
 
@@ -128,6 +133,17 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         f"so and may try again; N is from 1 to {MAX_COUNT}. People behind one router share its "
         "address, and the IPv6 addresses of one /64 network count as one; behind a reverse proxy, "
         "everybody does without --trust-proxy (default: no limit)",
+    )
+    add_trace(parser)
+
+
+def add_trace(parser: argparse.ArgumentParser) -> None:
+    """Add --trace, which all programs have."""
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="show on stderr what travels: each line of the opening handshakes, and each frame as "
+        "bytes and in words. It shows all that people say, and cookies (default: do not)",
     )
 
 

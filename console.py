@@ -16,12 +16,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from typing import TextIO
 
 from log_repeats import RepeatLimit
-from rfc6455 import printable
+from rfc6455 import Frame, HandshakeLine, describe, printable, wants_colour
 
-__all__ = ["LineWriter", "announce", "log_to_stderr", "printable"]
+__all__ = ["LineWriter", "announce", "log_to_stderr", "printable", "trace_to_stderr"]
 
 log = logging.getLogger("console")
 
@@ -208,6 +209,22 @@ def log_to_stderr() -> None:
     handler.setFormatter(_LineFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     threading.excepthook = _log_uncaught
+
+
+def trace_to_stderr() -> Callable[[HandshakeLine | Frame], None]:
+    """A function that writes a line, with its time, for all that travels on connections.
+
+    Any thread may call it, and none waits for whoever reads the lines.
+    """
+    writer = LineWriter(sys.stderr, lambda count: f"{count} lines of the trace were lost")
+    writer.start()
+    colour = sys.stderr is not None and wants_colour(sys.stderr)
+
+    def write(traced: HandshakeLine | Frame) -> None:
+        now = datetime.now().astimezone().time().isoformat("milliseconds")
+        writer.write(f"{now} {describe(traced, colour=colour)}")
+
+    return write
 
 
 def _log_uncaught(what: threading.ExceptHookArgs) -> None:

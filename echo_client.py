@@ -9,8 +9,18 @@ import ssl
 import sys
 from io import TextIOWrapper
 
+from command_line import add_trace
 from console import printable
-from rfc6455 import ConnectionClosed, InvalidHandshake, WebSocket, connect
+from rfc6455 import (
+    ConnectionClosed,
+    Frame,
+    HandshakeLine,
+    InvalidHandshake,
+    WebSocket,
+    connect,
+    describe,
+    wants_colour,
+)
 from rfc6455.handshake import parse_url
 
 INTERRUPTED = 130  # the exit status that shells give to a program ended by Ctrl+C: 128 + SIGINT
@@ -31,7 +41,8 @@ def main() -> None:
         # demands an origin. differs from Go: the origin is derived from the URL, not a constant.
         origin = parse_url(options.url).origin
         context = make_ssl_context(insecure=options.insecure)
-        websocket = connect(options.url, origin=origin, ssl_context=context)
+        trace = print_trace if options.trace else None
+        websocket = connect(options.url, origin=origin, ssl_context=context, trace=trace)
     except ssl.SSLError as error:
         sys.exit(printable(f"cannot connect to {options.url}: {explain(error)}"))
     except (ValueError, OSError, InvalidHandshake) as error:
@@ -78,6 +89,11 @@ def explain(error: ssl.SSLError) -> str:
     return f"TLS failed: {reason.replace('_', ' ').lower()}"
 
 
+def print_trace(traced: HandshakeLine | Frame) -> None:
+    """Print a line for --trace."""
+    print(describe(traced, colour=wants_colour(sys.stderr)), file=sys.stderr, flush=True)
+
+
 def talk(websocket: WebSocket, message: str) -> None:
     """Send the message, and print what was sent and what came back."""
     websocket.send(message)
@@ -112,6 +128,7 @@ def read_options() -> argparse.Namespace:
         "have made yourself for a test; nothing then proves who answers, and anyone on the way to "
         "the server can read and change what you send (default: check the certificate)",
     )
+    add_trace(parser)
     return parser.parse_args()
 
 

@@ -41,6 +41,7 @@ class Options:
     hide_emails: bool = False
     all_cores: bool = False
     deflate: bool = False
+    trace: bool = False
 
     @property
     def most_messages(self) -> int:

@@ -3,7 +3,8 @@
 Read it in this order. Without sockets and threads: `errors`, `frames` (5.1-5.3), `handshake` (3,
 4), `deflate` (RFC 7692), `protocol`, which is one connection as a state machine (5.4-8), and
 `keepalive` (5.5.2). With them: `clock`, which has all deadlines, `stream`, which is TCP or TLS,
-`connection`, which is the WebSocket itself, `server` and `client`.
+`connection`, which is the WebSocket itself, `server` and `client`. `trace` and `trace_words` show
+what travels, and `__main__` is a client to type in.
 """
 
 from .client import connect
@@ -15,13 +16,17 @@ from .handshake import printable
 from .protocol import State
 from .server import PageText, WebSocketServer
 from .stream import Timeouts
+from .trace import Frame, HandshakeLine
+from .trace_words import describe, wants_colour
 
 __all__ = [
     "Close",
     "CloseCode",
     "ConnectionClosed",
     "Deflate",
+    "Frame",
     "Handshake",
+    "HandshakeLine",
     "InvalidHandshake",
     "Opcode",
     "PageText",
@@ -33,5 +38,7 @@ __all__ = [
     "WebSocketServer",
     "broadcast",
     "connect",
+    "describe",
     "printable",
+    "wants_colour",
 ]

@@ -27,6 +27,7 @@ from .errors import InvalidHandshake
 from .handshake import Address, Response
 from .protocol import MAX_MESSAGE
 from .stream import TLS, Stream, Timeouts
+from .trace import Trace, TraceHandler
 
 ATTEMPT_DELAY = 0.25  # seconds from one address to the next, as RFC 8305, 5 recommends
 # Seconds; the system takes no timeout of months, let alone math.inf. After it, the wait goes on.
@@ -63,6 +64,7 @@ def connect(
     timeouts: Timeouts | None = None,
     ssl_context: ssl.SSLContext | None = None,
     deflate: Deflate | None = None,
+    trace: TraceHandler | None = None,
 ) -> WebSocket:
     """Open a WebSocket to a ws: or wss: URL; close it, or use it in a `with` statement.
 
@@ -75,6 +77,8 @@ def connect(
         looking up the name.
     ssl_context: for wss:; without it the system's certificate authorities are trusted.
     deflate: with it permessage-deflate is offered (RFC 7692).
+    trace: called with each line of the opening handshake, and with each frame, both ways, by the
+        threads that read and write them; it must not wait. `describe` makes a line of text of it.
 
     Raises ValueError for a bad argument, before anything is sent; OSError, or its subclass
     TimeoutError, where the server can't be reached; InvalidHandshake where the server refuses.
@@ -90,6 +94,8 @@ def connect(
     connection = _connect_to_any(_look_up(address), deadline)
     try:
         stream = _make_stream(connection.sock, timeouts, tls)
+        if trace:
+            stream.set_trace(Trace(address.authority, trace))
         with _closing_on_failure(stream, deadline):
             response, received = _exchange(stream, request)
             chosen = handshake.check_response(response, key, subprotocols)

@@ -25,6 +25,7 @@ from .frames import CloseCode
 from .keepalive import SLOWEST_PEER, ControlPace, Keepalive, MessageTime, Verdict
 from .protocol import MAX_MESSAGE, Part, Protocol, State
 from .stream import DONT_WAIT, MAX_BACKLOG, Stream, Timeouts
+from .trace import Frame, Trace
 
 log = logging.getLogger("rfc6455")
 
@@ -122,10 +123,12 @@ class WebSocket:
         self._message_time = MessageTime(self.timeouts.message_timeout)
         # Seconds that a Ping of the peer waits at most while the handler is busy.
         self._busy_interval = min(1.0, self.timeouts.ping_timeout / 20)
-        self._begin_checks()
+        self._begin()
 
-    def _begin_checks(self) -> None:
-        """Have the clock check this connection from now on."""
+    def _begin(self) -> None:
+        """Have the clock check this connection from now on, and the trace, if any, show frames."""
+        if self._stream.trace:
+            self._begin_frames(self._stream.trace)
         self._stream.set_deadline(math.inf, "")  # that of the opening handshake was kept
         self._stream.watch(self._check)
         self._stream.check_within(self._busy_interval)
@@ -315,6 +318,34 @@ class WebSocket:
         except Exception:
             log.exception("%s: the pong handler failed", self.peer)
             self.close(CloseCode.INTERNAL_ERROR, "internal error", wait=False)
+
+    def set_frame_handler(self, handler: Callable[[Frame], None] | None) -> None:
+        """Have `handler` called with each frame that comes or goes from now on; None ends that.
+
+        It is called with a frame that comes by the thread that reads, when all of it has come; and
+        with one that goes by the thread that sends it, before that, with a lock held. So it must
+        neither wait nor call anything of this WebSocket. If it raises, that is logged, and the
+        handler is called no more. A frame that has come in part is passed over.
+
+        To be called by the thread that receives, which may be in no other call of this meanwhile.
+        """
+        with self._reading:
+            trace = self._stream.trace
+            if trace is None:
+                trace = Trace(self.peer)
+                self._begin_frames(trace)
+                trace.received(self._protocol.unread_bytes())
+            trace.frame_handler = handler
+            self._stream.set_trace(trace if trace.has_handlers else None)
+
+    def _begin_frames(self, trace: Trace) -> None:
+        """Tell the trace how the frames of this connection look."""
+        trace.begin_frames(
+            is_client=self._protocol.is_client,
+            max_message=self._protocol.max_message,
+            deflate=self.deflate,
+            skip=self._protocol.missing,
+        )
 
     def _send_frames(self, frames: bytes, *, wait: bool, in_turn: bool = True) -> None:
         """Send frames; with `in_turn` not between the fragments of a message."""

@@ -71,7 +71,7 @@ class FrameParser:
     def __init__(self, *, masked: bool, max_message: int, compressed: bool = False) -> None:
         self._masked = masked
         self._compressed = compressed
-        self._max_message = max_message
+        self.max_message = max_message
         self._room = max_message  # bytes that the fragments of the current message may still have
         self._data = b""
         self._at = 0  # where the unread part of _data begins
@@ -114,10 +114,27 @@ class FrameParser:
         self._in_frame = missing > 0
         return Chunk(self._opcode, self._fin, self._rsv1, first or control, not missing, payload)
 
+    def next_header(self) -> bytes:
+        """The header of the next frame with its masking key, as far as it has come.
+
+        b"" within a frame. Nothing is checked, and nothing taken: this is for showing it.
+        """
+        if self._in_frame:
+            return b""
+        sizes = _measure(self._data, self._at)
+        if sizes is None:
+            return self._data[self._at :]
+        header, _, _ = sizes
+        return self._data[self._at : self._at + header]
+
     @property
     def unread(self) -> int:
         """Bytes that were fed and not parsed yet."""
         return len(self._data) - self._at
+
+    def unread_bytes(self) -> bytes:
+        """These bytes."""
+        return self._data[self._at :]
 
     @property
     def is_within_frame(self) -> bool:
@@ -223,7 +240,7 @@ class FrameParser:
             # fixed codes of RFC 1951, 3.2.6. The limit itself is kept while inflating.
             room += 64 + (room >> 3)
         if not control and length > room:  # 10.4: refused before memory is taken for it
-            too_big = f"the message is over {self._max_message} bytes"
+            too_big = f"the message is over {self.max_message} bytes"
             raise ProtocolError(CloseCode.TOO_BIG, too_big)
         # 5. The masking key.
         end = at + header
@@ -232,7 +249,7 @@ class FrameParser:
         self._key = data[end - 4 : end] if self._masked else b""
         # 6. The header is whole: from here on the frame is under way.
         if not control:
-            self._room = self._max_message if fin else room - length
+            self._room = self.max_message if fin else room - length
         self._opcode = opcode
         self._fin = fin
         self._rsv1 = starts_compressed

@@ -96,7 +96,7 @@ class Protocol:
     With a lock, one thread at a time may receive while others send:
 
     - The receiving thread alone may call `receive_data`, `receive_eof`, `next_message`,
-      `handle_control_frames`, `tcp_ended`, `unread`, `missing`, `is_within_frame`,
+      `handle_control_frames`, `tcp_ended`, `unread`, `unread_bytes`, `missing`, `is_within_frame`,
       `is_within_message` and `message_size`. It must not hold the lock: they take it where they
       need it.
     - Who calls `send_frames`, `close` or `data_to_send` holds the lock, until what these return is
@@ -157,6 +157,11 @@ class Protocol:
         self._to_send = bytearray()  # Pongs and a Close
         self._eof_reason: str | None = None  # why nothing more will arrive; None while it may
 
+    @property
+    def max_message(self) -> int:
+        """Bytes of one message that may come, all its fragments together (10.4)."""
+        return self._frames.max_message
+
     # What has arrived (6.2)
 
     def receive_data(self, data: bytes) -> None:
@@ -180,6 +185,10 @@ class Protocol:
     def unread(self) -> int:
         """Bytes that have arrived and were not looked at yet: so much is held for the receiver."""
         return self._frames.unread
+
+    def unread_bytes(self) -> bytes:
+        """What these bytes are."""
+        return self._frames.unread_bytes()
 
     @property
     def missing(self) -> int:

@@ -37,6 +37,7 @@ from .frames import CloseCode
 from .keepalive import SLOWEST_PEER
 from .protocol import MAX_MESSAGE
 from .stream import TLS, Stream, Timeouts, describe
+from .trace import Trace, TraceHandler
 
 log = logging.getLogger("rfc6455")
 
@@ -158,6 +159,10 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
     deflate: with one the server accepts permessage-deflate (RFC 7692).
     check: called with each good opening handshake, in the connection's thread, before the 101; it
         may raise InvalidHandshake, for a query or a cookie that is not good enough.
+    trace: called with each line of the opening handshakes, and with each frame, both ways, by the
+        threads that read and write them; it must not wait. `describe` makes a line of text of it.
+
+    What threads read of these does not change once the server runs, but for `ssl_context`.
 
     Raises OSError where the address or the directory can't be used, ValueError for an origin, a
     host or a proxy's address that is none, or a limit that makes no sense, and what the function
@@ -191,8 +196,8 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         ssl_context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         deflate: Deflate | None = None,
         check: Callable[[Handshake], None] | None = None,
+        trace: TraceHandler | None = None,
     ) -> None:
-        # What threads read of these does not change once the server runs, but for `ssl_context`.
         self.routes = routes
         self.directories = _check_directories(directory)
         self.headers = {"Content-Security-Policy": "default-src 'self'"} | dict(headers or {})
@@ -204,13 +209,19 @@ class WebSocketServer(http.server.ThreadingHTTPServer):
         self.subprotocols = subprotocols
         self.max_message = max_message
         self.timeouts = (timeouts or Timeouts()).checked()
-        self._make_ssl_context = ssl_context if callable(ssl_context) else None
-        self.ssl_context = ssl_context() if callable(ssl_context) else ssl_context
+        self._set_ssl_context(ssl_context)
         self.deflate = deflate.checked() if deflate else None
         self.check = check
+        self.trace = trace
         self._make_registry(max_connections, max_per_address)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _RequestHandler)
+
+    def _set_ssl_context(
+        self, ssl_context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None
+    ) -> None:
+        self._make_ssl_context = ssl_context if callable(ssl_context) else None
+        self.ssl_context = ssl_context() if callable(ssl_context) else ssl_context
 
     def _make_registry(self, max_connections: int, max_per_address: int | None) -> None:
         """Make what the connections' threads change, and wait for."""
@@ -522,6 +533,8 @@ class _RequestHandler(http.server.SimpleHTTPRequestHandler):
         self.peer = _peer_name(self.client_address)
         self._forwarded = handshake.Forwarded(self.client_address[0])
         self.stream = Stream(self.request, server.timeouts, tls)
+        if server.trace:
+            self.stream.set_trace(Trace(self.peer, server.trace))
         self.stream.set_deadline(
             server.timeouts.open_timeout, "the opening handshake took too long"
         )

@@ -26,6 +26,7 @@ from typing import NamedTuple, Self
 
 from .clock import clock
 from .keepalive import SLOWEST_PEER
+from .trace import Trace
 
 if sys.platform == "linux":
     import fcntl
@@ -208,6 +209,7 @@ class Stream:
         "lock",
         "lost",
         "timeouts",
+        "trace",
     )
 
     def __init__(self, sock: socket.socket, timeouts: Timeouts, tls: TLS | None = None) -> None:
@@ -237,6 +239,7 @@ class Stream:
         self._drained = threading.Condition(self.lock)  # a piece was sent, or none will be
         self._ended = False  # FIN follows behind what was put
         self._reserved = False  # whether `broadcast` has to ask before it writes
+        self.trace: Trace | None = None  # what is shown the bytes that come and go
         self._deadline = math.inf
         self._deadline_reason = ""
         # Seconds from the peer's last progress to the deadline, where progress moves it; else 0.
@@ -260,6 +263,8 @@ class Stream:
         if self._early and self.lost is None:
             data = self._early
             self._early = b""
+            if self.trace is not None:
+                self._show(self.trace.received, data)
             return data
         give_up = None if timeout is None else time.monotonic() + timeout
         while self.lost is None and not (self._tls and self._tls.ended):
@@ -278,7 +283,11 @@ class Stream:
             except OSError as error:
                 self.abort(describe(error))
                 break
-            return b"" if self.lost else data
+            if self.lost:
+                return b""
+            if self.trace is not None:
+                self._show(self.trace.received, data)
+            return data
         if self._tls and self._tls.failure:  # what came before the bad record was returned already
             self.abort(self._tls.failure)
         return b""
@@ -343,6 +352,8 @@ class Stream:
         """
         if self.failure is not None or self._ended:
             raise ConnectionError(self.failure or "the connection is closing")
+        if self.trace is not None and data:  # TLS alone may have something to say
+            self._show(self.trace.sent, data)
         if self._tls:
             data = self._encrypt(self._tls, data)
         sent = 0
@@ -406,6 +417,20 @@ class Stream:
         with self._drained:
             self._drained.wait_for(lambda: not self._draining)
 
+    def set_trace(self, trace: Trace | None) -> None:
+        """Show a trace what comes and goes from now on, in clear; None ends that."""
+        with self.lock:
+            self.trace = trace
+            self._set_direct()
+
+    def _show(self, look: Callable[..., None], *data: bytes) -> None:
+        """Call one of the trace's methods. Whatever happens there, the connection goes on."""
+        try:
+            look(*data)
+        except Exception:
+            log.exception("the trace of a connection failed and has ended")
+            self.trace = None
+
     def _encrypt(self, tls: TLS, data: bytes) -> bytes:
         try:
             return tls.encrypt(data)
@@ -441,6 +466,7 @@ class Stream:
         """Note whether bytes may go straight to the socket. Called after each change of that."""
         plain = self._tls is None and DONT_WAIT != 0
         free = not (self._draining or self._ended or self._reserved) and self.failure is None
+        free = free and self.trace is None
         self.direct = self._sock if plain and free else None
 
     def _start_drainer(self) -> None:
@@ -545,6 +571,8 @@ class Stream:
                 self._shut(socket.SHUT_RDWR)  # this wakes the drainer, which uses the socket
                 self._drained.wait_for(lambda: not self._draining)
             self._sock.close()
+            if self.trace is not None:
+                self._show(self.trace.end)
         clock.forget(self._entry)
         self._on_check = None  # it refers to the connection, which refers to this stream
 

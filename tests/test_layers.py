@@ -17,6 +17,8 @@ LAYERS = (
     "handshake",
     "deflate",
     "protocol",
+    "trace",
+    "trace_words",
     "keepalive",
     "clock",
     "stream",  # the bytes below the frames
