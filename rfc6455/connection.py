@@ -37,6 +37,7 @@ _READ_AT_MOST = 131072  # in a frame that is known to be so long
 # Bytes that the clock reads ahead for a handler that is busy, to find the Pings among them. When
 # they are reached the peer has to wait, and its Pings with it: bounded memory comes first.
 READ_AHEAD = 256 * 1024
+_CLOCKS_TURN = 1.0  # seconds; the clock reads for far less than that before it lets others
 _READS_IN_A_ROW = 4  # the clock reads so often from one connection before it looks after others
 # After the Close of a failed connection, FIN follows when the peer has sent nothing for so many
 # seconds. A proxy that is told of the end while its client still sends throws the Close away.
@@ -327,16 +328,21 @@ class WebSocket:
         neither wait nor call anything of this WebSocket. If it raises, that is logged, and the
         handler is called no more. A frame that has come in part is passed over.
 
-        To be called by the thread that receives, which may be in no other call of this meanwhile.
+        To be called by the thread that receives. Raises RuntimeError while another one does.
         """
-        with self._reading:
+        if not self._reading.acquire(timeout=_CLOCKS_TURN):
+            raise RuntimeError("frames can be watched only by the thread that receives")
+        try:
             trace = self._stream.trace
             if trace is None:
                 trace = Trace(self.peer)
                 self._begin_frames(trace)
+                trace.frame_handler = handler
                 trace.received(self._protocol.unread_bytes())
             trace.frame_handler = handler
             self._stream.set_trace(trace if trace.has_handlers else None)
+        finally:
+            self._reading.release()
 
     def _begin_frames(self, trace: Trace) -> None:
         """Tell the trace how the frames of this connection look."""
