@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from certificate import certificate_reader
 from console import trace_to_stderr
 from rfc6455 import Deflate, Handshake, Refused, WebSocketServer
+from rfc6455.cli import add_trace
 from rfc6455.handshake import Authority, Origin, parse_network
 from rfc6455.server import SPARE_CONNECTIONS, Handler, Page
 
@@ -135,16 +136,6 @@ def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:
         "everybody does without --trust-proxy (default: no limit)",
     )
     add_trace(parser)
-
-
-def add_trace(parser: argparse.ArgumentParser) -> None:
-    """Add --trace, which all programs have."""
-    parser.add_argument(
-        "--trace",
-        action="store_true",
-        help="show on stderr what travels: each line of the opening handshakes, and each frame as "
-        "bytes and in words. It shows all that people say, and cookies (default: do not)",
-    )
 
 
 def _add_address(parser: argparse.ArgumentParser, port: int) -> None:

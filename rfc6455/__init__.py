@@ -4,7 +4,7 @@ Read it in this order. Without sockets and threads: `errors`, `frames` (5.1-5.3)
 4), `deflate` (RFC 7692), `protocol`, which is one connection as a state machine (5.4-8), and
 `keepalive` (5.5.2). With them: `clock`, which has all deadlines, `stream`, which is TCP or TLS,
 `connection`, which is the WebSocket itself, `server` and `client`. `trace` and `trace_words` show
-what travels, and `__main__` is a client to type in.
+what travels. `__main__`, with `interactive` and `cli`, is a client to type in.
 """
 
 from .client import connect

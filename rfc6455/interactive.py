@@ -1,0 +1,282 @@
+"""A conversation over a WebSocket from a terminal, or through a pipe: what `__main__` runs.
+
+The main thread reads lines and sends them, and a second one receives and shows what comes. At a
+terminal that is shown above the line which is being typed.
+"""
+
+import contextlib
+import io
+import shutil
+import signal
+import threading
+import time
+import unicodedata
+from types import FrameType
+from typing import TextIO
+
+from .cli import INTERRUPTED
+from .connection import WebSocket
+from .errors import ConnectionClosed
+from .frames import CloseCode
+from .handshake import printable
+from .protocol import State
+
+try:
+    import readline  # to have imported it gives `input` editing and a history
+except ImportError:  # Windows has none
+    readline = None  # type: ignore[assignment]
+
+HELP = """\
+A line is sent as text. One that begins with a slash is a command:
+  /ping [TEXT]            send a Ping, and tell when its Pong has come
+  /binary HEX             send binary data, such as /binary 00 ff 7f
+  /close [CODE [REASON]]  close the connection, as in /close 4000 bye; without a code with 1000
+  /help                   show this
+  //TEXT                  send a text that begins with a slash: //ping sends /ping
+The end of the input, which is Ctrl+D at a terminal, closes the connection, too."""
+PROMPT = "> "
+_SAVE_CURSOR = "\x1b7"
+_RESTORE_CURSOR = "\x1b8"
+_AS_USUAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+_SHOWN_BYTES = 1000  # of a binary message
+
+
+class Terminal:
+    """Where lines come from, and where they are shown: a terminal, or pipes and files.
+
+    Any thread may show; one reads.
+    """
+
+    def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> None:
+        self.is_interactive = stdin.isatty() and stdout.isatty()
+        self._stdin = stdin
+        self._stdout = stdout
+        self._stderr = stderr
+        self._lock = threading.Lock()  # around each write, and the next one
+        self._is_typing = False  # whether the last line of the screen belongs to `input`
+        for stream in (stdin, stdout, stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # Show "\u4f60" where 你 can't be shown. Bytes that are no text become surrogates,
+                # which `WebSocket.send` refuses.
+                errors = "surrogateescape" if stream is stdin else "backslashreplace"
+                stream.reconfigure(errors=errors)
+
+    def read(self) -> str:
+        """The next line, without its end. Raises EOFError."""
+        if self.is_interactive:
+            self._set_typing(True)
+            try:
+                return input(PROMPT)
+            finally:
+                self._set_typing(False)
+        line = self._stdin.readline()
+        if not line:
+            raise EOFError
+        return line.removesuffix("\n")
+
+    def show(self, text: str) -> None:
+        """Print a line to stdout. Raises OSError."""
+        self._print(text, self._stdout)
+
+    def note(self, text: str) -> None:
+        """Print a line that is not a message of the peer's to stderr."""
+        with contextlib.suppress(OSError):
+            self._print(text, self._stderr)
+
+    def _set_typing(self, is_typing: bool) -> None:
+        with self._lock:
+            self._is_typing = is_typing
+
+    def _print(self, text: str, stream: TextIO) -> None:
+        with self._lock:
+            is_above = self._is_typing and stream.isatty()
+            stream.write(above(text, *shutil.get_terminal_size()) if is_above else text + "\n")
+            stream.flush()
+
+
+def above(text: str, columns: int, lines: int) -> str:
+    """What to write to show a text above the line that is being typed.
+
+    The sequences are those of ECMA-48 (CUU, IL, CUD, ED), and DEC's for saving and restoring the
+    place of the cursor. They take the line for one that fits the screen's width.
+    """
+    rows = sum(max(1, -(-_width(line) // columns)) for line in text.split("\n"))
+    if rows >= lines:  # no room is left for the line, so that it is written anew
+        typed = readline.get_line_buffer() if readline else ""
+        return f"\r\x1b[J{text}\n{PROMPT}{typed}"
+    make_room = "\n" * rows + f"\x1b[{rows}A" + f"\x1b[{rows}L"  # the screen scrolls if it has to
+    return f"{_SAVE_CURSOR}{make_room}\r{text}{_RESTORE_CURSOR}\x1b[{rows}B"
+
+
+def _width(line: str) -> int:
+    """How many columns a line takes on a screen."""
+    visible = line.split("\x1b[")
+    plain = visible[0] + "".join(part.partition("m")[2] for part in visible[1:])
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in plain)
+
+
+class _Ended(Exception):
+    """The connection has ended while the main thread waited for a line."""
+
+
+class Conversation:
+    """One connection, from its opening to its end."""
+
+    def __init__(self, websocket: WebSocket, terminal: Terminal) -> None:
+        self._websocket = websocket
+        self._terminal = terminal
+        self._pings: dict[bytes, float] = {}  # when each was sent, in time.perf_counter()'s seconds
+        self._is_waiting = False  # whether the main thread waits for a line
+        self._has_ended = threading.Event()
+        self._has_failed = False  # whether something could not be sent or shown
+        self._is_interrupted = False
+        self._closes_first = False
+
+    def run(self) -> int:
+        """Talk until the connection has ended; the exit status. From the main thread only.
+
+        It is 0 if the connection was closed as usual and everything was sent and shown, INTERRUPTED
+        after Ctrl+C, and else 1.
+        """
+        self._websocket.set_pong_handler(self._tell_pong)
+        receiver = threading.Thread(target=self._receive, name="receiver", daemon=True)
+        previous = signal.signal(signal.SIGINT, self._on_signal)
+        receiver.start()
+        try:
+            self._read_and_obey()
+        finally:
+            self._begin_to_close()
+            receiver.join()
+            signal.signal(signal.SIGINT, previous)
+        self._tell_end()
+        return self._status()
+
+    def _read_and_obey(self) -> None:
+        """Do what each line says until the input or the connection ends, or Ctrl+C is typed."""
+        try:
+            while not self._has_ended.is_set():
+                self._is_waiting = True
+                if self._has_ended.is_set():  # its signal may have come just before
+                    break
+                line = self._terminal.read()
+                self._is_waiting = False
+                self._obey(line)
+        except (EOFError, ConnectionClosed, _Ended):
+            pass
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+        finally:
+            self._is_waiting = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Wake the main thread: it waits for a line, or for the end."""
+        if self._has_ended.is_set():
+            if self._is_waiting:
+                raise _Ended
+        elif self._is_waiting:
+            raise KeyboardInterrupt
+        else:  # Ctrl+C once more, or while something is sent
+            self._is_interrupted = True
+            self._websocket.drop("interrupted")
+            signal.signal(
+                signal.SIGINT, signal.default_int_handler
+            )  # the next one ends the program
+
+    # What is sent
+
+    def _obey(self, line: str) -> None:
+        command, _, argument = line.partition(" ")
+        commands = {"/ping": self._ping, "/binary": self._send_binary, "/close": self._close}
+        try:
+            if line.startswith("//"):
+                self._websocket.send(line[1:])
+            elif not line.startswith("/"):
+                self._websocket.send(line)
+            elif command in commands:
+                commands[command](argument)
+            elif command == "/help":
+                self._terminal.note(HELP)
+            else:
+                raise ValueError(f"there is no command {command}; /help lists them")
+        except UnicodeEncodeError:
+            self._fail("this line is not UTF-8, so it was not sent; /binary sends bytes")
+        except ValueError as error:
+            self._fail(str(error))
+
+    def _fail(self, reason: str) -> None:
+        self._has_failed = True
+        self._terminal.note(printable(reason))
+
+    def _ping(self, argument: str) -> None:
+        # A number, as an empty Ping looks like those of the keepalive.
+        payload = argument.encode() or str(len(self._pings) + 1).encode()
+        self._pings[payload] = time.perf_counter()  # before the Pong can come
+        self._websocket.ping(payload)
+
+    def _send_binary(self, argument: str) -> None:
+        try:
+            data = bytes.fromhex(argument)
+        except ValueError:
+            raise ValueError("/binary takes bytes in hex, such as 00 ff 7f") from None
+        self._websocket.send(data)
+
+    def _close(self, argument: str) -> None:
+        code, _, reason = argument.partition(" ")
+        if code and not (code.isascii() and code.isdecimal()):
+            raise ValueError("a close code is a number, as in /close 4000 bye")
+        self._begin_to_close(int(code or CloseCode.NORMAL), reason)
+        raise _Ended
+
+    def _begin_to_close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send a Close, unless there was one. What comes before the peer's is shown. (7.1.2)"""
+        if self._websocket.state is State.OPEN:
+            self._websocket.close(code, reason, wait=False)
+            self._closes_first = True
+
+    # What comes
+
+    def _receive(self) -> None:
+        """The second thread: show what comes, until the connection has ended."""
+        try:
+            for message in self._websocket:
+                self._terminal.show(self._describe(message))
+        except OSError as error:  # from `show`: nobody reads the output
+            self._fail(f"cannot print: {error.strerror}")
+            self._websocket.drop("the output cannot be printed")
+        finally:
+            self._has_ended.set()
+            main_thread = threading.main_thread().ident
+            assert main_thread
+            signal.pthread_kill(main_thread, signal.SIGINT)
+
+    def _describe(self, message: str | bytes) -> str:
+        if isinstance(message, str):
+            text = printable(message)
+        else:
+            more = len(message) - _SHOWN_BYTES
+            text = f"binary: {message[:_SHOWN_BYTES].hex(' ')}" + (f" … {more} more" * (more > 0))
+        return f"< {text}" if self._terminal.is_interactive else text
+
+    def _tell_pong(self, payload: bytes) -> None:
+        sent_at = self._pings.pop(payload, None)
+        if sent_at is not None:
+            milliseconds = (time.perf_counter() - sent_at) * 1000
+            text = printable(payload.decode(errors="replace"))
+            self._terminal.note(f"Pong {text} after {milliseconds:.1f} ms")
+
+    def _tell_end(self) -> None:
+        code = self._websocket.close_code
+        reason = printable(self._websocket.close_reason)
+        if not self._websocket.clean:
+            self._terminal.note(f"The connection was lost: {reason}")
+            return
+        name = f" {CloseCode(code).name}" if code in list(CloseCode) else ""
+        self._terminal.note(f"The connection is closed: {code}{name} {reason}".rstrip())
+
+    def _status(self) -> int:
+        if self._is_interrupted:
+            return INTERRUPTED
+        # Who types sees what was not sent, and may have typed it again.
+        is_incomplete = self._has_failed and not self._terminal.is_interactive
+        is_usual = self._closes_first or self._websocket.close_code in _AS_USUAL
+        return 0 if self._websocket.clean and is_usual and not is_incomplete else 1
