@@ -12,7 +12,15 @@ from finding import find_chromium, require
 from peers import PATIENCE
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route
+    from playwright.sync_api import (
+        Browser,
+        ConsoleMessage,
+        Locator,
+        Page,
+        Playwright,
+        Request,
+        Route,
+    )
 
 GRAVATAR = "https://www.gravatar.com/"
 COLLECT_VIOLATIONS = """
@@ -124,24 +132,30 @@ CHROMIUM_OPTIONS = (
 
 @contextlib.contextmanager
 def chromium(*options: str) -> Iterator["Browser"]:
+    """The system's Chromium for a program that is no test, as `launch_chromium` starts it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, launch_chromium(playwright, *options) as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def launch_chromium(playwright: "Playwright", *options: str) -> Iterator["Browser"]:
     """The system's Chromium, driven by Playwright, with these options beside the usual ones.
 
     Skips the test where there is none.
     """
-    from playwright.sync_api import sync_playwright
-
     path = require(find_chromium(), "Chromium", "apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            headless=True,
-            args=[*CHROMIUM_OPTIONS, *options],
-            timeout=3 * PATIENCE * 1000,  # ms
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+    browser = playwright.chromium.launch(
+        executable_path=path,
+        headless=True,
+        args=[*CHROMIUM_OPTIONS, *options],
+        timeout=3 * PATIENCE * 1000,  # ms
+    )
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 class Visitor:
