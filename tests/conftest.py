@@ -15,7 +15,7 @@ import pytest
 
 from finding import require_redis
 from firefox import Firefox, FirefoxPage, OpenFirefox, firefox
-from pages import FAKE_SOCKETS, GRAVATAR, Visit, Visitor, chromium, join, stop_clock
+from pages import FAKE_SOCKETS, GRAVATAR, Visit, Visitor, join, launch_chromium, stop_clock
 from peers import PATIENCE, eventually
 from programs import Program, chat
 from proxy import Forwarder, Proxy
@@ -23,7 +23,7 @@ from redis_server import Redis
 from tls import Certificate, make_certificate
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 
 THREADS_END_WITHIN = PATIENCE  # seconds; no closing handshake in the tests takes longer
@@ -132,9 +132,19 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 # Chromium
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
+@pytest.fixture(scope="session")
+def playwright() -> Iterator["Playwright"]:
+    """What drives browsers; there can be only one in a process."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: "Playwright") -> Iterator["Browser"]:
+    """One Chromium for all tests of a worker. Each test has a profile of its own in it."""
+    with launch_chromium(playwright) as browser:
         yield browser
 
 

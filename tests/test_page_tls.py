@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from echo_page import answers
-from pages import RECORD_SOCKETS, Visit, chromium, expect
+from pages import RECORD_SOCKETS, Visit, expect, launch_chromium
 from peers import eventually
 from programs import Program, chat, echo, lines_with
 from tls import Certificate, make_certificate
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Playwright
 
 pytestmark = pytest.mark.browser
 
@@ -25,10 +25,13 @@ def renewed(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.fixture(scope="module")
-def browser(certificate: Certificate, renewed: Certificate) -> Iterator["Browser"]:
+def browser(
+    playwright: "Playwright", certificate: Certificate, renewed: Certificate
+) -> Iterator["Browser"]:
     """It takes these two certificates, as after a user has looked at them, and no other."""
     hashes = f"{certificate.public_key_hash()},{renewed.public_key_hash()}"
-    with chromium(f"--ignore-certificate-errors-spki-list={hashes}") as browser:
+    option = f"--ignore-certificate-errors-spki-list={hashes}"
+    with launch_chromium(playwright, option) as browser:
         yield browser
 
 

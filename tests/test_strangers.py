@@ -5,7 +5,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import simple_websocket
@@ -14,10 +14,12 @@ import websockets.exceptions
 import websockets.sync.client
 import websockets.sync.server
 
-from pages import chromium
 from peers import PATIENCE, Peer, RawServer, serving
 from programs import Program, chat, echo
 from rfc6455 import CloseCode, ConnectionClosed, Deflate, Timeouts, WebSocket, connect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SIZES = [0, 1, 125, 126, 127, 4096, 65535, 65536, 65537, 1_000_000]
 TEXT = "hello, world!你好 🤖"
@@ -631,7 +633,9 @@ def enter(
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_four_strangers_in_one_chat_hear_each_message_once_and_in_order() -> None:
+def test_four_strangers_in_one_chat_hear_each_message_once_and_in_order(
+    browser: "Browser",
+) -> None:
     """They are two Python libraries, the page in a browser, and our own client."""
     from playwright.sync_api import expect
 
@@ -641,7 +645,7 @@ def test_four_strangers_in_one_chat_hear_each_message_once_and_in_order() -> Non
     def listen(socket: Any) -> None:
         socket.on("framereceived", lambda payload: frames.append(str(payload)))
 
-    with chat() as server, chromium() as browser, contextlib.ExitStack() as stack:
+    with chat() as server, contextlib.ExitStack() as stack:
         page = browser.new_page()
         page.on("websocket", listen)
         page.goto(server.url)
