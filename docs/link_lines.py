@@ -45,12 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     for document in find_documents():
         text = document.read_text(encoding="utf-8")
-        try:
-            mended = with_right_lines(document, text)
-        except LinkError as error:
-            print(f"{document.relative_to(ROOT)}: {error}", file=sys.stderr)
+        mended, faults = with_right_lines(document, text)
+        for fault in faults:
+            print(f"{document.relative_to(ROOT)}: {fault}", file=sys.stderr)
             status = 1
-            continue
         if mended != text and options.check:
             print(f"{document.relative_to(ROOT)}: a link points at another line than it names")
             status = 1
@@ -64,17 +62,22 @@ def find_documents() -> list[Path]:
     return sorted(path for pattern in DOCUMENTS for path in ROOT.glob(pattern))
 
 
-def with_right_lines(document: Path, text: str) -> str:
+def with_right_lines(document: Path, text: str) -> tuple[str, list[str]]:
     """The text of a document in which each link points at the line of what it names.
 
-    Raises LinkError if a link names nothing that its file defines.
+    And what is wrong with the links that name nothing, which stay as they are.
     """
+    faults = []
 
     def mend(link: re.Match[str]) -> str:
-        line = line_of(document, link)
+        try:
+            line = line_of(document, link)
+        except LinkError as error:
+            faults.append(str(error))
+            return link[0]
         return f"[{link['text']}]({link['path']}#L{line})"
 
-    return LINE_LINK.sub(mend, text)
+    return LINE_LINK.sub(mend, text), faults
 
 
 def line_of(document: Path, link: re.Match[str]) -> int:
