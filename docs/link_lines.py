@@ -89,18 +89,20 @@ def line_of(document: Path, link: re.Match[str]) -> int:
         raise LinkError(f"there is no file {link['path']}")
     if file.suffix not in (".py", ".js"):
         raise LinkError(f"{link[0]} points at a line of a file that is not Python or JavaScript")
-    lines = definitions(file).get(name)
-    if not lines:
+    # The name may have that of the module or the package before it, as in `rfc6455.broadcast`.
+    short = re.sub(rf"^(?:{re.escape(file.parent.name)}|{re.escape(file.stem)})\.", "", name)
+    lines = definitions(file)
+    if name not in lines and short not in lines:
         raise LinkError(f"{link['path']} defines no {name}")
-    return lines
+    return lines[name] if name in lines else lines[short]
 
 
 @functools.cache
 def definitions(file: Path) -> dict[str, int]:
     """The lines of what a file defines, by name.
 
-    A method or a field of a class is there as `Class.name`, and as `name` if nothing else in the
-    file has that name. Of several definitions under one name the first one counts, as of a
+    A method or an attribute of a class is there as `Class.name`, and as `name` if nothing else in
+    the file has that name. Of several definitions under one name the first one counts, as of a
     variable that is given a value more than once.
     """
     text = file.read_text(encoding="utf-8")
@@ -124,16 +126,34 @@ def python_names(text: str) -> Iterator[tuple[str, int]]:
 
 def names_in(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, int]]:
     for statement in body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if isinstance(statement, ast.ClassDef):
             yield prefix + statement.name, statement.lineno
-            if isinstance(statement, ast.ClassDef):
-                yield from names_in(statement.body, f"{prefix}{statement.name}.")
-        elif isinstance(statement, ast.Assign):
-            for target in statement.targets:
+            yield from names_in(statement.body, f"{prefix}{statement.name}.")
+            yield from attributes_of(statement, f"{prefix}{statement.name}.")
+        elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + statement.name, statement.lineno
+        else:
+            for target in targets_of(statement):
                 if isinstance(target, ast.Name):
                     yield prefix + target.id, statement.lineno
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            yield prefix + statement.target.id, statement.lineno
+
+
+def attributes_of(class_: ast.ClassDef, prefix: str) -> Iterator[tuple[str, int]]:
+    """The attributes that the methods of a class give to `self`, in the order of their lines."""
+    found = []
+    for statement in ast.walk(class_):
+        for target in targets_of(statement):
+            match target:
+                case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                    found.append((prefix + name, target.lineno))
+    yield from sorted(found, key=lambda each: each[1])
+
+
+def targets_of(statement: ast.AST) -> list[ast.expr]:
+    """What a statement gives a value to."""
+    if isinstance(statement, ast.Assign):
+        return statement.targets
+    return [statement.target] if isinstance(statement, ast.AnnAssign) else []
 
 
 def javascript_names(text: str) -> Iterator[tuple[str, int]]:

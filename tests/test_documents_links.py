@@ -22,7 +22,8 @@ class Second:
     third = 3
 
     def fourth(self):
-        pass
+        self.fifth: int = 5
+        self.fifth = 6
 """
 JAVASCRIPT = """const ONE = 1;
 export async function two() {
@@ -147,6 +148,8 @@ def make_code(root: Path) -> None:
         ("code.py", "`third`", 6),
         ("code.py", "the method `Second.fourth` of it", 8),
         ("code.py", "方法 `fourth`", 8),
+        ("code.py", "`Second.fifth`", 9),
+        ("code.py", "`code.first`", 1),
         ("code.js", "`ONE`", 1),
         ("code.js", "`two`", 2),
         ("code.js", "`Three`", 7),
@@ -175,7 +178,7 @@ def test_checking_links_to_lines_reports_a_wrong_number_and_writes_nothing(
 @pytest.mark.parametrize(
     ("link", "fault"),
     [
-        ("[`fifth`](../code.py#L1)", "../code.py defines no fifth"),
+        ("[`sixth`](../code.py#L1)", "../code.py defines no sixth"),
         ("[`inside`](../code.js#L3)", "../code.js defines no inside"),
         ("[`if`](../code.js#L4)", "../code.js defines no if"),
         ("[`first`](../gone.py#L1)", "there is no file ../gone.py"),
