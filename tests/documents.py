@@ -53,6 +53,15 @@ class Document:
         return str(self.path.relative_to(ROOT))
 
     @property
+    def commands(self) -> list[str]:
+        """The shell commands in its code blocks, each on one line and without its comment.
+
+        A script that begins with `#!` is one command, as it stands.
+        """
+        blocks = [block for block in self.blocks if is_shell(block)]
+        return [command for block in blocks for command in split_commands(block.text)]
+
+    @property
     def spans(self) -> list[str]:
         """The text of each code span, on one line."""
         return [" ".join(found[2].split()) for found in SPAN.finditer(self.prose)]
@@ -69,6 +78,21 @@ class Document:
     def anchors(self) -> set[str]:
         """What can stand behind `#` in a link to this document."""
         return {*anchors_of(self.headings), *ANCHOR.findall(self.prose)}
+
+
+def is_shell(block: Block) -> bool:
+    """Whether a code block has commands: it says so, or is indented and does not begin with a
+    digit, as bytes do.
+    """
+    return block.language == "sh" or (block.language == "" and not block.text[:1].isdigit())
+
+
+def split_commands(text: str) -> list[str]:
+    if text.startswith("#!"):
+        return [text]
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    bare = [" ".join(re.sub(r"(?:^|\s+)#\s.*$", "", line).split()) for line in lines]
+    return list(filter(None, bare))
 
 
 def read_documents() -> list[Document]:

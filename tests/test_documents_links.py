@@ -238,3 +238,4 @@ ls [z](z.md)
         ("", "python3 code \\\n    --flag\n\nmore", 13),
         ("sh", "# no heading\nls [z](z.md)", 19),
     ]
+    assert document.commands == ["python3 code --flag", "more", "ls [z](z.md)"]
