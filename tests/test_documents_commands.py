@@ -95,6 +95,7 @@ COMMANDS: dict[str, Way] = {
         against="python3 echo_server.py",
     ),
     "python3 tests": TooLong(),
+    "python3 docs/link_lines.py": HeldBy("test_documents_links.py"),
     "python3 docs/make_images.py": HeldBy("test_images.py"),
     # docs/deployment.md
     "python3 chat_server.py --history chat.db --trust-proxy --allow-host chat.example": Serves(),
