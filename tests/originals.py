@@ -16,14 +16,16 @@ SOURCES = Path(__file__).parent / "go"
 BUILD_TIME = 150.0  # seconds for one program; the first build compiles the packages, too
 
 
-def build(folder: Path) -> Path:
-    """Build all programs into this folder, each under the name of its source; the folder."""
+def build(folder: Path, *sources: Path) -> Path:
+    """Build these programs, or all of tests/go, into this folder, each under the name of its
+    source; the folder.
+    """
     how = "apt install golang-go golang-golang-x-net-dev golang-github-gorilla-websocket-dev"
     go = require(find_go(), "Go with golang.org/x/net and gorilla/websocket", how)
     env = os.environ | {"GO111MODULE": "off", "GOPATH": str(GO_SOURCES), "GOFLAGS": ""}
     if not os.access(Path.home(), os.W_OK):
         env["GOCACHE"] = str(folder / "cache")
-    for source in sorted(SOURCES.glob("*.go")):
+    for source in sources or sorted(SOURCES.glob("*.go")):
         command = [go, "build", "-o", str(folder / source.stem), str(source)]
         built = subprocess.run(command, env=env, capture_output=True, timeout=BUILD_TIME)
         assert built.returncode == 0, built.stderr.decode()

@@ -1,7 +1,8 @@
 // The shape of the Simple Chat with which many learn WebSocket in Go: a map of clients, a channel,
 // and one goroutine that sends each message to each client. Its faults belong to the shape and stay:
 // nothing guards the map, which the handlers and the broadcaster share, so Go's runtime may end it
-// at any time ("fatal error: concurrent map writes").
+// at any time ("fatal error: concurrent map writes"), and a bad handshake ends it at once.
+// docs/from-go-to-python.md shows them.
 package main
 
 import (
@@ -28,7 +29,7 @@ var (
 func handleConnections(w http.ResponseWriter, r *http.Request) {
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
-		return
+		log.Fatal(err)
 	}
 	defer ws.Close()
 	clients[ws] = true
