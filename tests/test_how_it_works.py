@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from docs import make_drawings
-from peers import PATIENCE
-from programs import ROOT
+from peers import PATIENCE, eventually
+from programs import ROOT, Program, chat
 from rfc6455 import ProtocolError, State
 from rfc6455.frames import FrameParser
 
@@ -72,6 +72,24 @@ def test_frame_in_the_text_is_the_one_in_the_examples() -> None:
     (indented,) = re.findall(r"^    (81 90 .+)$", TEXT, re.MULTILINE)
     (example,) = re.findall(r'fromhex\("(8190 .+?)"\)', TEXT)
     assert bytes.fromhex(indented) == bytes.fromhex(example)
+
+
+def test_trace_in_the_text_is_what_the_server_prints() -> None:
+    (block,) = re.findall(r"^```trace\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    expected = [" ".join(line.split()) for line in block.replace("\n  ", " ").splitlines()]
+    (frame,) = re.findall(r"^    (81 90 .+)$", TEXT, re.MULTILINE)
+    with chat("--trace") as server, server.join() as ann:
+        ann.send(bytes.fromhex(frame))
+        (_, message_id, *_) = re.split('"id":"([0-9]+)', ann.read_frame().payload.decode())
+        sent = expected[1].replace("1700000000000", message_id)
+        eventually(lambda: f"{sent}\n" in printed_by(server))
+        assert f"{expected[0]}\n" in printed_by(server)
+
+
+def printed_by(server: Program) -> str:
+    """All that it has written, without the columns."""
+    lines = (server.output + server.log).splitlines(keepends=True)
+    return "".join(re.sub("  +", " ", line) for line in lines)
 
 
 # The drawings
