@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 
+collect_ignore = ["exercises"]  # tests of programs that a reader writes; `test_exercises` runs them
 THREADS_END_WITHIN = PATIENCE  # seconds; no closing handshake in the tests takes longer
 
 # What the names of threads begin with that may outlive a test: the layer's clock serves all
