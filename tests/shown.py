@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployment import replace
-from finding import find_go, require
+from finding import find_go, find_openssl, require
 from originals import BUILD_TIME
 from peers import PATIENCE, eventually
 from programs import EXIT_TIME, NOISE, ROOT, read_output
@@ -44,6 +44,8 @@ class Place:
                 (self.folder / path.name).symlink_to(path)
         self.put_stub("python3", f'exec {shlex.quote(sys.executable)} "$@"')
         self.env = os.environ | {"PATH": f"{self.stubs}:{os.environ['PATH']}"}
+        if not os.access(Path.home(), os.W_OK):
+            self.env["GOCACHE"] = str(folder / "go-cache")
 
     def put_stub(self, name: str, script: str) -> None:
         """Have a command of this name do something else."""
@@ -53,6 +55,8 @@ class Place:
 
     def run(self, command: str) -> str:
         """Run a command that ends by itself, and check that it succeeds; what it prints."""
+        if command.startswith("openssl "):
+            require(find_openssl(), "openssl", "apt install openssl")
         ended = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=self.folder,

@@ -15,6 +15,7 @@ import pytest
 
 from docs import faults
 from documents import Document, read_documents
+from originals import BUILD_TIME
 from peers import PATIENCE
 from programs import ROOT
 from shown import Ends, Goes, HeldBy, NotHere, Place, Serves, TooLong, Way
@@ -38,6 +39,8 @@ FOLDERS = (
 )
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).iterdir() if path.is_file()]
 OUR_PROGRAMS = ("chat_server.py", "echo_server.py", "echo_client.py", "tests", "tests/soak.py")
+# Options that stand alone in a sentence and are of no program of ours, with the file that has them.
+OTHER_OPTIONS = {"--solved": "tests/exercises/conftest.py"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
@@ -132,6 +135,16 @@ COMMANDS: dict[str, Way] = {
     "GO111MODULE=off GOPATH=/usr/share/gocode go run tests/go/echo_server.go": Goes(),
 }
 COMMANDS |= {
+    # docs/how-it-works.md
+    "python3 chat_server.py --trace": Serves(),
+    **{
+        f".venv/bin/python -m pytest tests/exercises/test_{name}.py": HeldBy(
+            "test_exercises.py: test_solution_passes_the_test_of_its_exercise"
+        )
+        for name in ("typing", "rooms", "pictures", "extension")
+    },
+}
+COMMANDS |= {
     f"python3 docs/faults.py {case.__name__} ws://localhost:{path}": HeldBy("test_faults.py")
     for path, cases in (("8000/ws", faults.CHAT), ("8080/echo", faults.ECHO))
     for case in cases
@@ -147,7 +160,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def marked(command: str) -> object:
-    marks = [pytest.mark.go] if isinstance(COMMANDS[command], Goes) else []
+    is_go = isinstance(COMMANDS[command], Goes)
+    marks = [pytest.mark.go, pytest.mark.timeout(2 * BUILD_TIME)] if is_go else []
     return pytest.param(command, marks=marks, id=command[:60].replace("\n", " "))
 
 
@@ -210,7 +224,17 @@ def test_every_option_that_a_document_names_alone_is_one_of_a_program_of_ours() 
     for document in DOCUMENTS:
         alone = [span for span in document.spans if span.startswith("--")]
         unknown = {flag for span in alone for flag in FLAG.findall(span)} - ours
-        assert unknown == set(), document.name
+        assert unknown <= set(OTHER_OPTIONS), document.name
+    for option, file in OTHER_OPTIONS.items():
+        assert f'"{option}"' in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_every_python_command_of_one_line_that_a_document_names_runs() -> None:
+    spans = [span for document in DOCUMENTS for span in document.spans]
+    lines = {shlex.split(span)[2]: None for span in spans if span.startswith("python3 -c ")}
+    command = [sys.executable, "-c", "\n".join(lines)]  # in one process, as they are many
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=2 * PATIENCE)
+    assert ended.returncode == 0, ended.stderr.decode()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)

@@ -25,6 +25,7 @@ HELD_BY = {
     "python": "test_documents_snippets.py",
     "pycon": "test_documents_snippets.py",
     "wire": "test_wire_page.py",
+    "trace": "test_how_it_works.py",
     "nginx": "test_deployment_proxies.py",
     "caddy": "test_deployment_proxies.py",
     "haproxy": "test_deployment_proxies.py",
@@ -32,7 +33,8 @@ HELD_BY = {
     "text": "",  # nobody: it is what was seen once, or words
 }
 # How many of them the other tests hold.
-HOW_MANY = {"wire": 10, "nginx": 3, "caddy": 1, "haproxy": 2, "ini": 1}
+HOW_MANY = {"wire": 10, "trace": 1, "nginx": 3, "caddy": 1, "haproxy": 2, "ini": 1}
+HELD_IN = ("docs/deployment.md", "docs/wire.md", "docs/how-it-works.md")
 # The blocks of Python in README, by how they begin.
 SERVER = "from rfc6455 import WebSocket, WebSocketServer\n"
 CLIENT = "from rfc6455 import connect\n"
@@ -59,7 +61,7 @@ def test_readme_has_snippets() -> None:
 @pytest.mark.parametrize(("language", "count"), HOW_MANY.items())
 def test_other_tests_hold_every_block_in_this_language(language: str, count: int) -> None:
     """So that a further one is not forgotten there. In a translation there are the same."""
-    held = [*texts_in("docs/deployment.md", language), *texts_in("docs/wire.md", language)]
+    held = [text for name in HELD_IN for text in texts_in(name, language)]
     assert len(held) == count, f"does {HELD_BY[language]} hold all of them?"
     for document in DOCUMENTS:
         assert set(texts_in(document.name, language)) <= set(held), document.name
