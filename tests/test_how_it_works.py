@@ -184,6 +184,15 @@ def test_locks_and_what_is_shared_in_the_drawing_exist_in_the_code() -> None:
     assert code - attributes_of_classes() == set()
 
 
+def test_order_of_the_locks_at_the_foot_of_the_drawing_is_that_in_the_list_of_all() -> None:
+    locks = [each for each in draw("threads.svg").iter(f"{SVG}g") if each.get("class") == "lock"]
+    foot = [each.attrib["data-name"] for each in locks if "data-name" in each.attrib][-4:]
+    assert foot == ["WebSocket._reading", "Stream.lock", "TLS._lock", "Clock._lock"]
+    sentence = THREADS_PAGE.partition("taken in this order: ")[2].partition(". ")[0]
+    places = [sentence.index(f"{name.removeprefix('WebSocket.')}`") for name in foot]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("name", make_drawings.DRAWINGS)
 def test_drawing_can_be_read_by_everyone(name: str) -> None:
     drawing = draw(name)
