@@ -1,7 +1,9 @@
-"""docs/how-it-works.md tells the truth: its examples, its numbers, and its two drawings."""
+"""docs/how-it-works.md tells the truth: its bytes, its numbers, and its two drawings.
+
+Its examples are held by `test_documents_snippets`.
+"""
 
 import ast
-import doctest
 import re
 import shlex
 import subprocess
@@ -27,18 +29,6 @@ SVG = "{http://www.w3.org/2000/svg}"
 # Rows of tables: a number and its command; the bytes of a header, what is wrong, the close code.
 NUMBER_ROW = re.compile(r"^\| ([0-9,]+) \| [^|]+ \| `(python3 -c .+)` \|$", re.MULTILINE)
 HEADER_ROW = re.compile(r"^\| `([0-9a-f. ]+)` \| ([^|]+) \| ([0-9]{4}) \|$", re.MULTILINE)
-
-
-def test_examples_print_what_stands_below_them() -> None:
-    blocks = re.findall(r"^```pycon\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 10
-    # They are one conversation: a later one uses names of an earlier one.
-    examples = doctest.DocTestParser().get_doctest(
-        "\n".join(blocks), {}, "how-it-works.md", "docs/how-it-works.md", 0
-    )
-    report: list[str] = []
-    result = doctest.DocTestRunner().run(examples, out=report.append)
-    assert result.failed == 0, "".join(report)
 
 
 def test_command_beside_each_number_prints_it() -> None:
@@ -182,6 +172,15 @@ def test_locks_and_what_is_shared_in_the_drawing_exist_in_the_code() -> None:
     code = names_of(drawing, "lock") | (names_of(drawing, "thing") & {"broadcast", "clients"})
     assert {"Stream.lock", "clients_lock", "broadcast"} <= code
     assert code - attributes_of_classes() == set()
+
+
+def test_order_of_the_locks_at_the_foot_of_the_drawing_is_that_in_the_list_of_all() -> None:
+    locks = [each for each in draw("threads.svg").iter(f"{SVG}g") if each.get("class") == "lock"]
+    foot = [each.attrib["data-name"] for each in locks if "data-name" in each.attrib][-4:]
+    assert foot == ["WebSocket._reading", "Stream.lock", "TLS._lock", "Clock._lock"]
+    sentence = THREADS_PAGE.partition("taken in this order: ")[2].partition(". ")[0]
+    places = [sentence.index(f"{name.removeprefix('WebSocket.')}`") for name in foot]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("name", make_drawings.DRAWINGS)

@@ -81,6 +81,7 @@ def test_kind_of_a_picture_is_known_by_its_first_bytes(
         b"{}\n",
         b"{}\nnot a picture",
         b"{}\n<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        b"{}\nRIFF\x04\x00\x00\x00WAVE",
         GIF,
     ],
 )
@@ -113,6 +114,12 @@ def test_largest_picture_reaches_everyone(server: Program) -> None:
         heard = hear(bob)["message"]
         assert (len(heard), heard[:60]) == (22 + 87320, GIF_URL[:60])
         assert hear(ada)["message"] == heard
+
+
+def test_picture_is_never_an_event(server: Program) -> None:
+    with resume(server) as ada, server.join() as bob:
+        ada.send(masked(0x82, b'{"event": "ping"}\n' + GIF))
+        assert hear(bob)["message"] == GIF_URL
 
 
 def test_text_is_said_as_before(server: Program) -> None:

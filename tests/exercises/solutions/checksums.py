@@ -126,6 +126,7 @@ def response_headers(
 ours = handshake.response_headers
 
 if __name__ == "__main__":
+    # The program looks these names up when it needs them, and finds ours.
     vars(handshake).update(response_headers=response_headers)
     vars(rfc6455.server).update(WebSocket=ChecksumWebSocket)
     echo_server.main()

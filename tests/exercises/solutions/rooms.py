@@ -107,6 +107,7 @@ def finish_all(broadcast: "queue.Queue[Any]", messages_thread: threading.Thread)
 if __name__ == "__main__":
     if read_options().redis:
         sys.exit("rooms are kept in memory or in files, so --redis cannot be used")
+    # The program looks these names up when it needs them, and finds ours.
     vars(chat_server).update(
         check_since=check_room, handle_connections=handle_connections, finish=finish_all
     )

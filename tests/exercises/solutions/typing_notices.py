@@ -40,5 +40,6 @@ class TypingEvents(Events):
 presence = TypingPresence(chat_server.clients, chat_server.clients_lock)
 
 if __name__ == "__main__":
+    # The program looks these names up when it needs them, and finds ours.
     vars(chat_server).update(presence=presence, Events=TypingEvents)
     chat_server.main()
