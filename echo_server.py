@@ -19,6 +19,7 @@ from command_line import (
     whole_number,
 )
 from console import LineWriter, announce, log_to_stderr, printable
+from parser_lines import PARSER_LINES, parser_lines
 from playground import playground
 from rfc6455 import WebSocket
 
@@ -72,6 +73,7 @@ def main() -> None:
             {"/echo": echo_plain if options.plain else echo, "/playground": playground},
             directory=PUBLIC,
             max_clients=MAX_CLIENTS,
+            pages={PARSER_LINES: parser_lines()},
         )
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
         sys.exit(f"cannot serve {options.host}:{options.port}: {error}")

@@ -188,6 +188,68 @@ def test_pong_is_told_while_the_servers_thread_is_busy(monkeypatch: pytest.Monke
         assert peer.read_frame() == (0x82, b"data")
 
 
+# Fragments
+
+
+@pytest.mark.parametrize(
+    ("parts", "frames"),
+    [
+        ("Hel lo", [(0x01, b"Hel"), (0x80, b"lo")]),
+        ("a  b ", [(0x01, b"a"), (0x00, b""), (0x00, b"b"), (0x80, b"")]),
+        ("one", [(0x81, b"one")]),
+        (" ", [(0x01, b""), (0x80, b"")]),
+        ("你 //好", [(0x01, b"\xe4\xbd\xa0"), (0x80, b"//\xe5\xa5\xbd")]),
+        ("Hel /ping lo", [(0x01, b"Hel"), (0x89, b"1"), (0x80, b"lo")]),
+        ("/ping a /ping", [(0x89, b"1"), (0x81, b"a"), (0x89, b"1")]),
+    ],
+)
+def test_server_sends_a_message_in_the_fragments_that_it_is_told(
+    peer: Peer, parts: str, frames: list[tuple[int, bytes]]
+) -> None:
+    ask(peer, f"/fragments {parts}")
+    assert [peer.read_frame() for _ in frames] == frames
+    ask(peer, "next")
+    assert peer.read_frame() == (0x81, b"next")
+
+
+def test_pings_between_fragments_are_answered_by_pongs_as_others_are(peer: Peer) -> None:
+    ask(peer, "first")
+    assert peer.read_frame() == (0x81, b"first")
+    ask(peer, "/fragments a /ping b /ping c")
+    assert [peer.read_frame()[0] for _ in range(5)] == [0x01, 0x89, 0x00, 0x89, 0x80]
+    peer.send(masked(0x8A, b"2") * 2)
+    events = [hear_event(peer) for _ in range(2)]
+    assert [(name, fields["to"], fields["payload"]) for name, fields in events] == [
+        ("/pong", 2, "2")
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ("", "there is no part to send, as in /fragments Hel lo"),
+        ("/ping /ping", "there is no part to send, as in /fragments Hel lo"),
+        ("/frame {}", "/frame begins with one slash, and is not /ping"),
+        ("a /", "/ begins with one slash, and is not /ping"),
+        ("a /Ping", "/Ping begins with one slash, and is not /ping"),
+        ("a " * 100, "at most 100 parts are sent; these are 101"),
+    ],
+)
+def test_parts_that_cannot_be_sent_are_refused(peer: Peer, parts: str, why: str) -> None:
+    ask(peer, f"/fragments {parts}")
+    assert hear_event(peer) == ("/refused", {"to": 1, "what": "parts", "why": why})
+
+
+def test_hundred_pings_at_most_wait_whichever_command_sends_them(peer: Peer) -> None:
+    ask(peer, "/fragments a" + " /ping" * 99)
+    assert [peer.read_frame()[0] for _ in range(100)] == [0x81] + [0x89] * 99
+    ask(peer, "/fragments a /ping /ping")
+    name, fields = hear_event(peer)
+    assert (name, fields["to"], fields["what"]) == ("/refused", 2, "pings")
+    ask(peer, "/fragments a /ping")
+    assert [peer.read_frame() for _ in range(2)] == [(0x81, b"a"), (0x89, b"3")]
+
+
 # Closing
 
 
@@ -250,7 +312,12 @@ def test_help_lists_the_commands(peer: Peer) -> None:
     ask(peer, "/help")
     name, fields = hear_event(peer)
     assert (name, fields["to"]) == ("/help", 1)
-    assert list(fields["commands"]) == ["/ping [PAYLOAD]", "/close CODE [REASON]", "/help"]
+    assert list(fields["commands"]) == [
+        "/ping [PAYLOAD]",
+        "/fragments PART PART …",
+        "/close CODE [REASON]",
+        "/help",
+    ]
 
 
 @pytest.mark.parametrize(

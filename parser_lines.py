@@ -1,0 +1,108 @@
+"""The lines of the layer's parser that read each field of a frame (RFC 6455, 5.2), as a page.
+
+The echo server's page draws frames. For each field it shows the code that has read it, in the
+program that is running: `inspect` takes it from there. `parser_lines` returns the page.
+"""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rfc6455 import PageText, WebSocketServer, deflate, frames
+
+PARSER_LINES = "/parser-lines.json"  # the path of the page
+_ROOT = Path(__file__).parent
+
+
+class Passage(NamedTuple):
+    """Lines of a function, and among them those that read one field."""
+
+    function: str  # its name in the module
+    read_by: tuple[str, ...]  # each stands in one of the lines
+    begin: str = ""  # stands in the first line; "" for the function's first
+    end: str = ""  # stands in the line behind the last one; "" for the function's end
+    module: Any = frames
+
+
+_HEADER = "FrameParser._parse_header"  # its steps are numbered: "# 1. ", "# 2. ", …
+_STEP_1 = Passage(_HEADER, (), "# 1. ", "# 2. ")
+
+FIELDS = {
+    "fin": [
+        _STEP_1._replace(read_by=("fin = ",)),
+        Passage(_HEADER, ("if control and not fin", "is fragmented"), "# 3. ", "# 4. "),
+    ],
+    "rsv": [_STEP_1._replace(read_by=("rsv = ", "starts_compressed = ", "if rsv", "reserved bit"))],
+    "opcode": [_STEP_1._replace(read_by=("opcode = ", "if opcode", "is reserved"))],
+    "mask": [Passage(_HEADER, ("if (data[at + 1]", "wrong =", "raise"), "# 2. ", "# 3. ")],
+    "length": [
+        Passage("_measure", ("length = data[at + 1]", "if length < 126", "return 2 + key")),
+        Passage(_HEADER, ("data[at + 1] & 0x7F", "over 125"), "# 3. ", "# 4. "),
+    ],
+    "extended_length": [
+        Passage("_measure", ("size, least =", "length = int.from_bytes")),
+        Passage(_HEADER, ("if not least", "badly encoded"), "# 4. ", "# 5. "),
+    ],
+    "masking_key": [
+        Passage(_HEADER, ("self._key = ",), "# 5. ", "# 6. "),
+        Passage("_measure", ("key = 4",)),
+    ],
+    "payload": [Passage("FrameParser.parse", ("payload = self._data",))],
+    "unmasked": [
+        Passage("FrameParser.parse", ("key = self._key", "payload = mask")),
+        Passage("mask", ("keys = ", "number = ", "return number")),
+    ],
+    "close_code": [
+        Passage("parse_close", ("if not payload", "return CloseCode", "code = int", "if not is_s"))
+    ],
+    "close_reason": [Passage("parse_close", ("return code",))],
+    "inflated": [
+        Passage("Inflater.inflate", ("_TAIL", "self._inflate_blocks"), module=deflate),
+        Passage("Inflater._inflate_blocks", ("decompress(",), module=deflate),
+    ],
+}
+
+
+def parser_lines() -> Callable[[WebSocketServer], PageText]:
+    """The page, for `pages` of a WebSocketServer: for each field the passages that read it."""
+    found = {field: [quote(each) for each in passages] for field, passages in FIELDS.items()}
+    answer = PageText(json.dumps(found), "application/json")
+    return lambda server: answer
+
+
+def quote(passage: Passage) -> dict[str, Any]:
+    """A passage with its file, the number of its first line, its lines, and those that read.
+
+    Raises ValueError where the function has changed, and a text of the passage is not found.
+    """
+    lines, first = source(passage.module, passage.function)
+    begin = find(lines, passage.begin) if passage.begin else 0
+    end = find(lines, passage.end) if passage.end else len(lines)
+    quoted = lines[begin:end]
+    reading = {find(quoted, text) for text in passage.read_by}
+    return {
+        "file": Path(passage.module.__file__).relative_to(_ROOT).as_posix(),
+        "function": passage.function,
+        "first": first + begin,
+        "lines": quoted,
+        "reading": sorted(first + begin + index for index in reading),
+    }
+
+
+@functools.cache
+def source(module: Any, function: str) -> tuple[list[str], int]:
+    """The lines of a function, without their line ends, and the number of the first in its file."""
+    lines, first = inspect.getsourcelines(attrgetter(function)(module))
+    return [line.rstrip("\n") for line in lines], first
+
+
+def find(lines: list[str], text: str) -> int:
+    """The index of the first line that has this text."""
+    for index, line in enumerate(lines):
+        if text in line:
+            return index
+    raise ValueError(f"no line has {text!r}")
