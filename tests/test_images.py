@@ -1,4 +1,4 @@
-"""The screenshots of the chat's page, and docs/make_images.py, which makes them."""
+"""The screenshots of both pages, and docs/make_images.py, which makes them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,12 @@ def test_folder_has_the_images_of_the_table_and_no_others() -> None:
     assert {path.stem for path in make_images.FOLDER.iterdir()} == {*make_images.IMAGES}
 
 
-def test_image_is_drawn_twice_and_both_are_the_same(browser: "Browser", tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["talk-phone", "echo-chinese"])
+def test_image_is_drawn_twice_and_both_are_the_same(
+    browser: "Browser", tmp_path: Path, name: str
+) -> None:
     for file in ("first", "second"):
-        image = make_images.IMAGES["talk-phone"]
+        image = make_images.IMAGES[name]
         make_images.draw(browser, image, tmp_path / f"{file}.png")
     first = (tmp_path / "first.png").read_bytes()
     assert first[:8] == b"\x89PNG\r\n\x1a\n"
