@@ -30,13 +30,25 @@ from echo_stage import echo_idle, echo_stage, echo_talk
 from finding import find_chromium
 from pages import chromium
 from stage import Look, open_page, stage
-from states import BEGIN, NOW, emoji_list, joining, lively_talk, offline_talk, unread
+from states import (
+    BEGIN,
+    NOW,
+    emoji_list,
+    joining,
+    lively_talk,
+    offline_talk,
+    unread,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 FOLDER = ROOT / "docs" / "images"
 SCALE = 2  # pixels for each px, so that text is sharp on good screens, too
+
+# Without it, letters stand half a px higher in some runs than in others.
+CHROMIUM_OPTION = "--disable-font-subpixel-positioning"
 
 # Families of fonts that the page's texts need, with Debian's packages of them. Without them the
 # characters of Chinese and the emoji would be boxes.
@@ -77,7 +89,7 @@ def main(names: Sequence[str]) -> None:
         sys.exit(f"make_images.py: no image is called {unknown[0]}; there are {', '.join(IMAGES)}")
     check_machine()
     FOLDER.mkdir(exist_ok=True)
-    with chromium() as browser:
+    with chromium(CHROMIUM_OPTION) as browser:
         for name in names:
             draw(browser, IMAGES[name], FOLDER / f"{name}.png")
             print(f"Wrote docs/images/{name}.png", flush=True)
@@ -106,7 +118,7 @@ def draw(browser: "Browser", image: Image, file: Path) -> None:
 
 def wait_for_pictures(page: "Page") -> None:
     """Wait until all pictures and fonts are there, or known to be missing, and all is drawn."""
-    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    wait_until(page, "[...document.images].every((image) => image.complete)")
     page.evaluate("document.fonts.ready.then(() => null)")
     page.evaluate("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
 

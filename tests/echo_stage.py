@@ -83,7 +83,9 @@ def echo_talk(page: "Page", stage: EchoStage) -> None:
     open_panel(page)
     ask_to_close(page, "server", "4001", "until tomorrow")
     expect(page.locator("#closed")).to_be_visible()
-    line(page, "received", "close").locator("summary").click()
+    close = line(page, "received", "close")
+    close.locator("summary").click()
+    expect(close.locator(".body")).to_be_visible()  # then the log has scrolled to it
     page.locator("#log").evaluate("log => { log.scrollTop = log.scrollHeight; }")
 
 

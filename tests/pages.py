@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from either_browser import EitherPage
 from finding import find_chromium, require
 from peers import PATIENCE
 
@@ -253,7 +254,7 @@ def join_as(page: "Page", email: str, username: str) -> None:
     expect(page.locator("body[data-state=open]")).to_have_count(1)  # in any language
 
 
-def send(page: "Page", *texts: str) -> None:
+def send(page: EitherPage, *texts: str) -> None:
     """Type each text and press Enter."""
     for text in texts:
         page.fill("#message", text)
@@ -284,13 +285,13 @@ def hide_settings(page: "Page") -> None:
 # For pages with FAKE_SOCKETS: what the server sends
 
 
-def receive(page: "Page", message_id: str, text: str, **changes: Any) -> None:
+def receive(page: EitherPage, message_id: str, text: str, **changes: Any) -> None:
     """Let the page receive a message from Bob, with some fields changed."""
     fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
     receive_texts(page, json.dumps(fields | changes))
 
 
-def receive_texts(page: "Page", *texts: str) -> None:
+def receive_texts(page: EitherPage, *texts: str) -> None:
     """Let the page receive any texts, all of them before it draws the next frame."""
     page.evaluate(
         """texts => {
@@ -311,7 +312,7 @@ def sent_texts(page: "Page") -> list[str]:
     return [record["message"] for record in sent_messages(page)]
 
 
-def receive_close(page: "Page", code: int, reason: str = "") -> None:
+def receive_close(page: EitherPage, code: int, reason: str = "") -> None:
     """Let the page's newest socket be closed by the server."""
     page.evaluate(
         "close => { sockets.at(-1).emit(3, new CloseEvent('close', close)); }",
