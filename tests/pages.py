@@ -5,7 +5,7 @@ Gravatar is never asked: the browser answers in its place, as each test says.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from either_browser import EitherPage
@@ -103,8 +103,10 @@ CHROMIUM_OPTIONS = (
 
 
 @contextlib.contextmanager
-def chromium(*options: str) -> Iterator["Browser"]:
+def chromium(*options: str, without: Sequence[str] = ()) -> Iterator["Browser"]:
     """The system's Chromium, driven by Playwright, with these options beside the usual ones.
+
+    `without` are those that Playwright would give it, and that it does not get.
 
     Skips the test where there is none.
     """
@@ -116,6 +118,7 @@ def chromium(*options: str) -> Iterator["Browser"]:
             executable_path=path,
             headless=True,
             args=[*CHROMIUM_OPTIONS, *options],
+            ignore_default_args=without,
             timeout=3 * PATIENCE * 1000,  # ms
         )
         try:
