@@ -50,6 +50,21 @@ def test_enter_sends_and_shift_enter_is_a_new_line(
         assert hear(peer)["message"] == "two\nlines"
 
 
+def test_undo_brings_a_short_name_back_that_became_an_emoji(
+    server: Program, open_firefox: OpenFirefox
+) -> None:
+    ada = open_firefox(server)
+    ada.goto()
+    ada.join()
+    ada.click("#message")
+    ada.type("a :robo")
+    ada.wait_for_text("#emoji-list", ":robot:")
+    ada.press("Enter")
+    ada.wait_until("message.value === 'a 🤖 '")
+    ada.press("Control+z")
+    ada.wait_until("message.value === 'a :robo'")
+
+
 def test_reloaded_page_shows_what_was_said_and_goes_on(
     server: Program, open_firefox: OpenFirefox
 ) -> None:

@@ -154,6 +154,18 @@ def test_emoji_replaces_its_short_name_at_the_cursor(fake_page: "Page") -> None:
     expect(fake_page.locator("#message")).to_have_value("a 🤖! b")
 
 
+def test_undo_brings_the_short_name_back_and_redo_the_emoji(fake_page: "Page") -> None:
+    field = fake_page.locator("#message")
+    type_in(fake_page, "a :robo")
+    fake_page.keyboard.press("Enter")
+    expect(field).to_have_value("a 🤖 ")
+    fake_page.keyboard.press("Control+z")
+    expect(field).to_have_value("a :robo")
+    fake_page.keyboard.press("Escape")
+    fake_page.keyboard.press("Control+Shift+z")
+    expect(field).to_have_value("a 🤖 ")
+
+
 def test_list_follows_the_cursor(fake_page: "Page") -> None:
     type_in(fake_page, ":robo")
     fake_page.keyboard.press("ArrowLeft")

@@ -8,6 +8,7 @@
 import { makeElement } from './elements.js';
 import { findEmoji } from './emoji.js';
 import { setPlainText, setText } from './language.js';
+import { replaceText } from './text_field.js';
 
 const MAX_SHOWN = 8;
 // Scripts that put no blank between words, or often none before an emoji: there a colon behind a letter can begin
@@ -126,7 +127,6 @@ export class EmojiList {
     const { emoji } = this.#found[index];
     const isBeforeSpace = /^\s/.test(this.#field.value.slice(this.#end));
     this.close();
-    this.#field.setRangeText(isBeforeSpace ? emoji : `${emoji} `, this.#start, this.#end, 'end');
-    this.#field.dispatchEvent(new Event('input', { bubbles: true }));
+    replaceText(this.#field, isBeforeSpace ? emoji : `${emoji} `, this.#start, this.#end);
   }
 }
