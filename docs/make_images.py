@@ -1,21 +1,22 @@
-"""Makes docs/images/*.png: screenshots of the chat's page, drawn by Chromium.
+"""Makes docs/images/*.png: screenshots of both pages, drawn by Chromium.
 
     python3 docs/make_images.py            all of them
     python3 docs/make_images.py talk-dark  only those with these names
 
 It runs with the packages of .venv, which `python3 tests` makes. The people, what they say, their
-pictures and the time are as tests/states.py and tests/stage.py have them, so two runs on the same
-machine make the same files. For a further image, add a state to tests/states.py, and a line to
-IMAGES here.
+pictures and the time are as tests/states.py and tests/stage.py have them, and the echo page's times
+as tests/echo_stage.py has them, so two runs on the same machine make the same files. For a further
+image, add a state there, and a line to IMAGES here.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv" / "bin" / "python"
@@ -25,10 +26,20 @@ if __name__ == "__main__" and Path(sys.executable) != VENV:
     os.execv(VENV, [str(VENV), *sys.argv])
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from echo_stage import echo_idle, echo_stage, echo_talk
 from finding import find_chromium
 from pages import chromium
 from stage import Look, open_page, stage
-from states import BEGIN, NOW, State, emoji_list, joining, lively_talk, offline_talk, unread
+from states import (
+    BEGIN,
+    NOW,
+    emoji_list,
+    joining,
+    lively_talk,
+    offline_talk,
+    unread,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -36,29 +47,37 @@ if TYPE_CHECKING:
 FOLDER = ROOT / "docs" / "images"
 SCALE = 2  # pixels for each px, so that text is sharp on good screens, too
 
+# Without it, letters stand half a px higher in some runs than in others.
+CHROMIUM_OPTION = "--disable-font-subpixel-positioning"
+
 # Families of fonts that the page's texts need, with Debian's packages of them. Without them the
 # characters of Chinese and the emoji would be boxes.
 FONTS = {"Noto Sans CJK SC": "fonts-noto-cjk", "Noto Color Emoji": "fonts-noto-color-emoji"}
 
 
 class Image(NamedTuple):
-    """A screenshot: in which state the page is, and how it is looked at."""
+    """A screenshot: in which state the page is, how it is looked at, and what serves it."""
 
-    state: State
+    state: Callable[["Page", Any], None]  # of a page, and of what `server` yields
     look: Look
+    server: Callable[[], AbstractContextManager[Any]] = lambda: stage(BEGIN)
 
 
 PHONE = Look(width=390, height=780)
+CHINESE_PHONE = replace(PHONE, language="zh-CN", theme="dark")
 
 IMAGES = {
     "joining": Image(joining, Look(width=900, height=640)),
     "talk": Image(lively_talk, Look()),
     "talk-dark": Image(lively_talk, Look(theme="dark")),
     "talk-phone": Image(lively_talk, PHONE),
-    "talk-chinese": Image(lively_talk, replace(PHONE, language="zh-CN", theme="dark")),
+    "talk-chinese": Image(lively_talk, CHINESE_PHONE),
     "emoji": Image(emoji_list, Look()),
     "unread": Image(unread, Look()),
     "offline": Image(offline_talk, Look()),
+    "echo": Image(echo_idle, Look(), echo_stage),
+    "echo-talk": Image(echo_talk, Look(height=880), echo_stage),
+    "echo-chinese": Image(echo_talk, CHINESE_PHONE, echo_stage),
 }
 
 
@@ -70,7 +89,7 @@ def main(names: Sequence[str]) -> None:
         sys.exit(f"make_images.py: no image is called {unknown[0]}; there are {', '.join(IMAGES)}")
     check_machine()
     FOLDER.mkdir(exist_ok=True)
-    with chromium() as browser:
+    with chromium(CHROMIUM_OPTION) as browser:
         for name in names:
             draw(browser, IMAGES[name], FOLDER / f"{name}.png")
             print(f"Wrote docs/images/{name}.png", flush=True)
@@ -90,8 +109,8 @@ def check_machine() -> None:
 
 def draw(browser: "Browser", image: Image, file: Path) -> None:
     """Bring a page into the image's state, and write what its window then shows."""
-    with stage(BEGIN) as chat, open_page(browser, image.look, NOW, SCALE) as page:
-        image.state(page, chat)
+    with image.server() as server, open_page(browser, image.look, NOW, SCALE) as page:
+        image.state(page, server)
         page.mouse.move(0, 0)  # away from the messages, of which one would show its time
         wait_for_pictures(page)
         file.write_bytes(page.screenshot(animations="disabled", caret="hide"))
@@ -99,7 +118,7 @@ def draw(browser: "Browser", image: Image, file: Path) -> None:
 
 def wait_for_pictures(page: "Page") -> None:
     """Wait until all pictures and fonts are there, or known to be missing, and all is drawn."""
-    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    wait_until(page, "[...document.images].every((image) => image.complete)")
     page.evaluate("document.fonts.ready.then(() => null)")
     page.evaluate("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
 

@@ -207,11 +207,7 @@ class FirefoxPage:
             contexts=[self.context],
             urlPatterns=[GRAVATAR_PATTERN],
         )["intercept"]
-        self._bidi.call(
-            "script.addPreloadScript",
-            functionDeclaration=f"() => {{ {COLLECT_VIOLATIONS} }}",
-            contexts=[self.context],
-        )
+        self.add_preload_script(f"() => {{ {COLLECT_VIOLATIONS} }}")
         self.set_viewport(width, height)
 
     # What the browser tells
@@ -302,6 +298,12 @@ class FirefoxPage:
         """In px of CSS."""
         viewport = {"width": width, "height": height}
         self._bidi.call("browsingContext.setViewport", context=self.context, viewport=viewport)
+
+    def add_preload_script(self, function: str) -> None:
+        """Call a JavaScript function before the scripts of each page that this one goes to."""
+        self._bidi.call(
+            "script.addPreloadScript", functionDeclaration=function, contexts=[self.context]
+        )
 
     # Where the person goes
 

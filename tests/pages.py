@@ -5,9 +5,10 @@ Gravatar is never asked: the browser answers in its place, as each test says.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from either_browser import EitherPage
 from finding import find_chromium, require
 from peers import PATIENCE
 
@@ -131,17 +132,24 @@ CHROMIUM_OPTIONS = (
 
 
 @contextlib.contextmanager
-def chromium(*options: str) -> Iterator["Browser"]:
-    """The system's Chromium for a program that is no test, as `launch_chromium` starts it."""
+def chromium(*options: str, without: Sequence[str] = ()) -> Iterator["Browser"]:
+    """The system's Chromium with a driver of its own, as `launch_chromium` starts it."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright, launch_chromium(playwright, *options) as browser:
+    with (
+        sync_playwright() as playwright,
+        launch_chromium(playwright, *options, without=without) as browser,
+    ):
         yield browser
 
 
 @contextlib.contextmanager
-def launch_chromium(playwright: "Playwright", *options: str) -> Iterator["Browser"]:
+def launch_chromium(
+    playwright: "Playwright", *options: str, without: Sequence[str] = ()
+) -> Iterator["Browser"]:
     """The system's Chromium, driven by Playwright, with these options beside the usual ones.
+
+    `without` are those that Playwright would give it, and that it does not get.
 
     Skips the test where there is none.
     """
@@ -150,6 +158,7 @@ def launch_chromium(playwright: "Playwright", *options: str) -> Iterator["Browse
         executable_path=path,
         headless=True,
         args=[*CHROMIUM_OPTIONS, *options],
+        ignore_default_args=without,
         timeout=3 * PATIENCE * 1000,  # ms
     )
     try:
@@ -288,7 +297,7 @@ def join_as(page: "Page", email: str, username: str) -> None:
     expect(page.locator("body[data-state=open]")).to_have_count(1)  # in any language
 
 
-def send(page: "Page", *texts: str) -> None:
+def send(page: EitherPage, *texts: str) -> None:
     """Type each text and press Enter."""
     for text in texts:
         page.fill("#message", text)
@@ -319,13 +328,13 @@ def hide_settings(page: "Page") -> None:
 # For pages with FAKE_SOCKETS: what the server sends
 
 
-def receive(page: "Page", message_id: str, text: str, **changes: Any) -> None:
+def receive(page: EitherPage, message_id: str, text: str, **changes: Any) -> None:
     """Let the page receive a message from Bob, with some fields changed."""
     fields = {"email": "", "username": "Bob", "message": text, "id": message_id, "avatar": ""}
     receive_texts(page, json.dumps(fields | changes))
 
 
-def receive_texts(page: "Page", *texts: str) -> None:
+def receive_texts(page: EitherPage, *texts: str) -> None:
     """Let the page receive any texts, all of them before it draws the next frame."""
     page.evaluate(
         """texts => {
@@ -346,7 +355,7 @@ def sent_texts(page: "Page") -> list[str]:
     return [record["message"] for record in sent_messages(page)]
 
 
-def receive_close(page: "Page", code: int, reason: str = "") -> None:
+def receive_close(page: EitherPage, code: int, reason: str = "") -> None:
     """Let the page's newest socket be closed by the server."""
     page.evaluate(
         "close => { sockets.at(-1).emit(3, new CloseEvent('close', close)); }",

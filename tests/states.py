@@ -1,30 +1,20 @@
 """The states in which the chat's page is looked at: for screenshots and by axe-core.
 
-A state is a function that brings a new page there, on a stage that began at BEGIN. The page's clock
-shows NOW. A new state needs a function and a line in STATES.
+A state is a function that brings a new page there, in either browser, on a stage that began at
+BEGIN. The page's clock shows NOW. A new state needs a function and a line in STATES.
 """
 
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from pages import (
-    FAKE_SOCKETS,
-    RECORD_SOCKETS,
-    expect,
-    join_as,
-    receive,
-    receive_close,
-    receive_texts,
-    send,
-)
+from either_browser import EitherPage
+from pages import FAKE_SOCKETS, receive, receive_close, receive_texts, send
+from peers import PATIENCE, eventually
 from stage import Line, Person, Stage
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-State: TypeAlias = Callable[["Page", Stage], None]
+State: TypeAlias = Callable[[EitherPage, Stage], None]
 
 BEGIN = datetime.fromisoformat("2026-05-15T12:00:00Z")
 NOW = datetime.fromisoformat("2026-05-16T09:42:00Z")
@@ -62,84 +52,107 @@ TALK = (
 )
 
 
-def joining(page: "Page", stage: Stage) -> None:
+# Whether a connection can be had is as `isOffline` says. The connections are kept in `sockets`.
+SOCKETS_THAT_LOSE = """
+    window.isOffline = false;
+    window.sockets = [];
+    window.WebSocket = class extends WebSocket {
+        constructor(url) {
+            if (isOffline) {
+                const dead = { readyState: 3, close() {} };
+                setTimeout(() => dead.onclose(new CloseEvent('close', { code: 1006 })));
+                return dead;
+            }
+            super(url);
+            sockets.push(this);
+        }
+    };
+"""
+GO_OFFLINE = """(
+    isOffline = true,
+    sockets.at(-1).close(),
+    sockets.at(-1).onclose(new CloseEvent('close', { code: 1006 }))
+)"""
+
+
+def joining(page: EitherPage, stage: Stage) -> None:
     page.goto(stage.url)
 
 
-def joining_without_a_name(page: "Page", stage: Stage) -> None:
+def joining_without_a_name(page: EitherPage, stage: Stage) -> None:
     page.goto(stage.url)
     page.fill("#email", ADA.email)
     page.click("#join-button")
 
 
-def empty_chat(page: "Page", stage: Stage) -> None:
+def empty_chat(page: EitherPage, stage: Stage) -> None:
     page.goto(stage.url)
-    join_as(page, ADA.email, ADA.username)
+    page.fill("#email", ADA.email)
+    page.fill("#username", ADA.username)
+    page.click("#join-button")
+    has(page, "body[data-state=open]")
 
 
-def lively_talk(page: "Page", stage: Stage) -> None:
+def lively_talk(page: EitherPage, stage: Stage) -> None:
     """Four people are here, and have talked yesterday and today."""
     stage.perform(*TALK)
     stage.leave(ADA)  # who comes back by the page
     empty_chat(page, stage)
-    expect(page.locator("#messages")).to_contain_text(TALK[-1].text)
-    names = page.locator("#online .name")  # the server tells them once a second
-    for each in (ADA, MILAN, NOOR, XIAOYU):
-        expect(names.filter(has_text=each.username)).to_have_count(1)
+    shows(page, "#messages", TALK[-1].text)
+    for each in (ADA, MILAN, NOOR, XIAOYU):  # the server tells them once a second
+        shows(page, "#online ul", each.username)
 
 
-def sending(page: "Page", stage: Stage) -> None:
+def sending(page: EitherPage, stage: Stage) -> None:
     """A message is on its way: the server has not acknowledged it."""
     page.add_init_script(FAKE_SOCKETS)
     empty_chat(page, stage)
     receive(page, f"{NOW.timestamp() * 1000:.0f}-0", "Are you there?")
     send(page, "On my way")
-    expect(page.locator("#messages")).to_contain_text("On my way")
+    shows(page, "#messages", "On my way")
 
 
-def offline(page: "Page", stage: Stage) -> None:
+def offline(page: EitherPage, stage: Stage) -> None:
     """The connection is lost, and a message waits for the next."""
     sending(page, stage)
-    page.evaluate("window.accepting = false; sockets.at(-1).lose()")
-    expect(page.locator("body[data-state=waiting]")).to_have_count(1)
+    page.evaluate("(window.accepting = false, sockets.at(-1).lose())")
+    has(page, "body[data-state=waiting]")
 
 
-def offline_talk(page: "Page", stage: Stage) -> None:
+def offline_talk(page: EitherPage, stage: Stage) -> None:
     """The connection is lost within a talk, and messages wait for the next."""
-    page.add_init_script(RECORD_SOCKETS)
+    page.add_init_script(SOCKETS_THAT_LOSE)
     lively_talk(page, stage)
-    page.context.set_offline(True)
-    page.evaluate("sockets.at(-1).close(); sockets.at(-1).onclose(new CloseEvent('close'))")
-    expect(page.locator("body[data-state=waiting]")).to_have_count(1)
+    page.evaluate(GO_OFFLINE)
+    has(page, "body[data-state=waiting]")
     send(page, "I can take two more in my car", "and the dog :dog:")
-    expect(page.locator(".pending")).to_have_count(2)
+    has(page, ".pending", 2)
 
 
-def emoji_list(page: "Page", stage: Stage) -> None:
+def emoji_list(page: EitherPage, stage: Stage) -> None:
     """An emoji is chosen by its short name."""
     lively_talk(page, stage)
     page.focus("#message")
     page.keyboard.type("I take the :ro")
     page.keyboard.press("ArrowDown")
-    expect(page.locator("#emoji-list [role=option]")).to_have_count(8)
+    has(page, "#emoji-list [role=option]", 8)
 
 
-def settings(page: "Page", stage: Stage) -> None:
+def settings(page: EitherPage, stage: Stage) -> None:
     empty_chat(page, stage)
     page.click("#show-settings")
-    expect(page.locator("#settings")).to_be_visible()
+    has(page, "#settings[open]")
 
 
-def people(page: "Page", stage: Stage) -> None:
+def people(page: EitherPage, stage: Stage) -> None:
     """Who is here: on a wide window beside the messages, on a phone opened by a button."""
     lively_talk(page, stage)
-    button = page.locator("#show-online")
-    if button.is_visible():
-        button.click()
-    expect(page.locator("#online")).to_be_visible()
+    if page.evaluate("document.querySelector('#show-online').checkVisibility()"):
+        page.click("#show-online")
+    wait_until(page, "document.querySelector('#online').checkVisibility()")
 
 
-def unread(page: "Page", stage: Stage) -> None:
+def unread(page: EitherPage, stage: Stage) -> None:
     """Somebody comes back to messages that were said while they looked at something else."""
     page.add_init_script("window.looks = true; document.hasFocus = () => looks;")
     lively_talk(page, stage)
@@ -150,44 +163,60 @@ def unread(page: "Page", stage: Stage) -> None:
         at(0.4, XIAOYU, "我想去！🏝️"),
         at(0.3, NOOR, "Me too :sailboat:"),
     )
-    expect(page.locator("#messages")).to_contain_text("Me too")
+    shows(page, "#messages", "Me too")
     look(page, True)
 
 
-def look(page: "Page", is_looking: bool) -> None:
+def look(page: EitherPage, is_looking: bool) -> None:
     event = "focus" if is_looking else "blur"
-    page.evaluate(f"looks = {json.dumps(is_looking)}; dispatchEvent(new Event('{event}'))")
+    page.evaluate(f"(looks = {json.dumps(is_looking)}, dispatchEvent(new Event('{event}')))")
 
 
-def unread_above(page: "Page", stage: Stage) -> None:
+def unread_above(page: EitherPage, stage: Stage) -> None:
     """Who reads what was said before is offered a way to what is new."""
     lively_talk(page, stage)
     page.set_viewport_size({"width": page.evaluate("innerWidth"), "height": 480})
-    page.hover("#messages")
-    page.mouse.wheel(0, -5000)
-    expect(page.locator(".day").first).to_be_in_viewport()
+    page.focus("#messages")
+    page.keyboard.press("Home")
+    wait_until(page, "document.querySelector('#messages').scrollTop === 0")
     stage.perform(at(0.5, MILAN, "Who wants to come along?"), at(0.4, XIAOYU, "我想去！"))
-    expect(page.locator("#new-messages")).to_be_visible()
+    has(page, "#new-messages:not([hidden])")
 
 
-def too_long(page: "Page", stage: Stage) -> None:
+def too_long(page: EitherPage, stage: Stage) -> None:
     """A text that is too long was to be sent."""
     empty_chat(page, stage)
     send(page, "A story without an end. " * 3000)
-    expect(page.locator("#send-error")).not_to_be_empty()
+    has(page, "#send-error:not(:empty)")
 
 
-def slowed(page: "Page", stage: Stage) -> None:
+def slowed(page: EitherPage, stage: Stage) -> None:
     sending(page, stage)
     receive_texts(page, '{"event": "slowed", "rate": 20}')
-    expect(page.locator("#slowed")).not_to_be_empty()
+    has(page, "#slowed:not(:empty)")
 
 
-def failed(page: "Page", stage: Stage) -> None:
+def failed(page: EitherPage, stage: Stage) -> None:
     """The server has refused one message."""
     sending(page, stage)
     receive_close(page, 1008)
-    expect(page.locator("body[data-state=open] .failed .actions")).to_have_count(1)
+    has(page, "body[data-state=open] .failed .actions")
+
+
+def wait_until(page: EitherPage, condition: str) -> None:
+    """Wait until a JavaScript expression is true."""
+    eventually(lambda: page.evaluate(f"Boolean({condition})"), 2 * PATIENCE)
+
+
+def has(page: EitherPage, selector: str, count: int = 1) -> None:
+    """Wait until so many elements match."""
+    wait_until(page, f"document.querySelectorAll({json.dumps(selector)}).length === {count}")
+
+
+def shows(page: EitherPage, selector: str, text: str) -> None:
+    """Wait until an element contains a text, and perhaps others."""
+    element = f"document.querySelector({json.dumps(selector)})"
+    wait_until(page, f"{element}?.textContent.includes({json.dumps(text)})")
 
 
 STATES: dict[str, State] = {

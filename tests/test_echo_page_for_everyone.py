@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -90,6 +90,47 @@ def test_nothing_is_wider_than_the_screen_and_axe_finds_nothing(looked_at: "Page
     open_panel(looked_at)
     is_not_wider_than_the_screen(looked_at)
     assert violations(looked_at) == []
+
+
+# What is to be operated without an edge, so that without its colours nobody sees where it is
+FIND_EDGELESS = """
+    [...document.querySelectorAll('button, select, input, textarea, .segments, pre')]
+        .filter((each) => each.checkVisibility() && !each.matches('.segments input'))
+        .filter((each) => parseFloat(getComputedStyle(each).borderTopWidth) < 1)
+        .map((each) => each.id || each.className || each.textContent)
+"""
+LOOKS_OF_SEGMENTS = """
+    [...document.querySelectorAll('.segments')].map((segments) =>
+        [...segments.children].map((label) => getComputedStyle(label).backgroundColor))
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_in_forced_colours_shows_edges_choices_and_the_focus(
+    browser: "Browser", server: Program, theme: Literal["light", "dark"]
+) -> None:
+    with open_page(browser, Look(theme=theme), NOW) as page:
+        page.emulate_media(forced_colors="active")
+        page.goto(server.url)
+        is_connected(page)
+        play(page)
+        assert page.evaluate(FIND_EDGELESS) == []
+        for chosen, other in page.evaluate(LOOKS_OF_SEGMENTS):
+            assert chosen != other
+        row = page.locator("#lines .row").last
+        row.focus()
+        row.hover()
+        assert row.evaluate("row => getComputedStyle(row).outlineWidth") == "2px"
+
+
+def test_field_keeps_its_place_while_what_is_in_it_is_wrong(visit: Visit, server: Program) -> None:
+    page = visit(server).page
+    page.locator("#kind label:has([value=binary])").click()
+    page.fill("#message", "00")
+    place = page.locator("#message").bounding_box()
+    page.fill("#message", "0")
+    expect(page.locator("#size")).to_be_empty()
+    assert page.locator("#message").bounding_box() == place
 
 
 FIND_SMALL_TARGETS = """

@@ -4,6 +4,7 @@ import pytest
 
 from chatting import hear, hear_texts, say
 from firefox import NO_STORAGE, Firefox, OpenFirefox
+from pages import FAKE_SOCKETS
 from peers import eventually
 from programs import Program
 
@@ -47,6 +48,21 @@ def test_enter_sends_and_shift_enter_is_a_new_line(
         ada.type("lines")
         ada.press("Enter")
         assert hear(peer)["message"] == "two\nlines"
+
+
+def test_undo_brings_a_short_name_back_that_became_an_emoji(
+    server: Program, open_firefox: OpenFirefox
+) -> None:
+    ada = open_firefox(server)
+    ada.goto()
+    ada.join()
+    ada.click("#message")
+    ada.type("a :robo")
+    ada.wait_for_text("#emoji-list", ":robot:")
+    ada.press("Enter")
+    ada.wait_until("message.value === 'a 🤖 '")
+    ada.press("Control+z")
+    ada.wait_until("message.value === 'a :robo'")
 
 
 def test_reloaded_page_shows_what_was_said_and_goes_on(
@@ -101,6 +117,25 @@ def test_form_that_firefox_kept_while_the_user_was_elsewhere_still_joins(
     with server.join() as peer:
         say(peer, "to who came back")
         ada.wait_for_text("#messages", "to who came back")
+
+
+def test_chat_that_firefox_kept_without_a_connection_connects_and_sends_what_was_unsent(
+    server: Program, open_firefox: OpenFirefox
+) -> None:
+    """Firefox keeps no page that has a connection."""
+    ada = open_firefox(server)
+    ada.add_preload_script(f"() => {{ {FAKE_SOCKETS} }}")
+    ada.goto()
+    ada.join()
+    ada.evaluate("void (window.kept = true, accepting = false, sockets.at(-1).lose())")
+    ada.wait_until("document.body.dataset.state === 'waiting'")
+    ada.say("written while offline")
+    ada.goto("/favicon.svg")
+    ada.go_back()
+    ada.wait_until("window.kept")
+    ada.evaluate("accepting = true")
+    ada.wait_until("document.body.dataset.state === 'open'")
+    assert ada.evaluate("sent.filter((text) => text.includes('written while offline')).length") == 1
 
 
 @pytest.mark.parametrize("access", NO_STORAGE)

@@ -1,14 +1,11 @@
-"""The screenshots of the chat's page, and docs/make_images.py, which makes them."""
+"""The screenshots of both pages, and docs/make_images.py, which makes them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from docs import make_images
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from pages import chromium
 
 pytestmark = pytest.mark.browser
 
@@ -17,14 +14,16 @@ def test_folder_has_the_images_of_the_table_and_no_others() -> None:
     assert {path.stem for path in make_images.FOLDER.iterdir()} == {*make_images.IMAGES}
 
 
-def test_image_is_drawn_twice_and_both_are_the_same(browser: "Browser", tmp_path: Path) -> None:
-    for file in ("first", "second"):
-        image = make_images.IMAGES["talk-phone"]
-        make_images.draw(browser, image, tmp_path / f"{file}.png")
-    first = (tmp_path / "first.png").read_bytes()
-    assert first[:8] == b"\x89PNG\r\n\x1a\n"
-    assert first[16:24] == b"\x00\x00\x03\x0c\x00\x00\x06\x18"  # 780 and 1560 pixels
-    assert first == (tmp_path / "second.png").read_bytes()
+def test_image_is_drawn_twice_and_both_are_the_same(tmp_path: Path) -> None:
+    with chromium(make_images.CHROMIUM_OPTION) as browser:
+        for name in ("talk-phone", "echo-chinese"):
+            for file in ("first", "second"):
+                image = make_images.IMAGES[name]
+                make_images.draw(browser, image, tmp_path / f"{file}.png")
+            first = (tmp_path / "first.png").read_bytes()
+            assert first[:8] == b"\x89PNG\r\n\x1a\n"
+            assert first[16:24] == b"\x00\x00\x03\x0c\x00\x00\x06\x18"  # 780 and 1560 pixels
+            assert first == (tmp_path / "second.png").read_bytes()
 
 
 def test_missing_font_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,3 +266,28 @@ def test_names_and_initials_of_every_hue_contrast_with_what_is_behind_them(
         assert found["count"] == 4 * 360
         assert found["colours"] > 600  # these are not all one colour
         assert found["least"] >= 4.5
+
+
+# Where the letters of the newest message begin and end, and its author's name, in px
+EDGES = """() => {
+    const message = [...document.querySelectorAll('#messages .message')].at(-1);
+    const range = document.createRange();
+    range.selectNodeContents(message.querySelector('.text'));
+    const { left, right } = range.getBoundingClientRect();
+    const name = message.querySelector('.name').getBoundingClientRect();
+    return { left, right, name: name.left, list: message.getBoundingClientRect().right };
+}"""
+
+
+def test_text_from_right_to_left_stands_below_its_authors_name(fake_page: "Page") -> None:
+    for number, (name, text) in enumerate([("Noor", "صباح الخير!"), ("نور", "שלום")]):
+        receive(fake_page, f"{number + 1}-0", text, username=name)
+        edges = fake_page.evaluate(EDGES)
+        assert abs(edges["left"] - edges["name"]) < 4
+    # Of two lines the shorter one ends where the longer one does. A long text fills the width.
+    receive(fake_page, "3-0", "صباح الخير\nنعم", username="Adam")
+    edges = fake_page.evaluate(EDGES)
+    assert abs(edges["left"] - edges["name"]) < 4
+    receive(fake_page, "4-0", "صباح الخير " * 100, username="Noor")
+    edges = fake_page.evaluate(EDGES)
+    assert edges["right"] > edges["list"] - 40

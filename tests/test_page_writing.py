@@ -117,7 +117,9 @@ def test_shift_enter_begins_a_new_line_although_the_list_is_open(fake_page: "Pag
 
 
 def test_colon_within_a_word_opens_no_list(fake_page: "Page") -> None:
-    for text in ("at 10:30", "see:robot", "http://robot", "::robot", "时间:ok"):
+    """And none is opened where a Chinese text goes on behind its own colon, or with a number."""
+    texts = ("at 10:30", "see:robot", "http://robot", "::robot", "слово:robot", "十:100")
+    for text in (*texts, "时间\uff1aok", "12\uff1a30", "\uff12:robot"):
         type_in(fake_page, text)
         is_closed(fake_page)
         fake_page.fill("#message", "")
@@ -133,6 +135,14 @@ def test_colon_after_no_word_opens_the_list(fake_page: "Page") -> None:
             expect(fake_page.locator("#message")).to_have_value(f"{before}🤖 ")
 
 
+def test_colon_behind_a_script_without_blanks_opens_the_list(fake_page: "Page") -> None:
+    for before in ("你好", "すごい", "スーパー", "안녕", "ดี", "ok 好"):
+        fake_page.fill("#message", f"{before}:robo")
+        expect(options(fake_page)).to_have_text(["🤖 :robot:"])
+        fake_page.keyboard.press("Enter")
+        expect(fake_page.locator("#message")).to_have_value(f"{before}🤖 ")
+
+
 def test_emoji_replaces_its_short_name_at_the_cursor(fake_page: "Page") -> None:
     type_in(fake_page, "a  b")
     for _ in range(2):
@@ -142,6 +152,18 @@ def test_emoji_replaces_its_short_name_at_the_cursor(fake_page: "Page") -> None:
     expect(fake_page.locator("#message")).to_have_value("a 🤖 b")
     fake_page.keyboard.type("!")
     expect(fake_page.locator("#message")).to_have_value("a 🤖! b")
+
+
+def test_undo_brings_the_short_name_back_and_redo_the_emoji(fake_page: "Page") -> None:
+    field = fake_page.locator("#message")
+    type_in(fake_page, "a :robo")
+    fake_page.keyboard.press("Enter")
+    expect(field).to_have_value("a 🤖 ")
+    fake_page.keyboard.press("Control+z")
+    expect(field).to_have_value("a :robo")
+    fake_page.keyboard.press("Escape")
+    fake_page.keyboard.press("Control+Shift+z")
+    expect(field).to_have_value("a 🤖 ")
 
 
 def test_list_follows_the_cursor(fake_page: "Page") -> None:

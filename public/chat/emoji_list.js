@@ -8,11 +8,17 @@
 import { makeElement } from './elements.js';
 import { findEmoji } from './emoji.js';
 import { setPlainText, setText } from './language.js';
+import { replaceText } from './text_field.js';
 
 const MAX_SHOWN = 8;
+// Scripts that put no blank between words, or often none before an emoji: there a colon behind a letter can begin
+// a short name. These are Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese.
+const UNSPACED = ['Han', 'Bopo', 'Hira', 'Kana', 'Hang', 'Thai', 'Laoo', 'Khmr', 'Mymr']
+  .map((script) => `\\p{Script_Extensions=${script}}`).join('');
 // Before the cursor: a colon that follows no word, and two characters or more. An input method for Chinese
-// writes a colon as wide as a character.
-const SHORT_NAME = /(?:^|[^\p{L}\p{N}:：])[:：]([\p{L}\p{N}_+-]{2,})$/u;
+// writes a colon as wide as a character; behind a letter that one is punctuation, as in 他说：ok.
+const BEGINNING = `(?:^|[^\\p{L}\\p{N}:：])[:：]|[${UNSPACED}]:(?=\\p{L})`;
+const SHORT_NAME = new RegExp(`(?:${BEGINNING})([\\p{L}\\p{N}_+-]{2,})$`, 'u');
 // The keyboard on a phone's screen composes every word, a Latin one too, as an input method does; it has no keys
 // that such a method and the list could both want.
 const hasScreenKeyboard = matchMedia('(pointer: coarse)');
@@ -121,7 +127,6 @@ export class EmojiList {
     const { emoji } = this.#found[index];
     const isBeforeSpace = /^\s/.test(this.#field.value.slice(this.#end));
     this.close();
-    this.#field.setRangeText(isBeforeSpace ? emoji : `${emoji} `, this.#start, this.#end, 'end');
-    this.#field.dispatchEvent(new Event('input', { bubbles: true }));
+    replaceText(this.#field, isBeforeSpace ? emoji : `${emoji} `, this.#start, this.#end);
   }
 }

@@ -13,6 +13,17 @@ export function submitOnEnter(field) {
   });
 }
 
+// Replaces a part of what a field holds, as if it had been typed: the browser's undo brings it back. Then the
+// cursor is behind it.
+export function replaceText(field, text, start, end) {
+  field.focus();
+  field.setSelectionRange(start, end);
+  // The command is deprecated, but whatever else changes a field makes the browser forget how to undo.
+  if (document.execCommand('insertText', false, text)) return;
+  field.setRangeText(text, start, end, 'end');
+  field.dispatchEvent(new Event('input', { bubbles: true }));
+}
+
 // For browsers in which the style sheet cannot say that a field grows with its text. Call it after each change.
 export function grow(field) {
   if (CSS.supports('field-sizing', 'content')) return;
