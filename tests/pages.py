@@ -132,14 +132,11 @@ CHROMIUM_OPTIONS = (
 
 
 @contextlib.contextmanager
-def chromium(*options: str, without: Sequence[str] = ()) -> Iterator["Browser"]:
-    """The system's Chromium with a driver of its own, as `launch_chromium` starts it."""
+def chromium(*options: str) -> Iterator["Browser"]:
+    """The system's Chromium for a program that is no test, as `launch_chromium` starts it."""
     from playwright.sync_api import sync_playwright
 
-    with (
-        sync_playwright() as playwright,
-        launch_chromium(playwright, *options, without=without) as browser,
-    ):
+    with sync_playwright() as playwright, launch_chromium(playwright, *options) as browser:
         yield browser
 
 

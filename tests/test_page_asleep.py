@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatting import hear_until, say
-from pages import chromium
+from pages import launch_chromium
 from programs import chat
 from proxy import Forwarder
 from sleeping import Tab
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Playwright
 
 pytestmark = pytest.mark.browser
 
@@ -28,9 +28,9 @@ LONG_TEXT = 10_000 * "x"  # twenty of them are more than the buffer holds
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
+def browser(playwright: "Playwright") -> Iterator["Browser"]:
     """It keeps pages that their user leaves, as Chromium does unless Playwright forbids it."""
-    with chromium(without=["--disable-back-forward-cache"]) as browser:
+    with launch_chromium(playwright, without=["--disable-back-forward-cache"]) as browser:
         yield browser
 
 
