@@ -1,11 +1,15 @@
 """The screenshots of both pages, and docs/make_images.py, which makes them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from docs import make_images
-from pages import chromium
+from pages import launch_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Playwright
 
 pytestmark = pytest.mark.browser
 
@@ -14,8 +18,10 @@ def test_folder_has_the_images_of_the_table_and_no_others() -> None:
     assert {path.stem for path in make_images.FOLDER.iterdir()} == {*make_images.IMAGES}
 
 
-def test_image_is_drawn_twice_and_both_are_the_same(tmp_path: Path) -> None:
-    with chromium(make_images.CHROMIUM_OPTION) as browser:
+def test_image_is_drawn_twice_and_both_are_the_same(
+    playwright: "Playwright", tmp_path: Path
+) -> None:
+    with launch_chromium(playwright, make_images.CHROMIUM_OPTION) as browser:
         for name in ("talk-phone", "echo-chinese"):
             for file in ("first", "second"):
                 image = make_images.IMAGES[name]
