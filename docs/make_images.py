@@ -5,8 +5,9 @@
 
 It runs with the packages of .venv, which `python3 tests` makes. The people, what they say, their
 pictures and the time are as tests/states.py and tests/stage.py have them, and the echo page's times
-as tests/echo_stage.py has them, so two runs on the same machine make the same files. For a further
-image, add a state there, and a line to IMAGES here.
+as tests/echo_stage.py has them. So two runs on the same machine make the same files, but for the
+trace, which has new masking keys each time. For a further image, add a state there, and a line to
+IMAGES here.
 """
 
 import os
@@ -40,6 +41,7 @@ from states import (
     unread,
     wait_until,
 )
+from terminal import trace_of_a_browser, traced_chat
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -75,6 +77,7 @@ IMAGES = {
     "emoji": Image(emoji_list, Look()),
     "unread": Image(unread, Look()),
     "offline": Image(offline_talk, Look()),
+    "trace": Image(trace_of_a_browser, Look(width=1000), traced_chat),
     "echo": Image(echo_idle, Look(), echo_stage),
     "echo-talk": Image(echo_talk, Look(height=880), echo_stage),
     "echo-chinese": Image(echo_talk, CHINESE_PHONE, echo_stage),
