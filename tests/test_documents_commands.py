@@ -97,6 +97,12 @@ COMMANDS: dict[str, Way] = {
         {"echo_client.py": "echo_client.py ws://127.0.0.1:{port}/echo"},
         against="python3 echo_server.py",
     ),
+    "python3 -m rfc6455 ws://localhost:8080/echo": Ends(
+        "", {":8080": ":{port}"}, against="python3 echo_server.py"
+    ),
+    "echo hi | python3 -m rfc6455 ws://localhost:8080/echo": Ends(
+        "[hi]\n", {":8080": ":{port}"}, against="python3 echo_server.py"
+    ),
     "python3 tests": TooLong(),
     "python3 docs/link_lines.py": HeldBy("test_documents_links.py"),
     "python3 docs/make_images.py": HeldBy("test_images.py"),
