@@ -19,6 +19,7 @@ INDENT = "    "
 FENCE = re.compile(r" *(`{3,}|~{3,})(\w*)")
 HEADING = re.compile(r"#{1,6} +(.+?)(?: +#+)?$")
 LIST_ITEM = re.compile(r" *(?:[-*+]|\d+[.)]) ")
+CELL_END = re.compile(r"(?<!\\)\|")
 SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 LINK = re.compile(
     r"""\]\((?P<inline>[^)\s]*)(?:\ "[^"]*")?\)  # the end of [text](target)
@@ -28,6 +29,11 @@ LINK = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 ANCHOR = re.compile(r'<\w+ [^>]*\b(?:id|name)="([^"]+)"')
+
+PARAGRAPH = "paragraph"
+ITEM = "item of a list"
+QUOTATION = "quotation"
+LONG = (PARAGRAPH, ITEM, QUOTATION)  # what may have more than one line
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,15 @@ class Block:
     line: int  # where its text begins, counted from 1
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a reader sees as one thing, such as a heading, a paragraph or a row of a table."""
+
+    kind: str  # in words, such as "paragraph" or "heading of level 2"
+    text: str
+    line: int  # where it begins, counted from 1
+
+
 @dataclass
 class Document:
     """A document's parts. `prose` is its text without code blocks."""
@@ -47,6 +62,7 @@ class Document:
     blocks: list[Block] = field(default_factory=list)
     headings: list[str] = field(default_factory=list)
     prose: str = ""
+    parts: list[Part] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -64,20 +80,26 @@ class Document:
     @property
     def spans(self) -> list[str]:
         """The text of each code span, on one line."""
-        return [" ".join(found[2].split()) for found in SPAN.finditer(self.prose)]
+        return spans_in(self.prose)
 
     @property
     def links(self) -> list[str]:
         """The target of each link and picture."""
-        text = SPAN.sub(lambda span: "`" * len(span[0]), self.prose)
-        return [
-            html.unescape(next(filter(None, each.groups()), "")) for each in LINK.finditer(text)
-        ]
+        return links_in(self.prose)
 
     @property
     def anchors(self) -> set[str]:
         """What can stand behind `#` in a link to this document."""
         return {*anchors_of(self.headings), *ANCHOR.findall(self.prose)}
+
+
+def links_in(prose: str) -> list[str]:
+    text = SPAN.sub(lambda span: "`" * len(span[0]), prose)
+    return [html.unescape(next(filter(None, each.groups()), "")) for each in LINK.finditer(text)]
+
+
+def spans_in(prose: str) -> list[str]:
+    return [" ".join(found[2].split()) for found in SPAN.finditer(prose)]
 
 
 def is_shell(block: Block) -> bool:
@@ -110,20 +132,52 @@ def parse(path: Path, text: str) -> Document:
         if fence := FENCE.match(lines[number]):
             end = _end_of_fence(lines, number, fence[1])
             body = "\n".join(lines[number + 1 : end])
-            document.blocks.append(Block(fence[2], body, number + 2))
+            _add_block(document, Block(fence[2], body, number + 2))
             number = end + 1
         elif lines[number].startswith(INDENT) and _can_begin_code(lines, number):
             end = _end_of_indented(lines, number)
             body = "\n".join(line.removeprefix(INDENT) for line in lines[number:end])
-            document.blocks.append(Block("", body.rstrip(), number + 1))
+            _add_block(document, Block("", body.rstrip(), number + 1))
             number = end
         else:
             if heading := HEADING.match(lines[number]):
                 document.headings.append(heading[1])
             prose.append(lines[number])
+            _add_line(document.parts, lines[number], number + 1)
             number += 1
     document.prose = "\n".join(prose)
+    document.parts = [part for part in document.parts if part.kind]
     return document
+
+
+def _add_block(document: Document, block: Block) -> None:
+    document.blocks.append(block)
+    kind = f"code block in {block.language}" if block.language else "code block"
+    document.parts.append(Part(kind, block.text, block.line))
+
+
+def _add_line(parts: list[Part], line: str, number: int) -> None:
+    """Add a line of prose to the part that it continues, or begin another part with it."""
+    kind = _kind_of(line)
+    last = parts[-1] if parts else Part("", "", 0)
+    if kind == last.kind == QUOTATION or (kind == PARAGRAPH and last.kind in LONG):
+        parts[-1] = Part(last.kind, f"{last.text}\n{line}", last.line)
+    else:
+        parts.append(Part(kind, line, number))
+
+
+def _kind_of(line: str) -> str:
+    """What begins with a line, if it continues nothing; "" if it is blank or a comment."""
+    bare = line.strip()
+    if not bare or (bare.startswith("<!--") and bare.endswith("-->")):
+        return ""
+    if HEADING.match(line):
+        return f"heading of level {len(line) - len(line.lstrip('#'))}"
+    if bare.startswith("|"):
+        return f"row of {len(re.split(CELL_END, bare)) - 2} cells"
+    if LIST_ITEM.match(line):
+        return ITEM
+    return QUOTATION if bare.startswith(">") else PARAGRAPH
 
 
 def _end_of_fence(lines: list[str], begin: int, fence: str) -> int:
