@@ -20,6 +20,7 @@ FENCE = re.compile(r" *(`{3,}|~{3,})(\w*)")
 HEADING = re.compile(r"#{1,6} +(.+?)(?: +#+)?$")
 LIST_ITEM = re.compile(r" *(?:[-*+]|\d+[.)]) ")
 CELL_END = re.compile(r"(?<!\\)\|")
+NUMBER = re.compile(r" *(?!1[.)])\d+[.)] ")
 SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 LINK = re.compile(
     r"""\]\((?P<inline>[^)\s]*)(?:\ "[^"]*")?\)  # the end of [text](target)
@@ -160,6 +161,8 @@ def _add_line(parts: list[Part], line: str, number: int) -> None:
     """Add a line of prose to the part that it continues, or begin another part with it."""
     kind = _kind_of(line)
     last = parts[-1] if parts else Part("", "", 0)
+    if last.kind == PARAGRAPH and NUMBER.match(line):
+        kind = PARAGRAPH  # A paragraph ends where a list begins at 1, and not at another number.
     if kind == last.kind == QUOTATION or (kind == PARAGRAPH and last.kind in LONG):
         parts[-1] = Part(last.kind, f"{last.text}\n{line}", last.line)
     else:

@@ -8,7 +8,7 @@ from translations import Pair, bad_habits, chinese_of, differences, english_of, 
 
 CHINESE = [document for document in read_documents() if is_chinese(document.path)]
 PAIRS = [Pair(read(english_of(chinese.path)), chinese) for chinese in CHINESE]
-BOTH = ("docs/from-go-to-python.md",)  # what has to be there in Chinese
+BOTH = ("docs/from-go-to-python.md", "docs/how-it-works.md")  # what has to be there in Chinese
 WHAT_TO_DO = (
     "The two documents say the same in two languages. Change in the one what you have changed in "
     "the other: the same parts in the same order, with the same links, code and figures."

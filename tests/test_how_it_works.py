@@ -183,6 +183,43 @@ def test_order_of_the_locks_at_the_foot_of_the_drawing_is_that_in_the_list_of_al
     assert places == sorted(places)
 
 
+def shown(name: str) -> list[str]:
+    """The texts of a drawing, each piece of one sentence on its own."""
+    return [each.text or "" for each in draw(name).iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("name", ["states", "threads"])
+def test_chinese_drawing_has_the_same_shapes_and_says_everything_in_chinese(name: str) -> None:
+    in_english, in_chinese = draw(f"{name}.svg"), draw(f"{name}.zh.svg")
+    assert [name_and_place(each) for each in in_english.iter()] == [
+        name_and_place(each) for each in in_chinese.iter()
+    ]
+    for english, chinese in zip(shown(f"{name}.svg"), shown(f"{name}.zh.svg"), strict=True):
+        is_sentence = " " in english or english in make_drawings.CHINESE
+        assert bool(re.search("[\u4e00-\u9fff]", chinese)) is is_sentence, (
+            f"add {english!r} to CHINESE in docs/make_drawings.py"
+        )
+
+
+def name_and_place(element: ElementTree.Element) -> tuple[str, str | None, str | None, str | None]:
+    """What an element of a drawing is in either language."""
+    return element.tag, element.get("d"), element.get("x"), element.get("y")
+
+
+def test_every_chinese_text_is_used() -> None:
+    said = set[str]()
+
+    class Listening(make_drawings.Language):
+        def say(self, english: str) -> str:
+            said.add(english)
+            return english
+
+    language = Listening("en", {})
+    make_drawings.draw_states(language)
+    make_drawings.draw_threads(language)
+    assert [text for text in make_drawings.CHINESE if text not in said] == []
+
+
 @pytest.mark.parametrize("name", make_drawings.DRAWINGS)
 def test_drawing_can_be_read_by_everyone(name: str) -> None:
     drawing = draw(name)

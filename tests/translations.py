@@ -172,7 +172,7 @@ def bad_habits(document: Document) -> Iterator[str]:
     prose = [part for part in document.parts[2:] if not part.kind.startswith("code")]
     for part in prose:
         place = f"{document.name}, line {part.line}:"
-        seen = re.sub(r"[*\[\]]", "", LINK_TARGET.sub("", SPAN.sub("x", part.text)))
+        seen = re.sub(r"[*\]]|!?\[", "", LINK_TARGET.sub("", SPAN.sub("x", part.text)))
         for rule, pattern in HABITS.items():
             if found := pattern.search(seen):
                 yield f"{place} {rule}: {found[0]}"
