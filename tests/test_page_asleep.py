@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatting import hear_until, say
+from chatting import hear_until, leave, say
 from pages import launch_chromium
-from programs import chat
+from programs import Program, chat
 from proxy import Forwarder
 from sleeping import Tab
 
@@ -34,6 +34,14 @@ def browser(playwright: "Playwright") -> Iterator["Browser"]:
         yield browser
 
 
+def tell_everyone(server: Program, text: str) -> None:
+    """Let somebody come, say this, and go. Who stays for long must answer pings."""
+    with server.join() as peer:
+        say(peer, text)
+        hear_until(peer, text)
+        leave(peer)
+
+
 @pytest.mark.timeout(NAP + 60)
 def test_page_that_slept_shows_each_message_once_and_sends_what_was_unsent(
     browser: "Browser",
@@ -43,12 +51,11 @@ def test_page_that_slept_shows_each_message_once_and_sends_what_was_unsent(
         Forwarder(server.server_port) as forwarder,
         contextlib.closing(Tab(browser)) as ada,
         contextlib.closing(Tab(browser)) as bob,
-        server.join() as peer,
     ):
         ada.join(server.url, "Ada")
         bob.join(forwarder.url, "Bob")
         said = ["before the sleep"]
-        say(peer, *said)
+        tell_everyone(server, *said)
         for tab in (ada, bob):
             tab.sees(*said)
         forwarder.go_deaf()  # Bob's network is dead, and his browser does not know it
@@ -58,8 +65,7 @@ def test_page_that_slept_shows_each_message_once_and_sends_what_was_unsent(
         end = time.monotonic() + NAP
         while time.monotonic() < end:
             said.append(f"message {len(said)} of the sleep {LONG_TEXT}")
-            say(peer, said[-1])
-            hear_until(peer, said[-1])
+            tell_everyone(server, said[-1])
             time.sleep(SAID_EVERY)
         forwarder.hang_up()
         ada.wake()
