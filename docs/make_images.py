@@ -33,6 +33,7 @@ from stage import Look, open_page, stage
 from states import (
     BEGIN,
     NOW,
+    all_emoji,
     emoji_list,
     joining,
     lively_talk,
@@ -73,6 +74,8 @@ IMAGES = {
     "talk-phone": Image(lively_talk, PHONE),
     "talk-chinese": Image(lively_talk, CHINESE_PHONE),
     "emoji": Image(emoji_list, Look()),
+    "all-emoji": Image(all_emoji, Look()),
+    "all-emoji-phone": Image(all_emoji, CHINESE_PHONE),
     "unread": Image(unread, Look()),
     "offline": Image(offline_talk, Look()),
     "echo": Image(echo_idle, Look(), echo_stage),
