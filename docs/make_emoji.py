@@ -1,4 +1,5 @@
-"""Makes public/chat/emoji.json, the table of shortcodes such as :robot: and their emoji.
+"""Makes public/chat/emoji.json, the table of shortcodes such as :robot: and their emoji, and beside
+it emoji_groups.json, the same emoji by what they show.
 
 The shortcodes are those of EmojiOne, now JoyPixels. The data comes from the npm package
 emojibase-data (https://www.npmjs.com/package/emojibase-data), which is Copyright (c) 2017-2019
@@ -20,23 +21,49 @@ import tempfile
 from pathlib import Path
 
 PACKAGE = "emojibase-data@17.0.0"
-OUTPUT = Path(__file__).resolve().parent.parent / "public" / "chat" / "emoji.json"
+FOLDER = Path(__file__).resolve().parent.parent / "public" / "chat"
 SKIN_TONES = range(0x1F3FB, 0x1F400)  # code points
+
+# The package's numbers of Unicode's groups, and what the page calls them. Parts of emoji, such as
+# red hair, stand with the people, and single letters of flags with the symbols.
+GROUPS = {
+    0: "smileys",
+    1: "people",
+    2: "people",
+    3: "nature",
+    4: "food",
+    5: "travel",
+    6: "activities",
+    7: "objects",
+    8: "symbols",
+    9: "flags",
+    None: "symbols",
+}
 
 
 def main() -> None:
-    """Write public/chat/emoji.json from the package in the given folder, or a downloaded one."""
+    """Write both files from the package in the given folder, or a downloaded one."""
     if len(sys.argv) > 2:
         sys.exit("usage: make_emoji.py [FOLDER]")
     if len(sys.argv) == 2:
-        table = read_table(Path(sys.argv[1]))
+        write_files(Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            table = read_table(download(Path(folder)))
-    # Each shortcode has its own line, so that a new version of the package makes a readable diff.
-    text = json.dumps(table, ensure_ascii=False, indent=0, sort_keys=True)
-    OUTPUT.write_text(text + "\n", encoding="utf-8", newline="\n")
-    print(f"Wrote {len(table)} shortcodes to {OUTPUT}")
+            write_files(download(Path(folder)))
+
+
+def write_files(package: Path) -> None:
+    """Write both files from the package in this folder."""
+    table = read_table(package)
+    write("emoji.json", table, sort_keys=True)
+    write("emoji_groups.json", read_groups(package, set(table.values())))
+    print(f"Wrote {len(table)} shortcodes to {FOLDER}")
+
+
+def write(name: str, content: object, sort_keys: bool = False) -> None:
+    """Write a file with a line for each item, so that a new version makes a readable diff."""
+    text = json.dumps(content, ensure_ascii=False, indent=0, sort_keys=sort_keys)
+    (FOLDER / name).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def download(folder: Path) -> Path:
@@ -64,6 +91,16 @@ def read_table(package: Path) -> dict[str, str]:
         for shortcode in [shortcodes] if isinstance(shortcodes, str) else shortcodes:
             table[shortcode] = emoji_of[hexcode]
     return table
+
+
+def read_groups(package: Path, known: set[str]) -> dict[str, list[str]]:
+    """Read the package's files. Returns the known emoji by group, in Unicode's order."""
+    data = json.loads((package / "en/data.json").read_text("utf-8"))
+    groups: dict[str, list[str]] = {name: [] for name in GROUPS.values()}
+    for each in sorted(data, key=lambda each: each.get("order", sys.maxsize)):
+        if each["emoji"] in known:
+            groups[GROUPS[each.get("group")]].append(each["emoji"])
+    return groups
 
 
 if __name__ == "__main__":

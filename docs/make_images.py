@@ -34,6 +34,7 @@ from stage import Look, open_page, stage
 from states import (
     BEGIN,
     NOW,
+    all_emoji,
     emoji_list,
     joining,
     lively_talk,
@@ -75,6 +76,8 @@ IMAGES = {
     "talk-phone": Image(lively_talk, PHONE),
     "talk-chinese": Image(lively_talk, CHINESE_PHONE),
     "emoji": Image(emoji_list, Look()),
+    "all-emoji": Image(all_emoji, Look()),
+    "all-emoji-phone": Image(all_emoji, CHINESE_PHONE),
     "unread": Image(unread, Look()),
     "offline": Image(offline_talk, Look()),
     "trace": Image(trace_of_a_browser, Look(width=1000), traced_chat),

@@ -138,6 +138,16 @@ def emoji_list(page: EitherPage, stage: Stage) -> None:
     has(page, "#emoji-list [role=option]", 8)
 
 
+def all_emoji(page: EitherPage, stage: Stage) -> None:
+    """The panel of all emoji is open, and one of them is chosen."""
+    lively_talk(page, stage)
+    page.click("#show-emoji")
+    has(page, "#all-emoji .group", 9)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    has(page, "#all-emoji [aria-selected=true]")
+
+
 def settings(page: EitherPage, stage: Stage) -> None:
     empty_chat(page, stage)
     page.click("#show-settings")
@@ -228,6 +238,7 @@ STATES: dict[str, State] = {
     "offline": offline,
     "offline talk": offline_talk,
     "emoji list": emoji_list,
+    "all emoji": all_emoji,
     "settings": settings,
     "people": people,
     "unread": unread,

@@ -1,9 +1,10 @@
 // The field in which a message is written: it grows with its text, keeps the text over a reload, sends it with
 // Enter, and says when it becomes too long.
 //
-// Left out: where the message goes (app.js), and the list of emoji (emoji_list.js).
+// Left out: where the message goes (app.js), and the emoji (emoji_list.js, emoji_panel.js).
 
 import { EmojiList } from './emoji_list.js';
+import { EmojiPanel } from './emoji_panel.js';
 import { setPlainText, setText } from './language.js';
 import { encodeMessage } from './message.js';
 import { KEY_LENGTH } from './outbox.js';
@@ -21,6 +22,7 @@ export class Composer {
   #left = document.getElementById('characters-left');
   #error = document.getElementById('send-error');
   #emojiList;
+  #emojiPanel;
   #otherBytes; // of a message in JSON without its text
   #maxBytes = Infinity; // of a text in JSON
 
@@ -28,6 +30,7 @@ export class Composer {
   constructor(person, send) {
     this.#otherBytes = byteLength(encodeMessage({ ...person, message: '', key: '-'.repeat(KEY_LENGTH) }));
     this.#emojiList = new EmojiList(this.#field);
+    this.#emojiPanel = new EmojiPanel(this.#field);
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
       this.#submit(send);
@@ -62,7 +65,9 @@ export class Composer {
 
   // Allows or forbids to write. Returns whether the focus was lost by that.
   allow(isAllowed) {
-    const losesFocus = !isAllowed && this.#form.contains(document.activeElement);
+    const hasFocus = this.#form.contains(document.activeElement) || this.#emojiPanel.hasFocus;
+    const losesFocus = !isAllowed && hasFocus;
+    this.#emojiPanel.allow(isAllowed);
     this.#field.disabled = !isAllowed;
     this.#button.disabled = !isAllowed;
     return losesFocus;
