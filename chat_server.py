@@ -26,7 +26,7 @@ from chat.presence import Presence
 from chat.refusal import is_refused
 from chat.resume import catch_up, check_since, since_of
 from chat.settings import settings_of
-from command_line import hold_to_one_core, make_server, start_thread
+from command_line import cannot_serve, hold_to_one_core, make_server, start_thread
 from console import announce, log_to_stderr
 from rfc6455 import WebSocket
 
@@ -71,7 +71,9 @@ class Message:
     # the server alone.
     event: str | None = None
     before: str | None = None
-    sender: WebSocket  # differs from Go: the client to refuse if the message cannot be saved
+    # differs from Go: the client that sent it, to be refused if the message cannot be saved. It is
+    # set by `handle_connections`; nothing that a client sends can set it.
+    sender: WebSocket
 
 
 def main() -> None:
@@ -79,7 +81,8 @@ def main() -> None:
     options = read_options()
     log_to_stderr()
     if not (options.deflate or options.all_cores):
-        hold_to_one_core()  # faster, except for compression, which can use several cores
+        # It is faster so: Python runs one thread at a time, and compression is the exception.
+        hold_to_one_core()
     try:
         # The history calls `wake` when another server has appended messages.
         history = open_history(options, wake=lambda: broadcast.put("news"))
@@ -91,20 +94,21 @@ def main() -> None:
             headers={"Content-Security-Policy": PAGE_POLICY},
             pages={"/settings.json": settings_of(options)},  # differs from Go: for the web page
             max_clients=options.max_clients,
-            other_files=options.other_files,
-            check=check_since,
+            other_files=options.other_files,  # which are open besides the clients' connections
+            check=check_since,  # differs from Go: a client that resumes says from where
         )
     except HistoryError as error:
         sys.exit(f"cannot open the history: {error}")
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
-        sys.exit(f"cannot serve {options.host}:{options.port}: {error}")  # Go: log.Fatal(...)
+        # Go: log.Fatal("ListenAndServe: ", err); the server that was made has its port already
+        sys.exit(cannot_serve(options, error))
     messages_thread = start_thread(MessagesThread(handle_messages))  # Go: go handleMessages()
-    # Go: http.ListenAndServe(":8000", nil)
+    # Go: http.ListenAndServe(":8000", nil), which ends here at Ctrl+C
     server.serve_until_signalled(lambda: announce(f"The chat runs at {server.url}"))
-    presence.close()  # differs from Go: the other servers count its clients no more
+    presence.close()  # differs from Go: with Redis, the other servers count its clients no more
     finish(broadcast, messages_thread)  # differs from Go: sends the messages that still wait
     server.close_connections()
-    if not messages_thread.is_alive():  # otherwise it still uses the history
+    if not messages_thread.is_alive():  # `finish` has not waited for ever
         history.close()
     sys.exit(1 if messages_thread.failed else 0)
 
@@ -116,6 +120,7 @@ def handle_connections(ws: WebSocket) -> None:
     ws.Close() does. As in Go, an error such as bad JSON ends the loop. differs from Go: the server
     then tells the client the reason.
     """
+    # differs from Go: a client that can resume says behind which message; others have None here.
     since = since_of(ws.query)
     # differs from Go: a client that sends too much is slowed, and one that can resume is told so.
     pace = Pace(options.rate, post=None if since is None else ws.post)
@@ -125,7 +130,7 @@ def handle_connections(ws: WebSocket) -> None:
             presence.enter(ws)  # Go: clients[ws] = true
         else:
             # differs from Go: a resuming client first gets what follows the message with the id
-            # `since`. Then handle_messages adds it to `clients`.
+            # `since`. Then handle_messages adds it to `clients`, by `admit_resuming`.
             presence.expect(ws)
             put(broadcast, catch_up(ws, since, history, hide_emails=options.hide_emails))
         for text in ws:  # Go: for { err := ws.ReadJSON(&msg); ...
@@ -134,7 +139,7 @@ def handle_connections(ws: WebSocket) -> None:
             # the server alone.
             if is_refused(ws) or events.handle(msg):
                 continue
-            pace.wait()
+            pace.wait()  # differs from Go: one that sends too much sleeps here
             put(broadcast, msg)  # Go: broadcast <- msg
     finally:
         presence.leave(ws)  # Go: delete(clients, ws)
@@ -153,15 +158,19 @@ def handle_messages() -> None:
             for page in pages(history, last_sent):
                 if page.gap:  # messages were deleted before they were read here
                     presence.tell(GAP)
+                # A message that cannot be sent is left out, and its sender refused.
                 texts = encode_all(
                     page.entries, batch.refuse_sender, hide_emails=options.hide_emails
                 )
                 with clients_lock:
-                    everyone = list(clients)
-                # Go: for client := range clients { client.WriteJSON(msg)
-                # It skips a client whose connection is closed; the client's own thread removes it.
+                    everyone = list(clients)  # a copy, so that nothing is sent under the lock
+                # Go: for client := range clients { client.WriteJSON(msg); ... delete(clients, ...)
+                # differs from Go: the library's `broadcast` passes over a client whose connection
+                # is closed. The client's own thread removes it, in `handle_connections`.
                 rfc6455.broadcast(everyone, *texts)
                 last_sent = page.end(last_sent)
+            # Those who have caught up get the rest, and join `clients`. Who has resent a message
+            # gets the copy that was kept.
             batch.admit_resuming(history, last_sent, presence, hide_emails=options.hide_emails)
             batch.confirm_resent(history, hide_emails=options.hide_emails)
         except Exception as error:  # noqa: BLE001 (`fail` logs it, and the next batch tries again)

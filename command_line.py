@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -118,6 +119,14 @@ def make_server(
         check=check,
         trace=trace_to_stderr() if options.trace else None,
     )
+
+
+def cannot_serve(options: ServerOptions, error: Exception) -> str:
+    """Why `make_server` has failed, and what to do about a port that is taken."""
+    reason = str(error)
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        reason = f"{error.strerror}; --port takes another port, such as {options.port + 1}"
+    return f"cannot serve {options.host}:{options.port}: {reason}"
 
 
 def add_server_options(parser: argparse.ArgumentParser, port: int) -> None:

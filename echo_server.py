@@ -13,6 +13,7 @@ from command_line import (
     MAX_CLIENTS,
     MAX_COUNT,
     add_server_options,
+    cannot_serve,
     check_server_options,
     hold_to_one_core,
     make_server,
@@ -76,7 +77,7 @@ def main() -> None:
             pages={PARSER_LINES: parser_lines()},
         )
     except (OSError, OverflowError) as error:  # OverflowError: the port is over 65535
-        sys.exit(f"cannot serve {options.host}:{options.port}: {error}")
+        sys.exit(cannot_serve(options, error))
     server.serve_until_signalled(lambda: announce(f"The echo server runs at {server.url}"))
     server.close_connections()
 
