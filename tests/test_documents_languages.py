@@ -86,6 +86,16 @@ ls  # 全部
 """
 
 
+def test_line_of_a_paragraph_may_begin_with_a_number() -> None:
+    text = "A server answers\n101. Then it sends.\n\n2. second\n3. third\n"
+    parts = parse(ROOT / "page.md", text).parts
+    assert [(part.kind, part.line) for part in parts] == [
+        ("paragraph", 1),
+        ("item of a list", 4),
+        ("item of a list", 5),
+    ]
+
+
 def faults(chinese: str) -> list[str]:
     """What `differences` says of a translation of ENGLISH."""
     path = ROOT / "page.md"
