@@ -72,6 +72,7 @@ CHINESE_PHONE = replace(PHONE, language="zh-CN", theme="dark")
 IMAGES = {
     "joining": Image(joining, Look(width=900, height=640)),
     "talk": Image(lively_talk, Look()),
+    "talk.zh": Image(lively_talk, Look(language="zh-CN")),
     "talk-dark": Image(lively_talk, Look(theme="dark")),
     "talk-phone": Image(lively_talk, PHONE),
     "talk-chinese": Image(lively_talk, CHINESE_PHONE),

@@ -8,7 +8,11 @@ from translations import Pair, bad_habits, chinese_of, differences, english_of, 
 
 CHINESE = [document for document in read_documents() if is_chinese(document.path)]
 PAIRS = [Pair(read(english_of(chinese.path)), chinese) for chinese in CHINESE]
-BOTH = ("docs/from-go-to-python.md", "docs/how-it-works.md")  # what has to be there in Chinese
+BOTH = (
+    "docs/from-go-to-python.md",
+    "docs/how-it-works.md",
+    "README.md",
+)  # what has to be there in Chinese
 WHAT_TO_DO = (
     "The two documents say the same in two languages. Change in the one what you have changed in "
     "the other: the same parts in the same order, with the same links, code and figures."
@@ -82,6 +86,16 @@ ls  # 全部
 """
 
 
+def test_line_of_a_paragraph_may_begin_with_a_number() -> None:
+    text = "A server answers\n101. Then it sends.\n\n2. second\n3. third\n"
+    parts = parse(ROOT / "page.md", text).parts
+    assert [(part.kind, part.line) for part in parts] == [
+        ("paragraph", 1),
+        ("item of a list", 4),
+        ("item of a list", 5),
+    ]
+
+
 def faults(chinese: str) -> list[str]:
     """What `differences` says of a translation of ENGLISH."""
     path = ROOT / "page.md"
@@ -136,6 +150,11 @@ def test_difference_between_the_languages_is_found(there: str, instead: str, fau
         ("有(也没有)", "use full-width punctuation: 有("),
         ("有， `send`", "put no space beside full-width punctuation: ， x"),
         ("有 `send` ，没有", "put no space beside full-width punctuation: x ，"),
+        ("打开 http://localhost:8000 就行", ""),
+        (
+            "打开 http://localhost:8000。",
+            "put a space behind a URL, or it goes on: http://localhost:8000。",
+        ),
         ("前一行\n后一行", "write a paragraph on one line"),
         ("前一行用 Python\nGo 也行", ""),
         ("**锁**：有一把，**`Lock`** 也是", ""),

@@ -127,12 +127,15 @@ def spelled_in(part: Part) -> set[str]:
 def translated(pair: Pair, link: str) -> str:
     """Where a link of the English document has to lead in the Chinese one.
 
-    If its target has a Chinese version it leads there, and an anchor to the same heading.
+    If its target has a Chinese version it leads there, and an anchor to the same heading. What
+    points at the other language points back in Chinese.
     """
     path, _, anchor = link.partition("#")
     if not path:
         return f"#{same_anchor(pair, anchor)}"
     target = (pair.english.path.parent / path).resolve()
+    if is_chinese(target) and target.suffix == ".md":
+        return str(english_of(Path(path)))
     if ":" in link or target.suffix != ".md" or not chinese_of(target).is_file():
         return link
     there = Pair(read(target), read(chinese_of(target)))
@@ -160,6 +163,7 @@ WIDE = "[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
 HABITS = {
     "put a space between Chinese and Latin": re.compile(f"{HAN}[A-Za-z0-9]|[A-Za-z0-9]{HAN}"),
     "use full-width punctuation": re.compile(f"{HAN} ?[,;:!?()]|[,;:!?()]{HAN}"),
+    "put a space behind a URL, or it goes on": re.compile(f"https?://[^ ]*?{WIDE}"),
     "put no space beside full-width punctuation": re.compile(f"{MARK} [^ |]|[^ |-] {MARK}"),
 }
 # GitHub shows the end of a line as a space, which Chinese does not have between its characters.
