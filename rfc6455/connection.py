@@ -381,34 +381,43 @@ class WebSocket:
         first = next(fragments, None)
         if first is None:
             return
-        self._begin_fragments()
+        message = _FragmentedMessage()
         try:
+            self._begin_fragments(message)
             for fragment in itertools.chain([first], fragments):
                 self._send_frames(fragment, wait=True, in_turn=False)
         except BaseException:  # after ConnectionClosed there is nothing to close any more
-            self.close(CloseCode.INTERNAL_ERROR, "a message was not sent to its end", wait=False)
+            if self._fragmented is message:
+                reason = "a message was not sent to its end"
+                self.close(CloseCode.INTERNAL_ERROR, reason, wait=False)
             raise
         finally:
-            self._end_fragments()
+            self._end_fragments(message)
 
-    def _begin_fragments(self) -> None:
+    def _begin_fragments(self, message: "_FragmentedMessage") -> None:
+        """Wait for the turn of this message; where none comes any more, its first fragment fails.
+
+        Raises RuntimeError in the middle of another message of this thread.
+        """
         with self._lock:
             if self._fragmented is not None:
                 self._has_turn(b"", wait=True)
-            self._fragmented = _FragmentedMessage()
-            self._stream.reserve(True)
+            if self._fragmented is None:
+                self._fragmented = message
+                self._stream.reserve(True)
 
-    def _end_fragments(self) -> None:
+    def _end_fragments(self, message: "_FragmentedMessage") -> None:
+        """Send what was posted meanwhile, unless the turn of this message never came."""
         with self._lock:
-            message = self._fragmented
-            assert message
+            if self._fragmented is not message:
+                return
             self._fragmented = None
+            self._stream.reserve(False)
             if message.followers:
                 # The thread that receives learns of it if the connection is closed.
                 with contextlib.suppress(ConnectionClosed, ConnectionError):
-                    frames = b"".join(message.followers)
+                    frames = bytes(message.followers)
                     self._stream.put(self._protocol.send_frames(frames))
-            self._stream.reserve(False)
 
     def _has_turn(self, frames: bytes, wait: bool) -> bool:
         """Whether these frames may be sent now, while a message is being sent in fragments.
@@ -418,19 +427,19 @@ class WebSocket:
         """
         message = self._fragmented
         assert message
-        if self._protocol.state is not _OPEN:
+        if self.state is not _OPEN:
             return True  # nobody's turn comes any more: the caller finds that out
         if wait:
             if message.thread == threading.get_ident():
                 raise RuntimeError("a message cannot be sent between the parts of another")
             self._stream.wait_for(lambda: self._fragmented is None)
             return True
-        if message.followers and message.size + len(frames) > MAX_BACKLOG:
-            reason = f"{message.size} bytes wait behind a message that is sent in fragments"
+        waiting = len(message.followers)
+        if waiting and waiting + len(frames) > MAX_BACKLOG:
+            reason = f"{waiting} bytes wait behind a message that is sent in fragments"
             self._stream.lose(reason)
             raise ConnectionError(reason)
-        message.followers.append(frames)
-        message.size += len(frames)
+        message.followers += frames
         return False
 
     def _put_in_turn(self, frames: bytes) -> None:
@@ -616,8 +625,7 @@ class _FragmentedMessage:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.followers: list[bytes] = []  # whole messages as frames; they follow the last fragment
-        self.size = 0  # bytes of these
+        self.followers = bytearray()  # whole messages as frames; they follow the last fragment
 
 
 class _TcpEnd:

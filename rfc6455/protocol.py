@@ -348,7 +348,14 @@ class Protocol:
         """
         if isinstance(parts, Mapping):
             raise TypeError("a mapping has no order of parts to send")
-        last = len(parts) - 1 if isinstance(parts, Sequence) else None
+        if not isinstance(parts, Iterable):
+            raise TypeError(
+                "a message is a str, bytes or an iterable of those, and no " + type(parts).__name__
+            )
+        last: int | None = None
+        if isinstance(parts, Sequence):
+            parts = tuple(parts)  # its own, because a list may be changed while it is sent
+            last = len(parts) - 1
         opcode: int | None = None  # that of the message, once its first part has told
         for number, part in enumerate(parts):
             own_opcode = _TEXT if isinstance(part, str) else _BINARY

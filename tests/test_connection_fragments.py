@@ -242,3 +242,56 @@ def test_stranger_receives_the_fragments_as_they_come() -> None:
             go_on.set()
             assert "".join(map(str, fragments)) == "two"
             assert client.recv() == b"\x01\x02\x03"
+
+
+@both_roles
+def test_second_message_in_fragments_is_refused_while_the_first_meets_a_closed_connection(
+    role: str,
+) -> None:
+    """Both senders are told so: neither takes the place of the other."""
+    parts = Parts()
+    with connected_pair(role) as pair:
+        first = pair.spawn(pair.websocket.send, parts)
+        parts.give("Hel")
+        assert pair.read_frame() == (0x01, b"Hel")
+        second = pair.spawn(pair.websocket.send, iter(["a", "b"]))
+        assert waits(pair, second.thread)
+        pair.websocket.drop("made by the test")
+        with pytest.raises(ConnectionClosed, match="made by the test"):
+            second.result()
+        with pytest.raises(ConnectionClosed, match="made by the test"):
+            pair.websocket.send(["c"])
+        parts.give("lo")
+        with pytest.raises(ConnectionClosed, match="made by the test"):
+            first.result()
+
+
+@both_roles
+def test_nothing_is_kept_for_a_connection_that_was_lost(role: str) -> None:
+    with begun(role) as (pair, _):
+        pair.websocket.drop("made by the test")
+        with pytest.raises(ConnectionClosed, match="made by the test"):
+            pair.websocket.post("late")
+
+
+@both_roles
+def test_list_that_gets_shorter_while_it_is_sent_still_has_a_last_fragment(role: str) -> None:
+    class Parts(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            yield "a"
+            self.clear()
+
+    with connected_pair(role) as pair:
+        pair.websocket.send(Parts(["a", "b"]))
+        assert pair.read_frame() == (0x81, b"a")
+        pair.websocket.send("c")
+        assert pair.read_frame() == (0x81, b"c")
+        pair.say_goodbye()
+
+
+@pytest.mark.parametrize("message", [None, 7, object()])
+def test_error_says_what_can_be_sent(message: Any) -> None:
+    with connected_pair("server") as pair:
+        with pytest.raises(TypeError, match="a message is a str, bytes or an iterable of those"):
+            pair.websocket.send(message)
+        pair.say_goodbye()

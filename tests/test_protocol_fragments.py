@@ -83,7 +83,7 @@ def test_part_is_asked_for_only_when_its_frame_is() -> None:
         ([b"a", 1], TypeError, "bytes-like"),
         (["a", None], TypeError, "bytes-like"),
         ({"a": "b"}, TypeError, "a mapping has no order"),
-        (7, TypeError, "not iterable"),
+        (7, TypeError, "an iterable of those"),
         (["\ud800"], UnicodeEncodeError, "surrogates not allowed"),
     ],
 )
