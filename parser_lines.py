@@ -24,12 +24,15 @@ class Passage(NamedTuple):
     function: str  # its name in the module
     read_by: tuple[str, ...]  # each stands in one of the lines
     begin: str = ""  # stands in the first line; "" for the function's first
-    end: str = ""  # stands in the line behind the last one; "" for the function's end
+    end: str = ""  # stands in a later line, behind the last one; "" for the function's end
     module: Any = frames
 
 
 _HEADER = "FrameParser._parse_header"  # its steps are numbered: "# 1. ", "# 2. ", …
 _STEP_1 = Passage(_HEADER, (), "# 1. ", "# 2. ")
+_MEASURE = Passage("_measure", (), "key = 4")
+_PARSE = Passage("FrameParser.parse", (), "payload = self._data", "self._at = end")
+_CLOSE = Passage("parse_close", (), "if not payload")
 
 FIELDS = {
     "fin": [
@@ -40,29 +43,29 @@ FIELDS = {
     "opcode": [_STEP_1._replace(read_by=("opcode = ", "if opcode", "is reserved"))],
     "mask": [Passage(_HEADER, ("if (data[at + 1]", "wrong =", "raise"), "# 2. ", "# 3. ")],
     "length": [
-        Passage("_measure", ("length = data[at + 1]", "if length < 126", "return 2 + key")),
+        _MEASURE._replace(read_by=("length = data[at + 1]", "if length < 126", "return 2 + key")),
         Passage(_HEADER, ("data[at + 1] & 0x7F", "over 125"), "# 3. ", "# 4. "),
     ],
     "extended_length": [
-        Passage("_measure", ("size, least =", "length = int.from_bytes")),
-        Passage(_HEADER, ("if not least", "badly encoded"), "# 4. ", "# 5. "),
+        _MEASURE._replace(read_by=("size, least =", "length = int.from_bytes")),
+        Passage(_HEADER, ("if not least", "badly encoded"), "# 4. ", "room = self"),
     ],
     "masking_key": [
         Passage(_HEADER, ("self._key = ",), "# 5. ", "# 6. "),
-        Passage("_measure", ("key = 4",)),
+        _MEASURE._replace(read_by=("key = 4",)),
     ],
-    "payload": [Passage("FrameParser.parse", ("payload = self._data",))],
+    "payload": [_PARSE._replace(read_by=("payload = self._data",))],
     "unmasked": [
-        Passage("FrameParser.parse", ("key = self._key", "payload = mask")),
-        Passage("mask", ("keys = ", "number = ", "return number")),
+        _PARSE._replace(read_by=("key = self._key", "payload = mask")),
+        Passage("mask", ("keys = ", "number = ", "return number"), end="keys_number"),
     ],
     "close_code": [
-        Passage("parse_close", ("if not payload", "return CloseCode", "code = int", "if not is_s"))
+        _CLOSE._replace(read_by=("if not payload", "return CloseCode", "code = int", "if not is_s"))
     ],
-    "close_reason": [Passage("parse_close", ("return code",))],
+    "close_reason": [_CLOSE._replace(read_by=("return code",))],
     "inflated": [
-        Passage("Inflater.inflate", ("_TAIL", "self._inflate_blocks"), module=deflate),
-        Passage("Inflater._inflate_blocks", ("decompress(",), module=deflate),
+        Passage("Inflater.inflate", ("_TAIL", "self._inflate_"), "if done", "if done", deflate),
+        Passage("Inflater._inflate_blocks", ("decompress(",), "while", "self._window", deflate),
     ],
 }
 
@@ -81,7 +84,7 @@ def quote(passage: Passage) -> dict[str, Any]:
     """
     lines, first = source(passage.module, passage.function)
     begin = find(lines, passage.begin) if passage.begin else 0
-    end = find(lines, passage.end) if passage.end else len(lines)
+    end = find(lines, passage.end, begin + 1) if passage.end else len(lines)
     quoted = lines[begin:end]
     reading = {find(quoted, text) for text in passage.read_by}
     return {
@@ -100,9 +103,9 @@ def source(module: Any, function: str) -> tuple[list[str], int]:
     return [line.rstrip("\n") for line in lines], first
 
 
-def find(lines: list[str], text: str) -> int:
-    """The index of the first line that has this text."""
-    for index, line in enumerate(lines):
-        if text in line:
+def find(lines: list[str], text: str, begin: int = 0) -> int:
+    """The index of the first line that has this text, from `begin` on."""
+    for index in range(begin, len(lines)):
+        if text in lines[index]:
             return index
     raise ValueError(f"no line has {text!r}")

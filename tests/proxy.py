@@ -101,11 +101,15 @@ def accepts_connections(port: int) -> bool:
 
 
 def pump(
-    source: socket.socket, target: socket.socket, is_deaf: Callable[[], bool] = lambda: False
+    source: socket.socket,
+    target: socket.socket,
+    is_deaf: Callable[[], bool] = lambda: False,
+    record: Callable[[bytes], object] = lambda data: None,
 ) -> None:
     """Pass on what the source sends until either ends, except for what comes while it `is_deaf`."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            record(data)
             if not is_deaf():
                 target.sendall(data)
 
@@ -122,6 +126,8 @@ class Forwarder:
         self._sockets: list[socket.socket] = []
         self._swallowed: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
+        # What was sent on each connection so far: by the client, and by the server.
+        self.recorded: list[tuple[bytearray, bytearray]] = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads[0].start()
 
@@ -145,13 +151,15 @@ class Forwarder:
                 far = socket.create_connection(self._upstream, PATIENCE)
                 far.settimeout(None)
                 self._sockets += [near, far]
-                for source, target in ((near, far), (far, near)):
-                    thread = threading.Thread(target=self._pass_on, args=(source, target))
+                records = (bytearray(), bytearray())
+                self.recorded.append(records)
+                for source, target, record in zip((near, far), (far, near), records, strict=True):
+                    thread = threading.Thread(target=self._pass_on, args=(source, target, record))
                     self._threads.append(thread)
                     thread.start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        pump(source, target, lambda: source in self._swallowed)
+    def _pass_on(self, source: socket.socket, target: socket.socket, record: bytearray) -> None:
+        pump(source, target, lambda: source in self._swallowed, record.extend)
         if source not in self._swallowed:
             with contextlib.suppress(OSError):  # the target has ended already
                 target.shutdown(socket.SHUT_WR)

@@ -65,6 +65,8 @@ def play(page: "Page") -> None:
     expect(page.locator("#closed")).to_be_visible()
     for row in page.locator("#lines summary").all():
         row.click()
+    page.locator("#lines .show-frames:visible").first.click()
+    expect(page.locator("#lines .reads mark").first).to_be_visible()
     page.locator("#kind label:has([value=binary])").click()
     page.fill("#message", "zz")
     page.press("#message", "Enter")

@@ -95,7 +95,7 @@ def test_numbers_of_the_lines_are_those_of_the_files() -> None:
 
 def test_passage_is_short_enough_to_be_seen_at_once() -> None:
     for passages in FIELDS.values():
-        assert all(len(quote(each)["lines"]) <= 24 for each in passages)
+        assert all(len(quote(each)["lines"]) <= 15 for each in passages)
 
 
 def test_passage_that_is_not_found_any_more_is_an_error() -> None:

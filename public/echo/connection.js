@@ -5,7 +5,7 @@
 // ends it, and what the socket says afterwards is ignored. Left out: connecting again by itself, and sending a
 // lost message again. The user's next message opens a new connection.
 
-import { ROUTES, isCommand, parseEvent, sizeOf } from './wire.js';
+import { ROUTES, asksForMessage, isCommand, parseEvent, sizeOf, tellsFrames } from './wire.js';
 
 const TIMEOUT = 10_000; // ms for the connection to open or to close, or for the next answer to arrive
 const SLOWEST = 16; // bytes a ms; a large message and its echo have so much longer
@@ -13,9 +13,10 @@ const SLOWEST = 16; // bytes a ms; a large message and its echo have so much lon
 // The listener has these methods:
 // - onState(name): connecting, open, closing or closed.
 // - onOpen({url, ms})
-// - onSent(data), where data is a string or a Uint8Array.
-// - onReceived({data, ms, event}): `ms` is undefined for what answers nothing. `event` is as from parseEvent, or
-//   null for an echo.
+// - onSent({data, number}): data is a string or a Uint8Array. The messages of each direction are numbered from 1.
+// - onReceived({data, number, ms, event, isAskedFor}): `ms` is undefined for what answers nothing. `event` is as from
+//   parseEvent, or null for an echo, or if `isAskedFor` for a message that a command has asked for.
+// - onFrames(event): the server tells a frame, or how many it does not tell, see frame_events.py.
 // - onClosing({code, reason}): the page has begun the closing handshake. Without a code, `code` is null.
 // - onClosed({code, reason, wasClean, by, unsent}): `by` is who began: page, server or nobody. `unsent` is how many
 //   messages waited for the connection in vain.
@@ -32,8 +33,9 @@ export class Connection {
   #timer = null; // runs while the server owes something
   #lastBuffered = 0; // bytes
   #count = 0; // messages that were sent
+  #received = 0; // messages that came, without the events that tell frames
   #waiting = []; // messages that are sent when the connection is open
-  #owed = []; // what was sent and not answered yet: {number, at, size, isCommand}
+  #owed = []; // what was sent and not answered yet: {number, at, size, answer, isAskedFor}; answer is event or data
 
   constructor(listener) {
     this.#listener = listener;
@@ -42,13 +44,14 @@ export class Connection {
   // Opens a connection to one of ROUTES. The address is relative to the page, so that the echo also works behind
   // a proxy that adds a path.
   connect(route) {
-    const url = new URL(route, document.baseURI);
+    const url = new URL(ROUTES[route].address, document.baseURI);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     const old = this.#socket;
     this.#socket = null; // what it still says is ignored
     old?.close();
     this.#route = route;
     this.#count = 0;
+    this.#received = 0;
     this.#waiting = [];
     this.#owed = [];
     this.#connectedAt = performance.now();
@@ -79,11 +82,13 @@ export class Connection {
   #sendNow(data) {
     this.#count += 1;
     const isForServer = ROUTES[this.#route].hasCommands && isCommand(data);
-    this.#owed.push({ number: this.#count, at: performance.now(), size: sizeOf(data), isCommand: isForServer });
+    const isAskedFor = isForServer && asksForMessage(data);
+    const answer = isForServer && !isAskedFor ? 'event' : 'data';
+    this.#owed.push({ number: this.#count, at: performance.now(), size: sizeOf(data), answer, isAskedFor });
     this.#socket.send(data);
     this.#lastBuffered = this.#socket.bufferedAmount;
     this.#watch();
-    this.#listener.onSent(data);
+    this.#listener.onSent({ data, number: this.#count });
   }
 
   // Begins the closing handshake. The browser takes few codes, see refuseFromPage; null stands for none.
@@ -108,18 +113,24 @@ export class Connection {
     const now = performance.now();
     const data = typeof received === 'string' ? received : new Uint8Array(received);
     const event = ROUTES[this.#route].hasCommands && isCommand(data) ? parseEvent(data) : null;
-    const at = this.#takeAnswered(event)?.at;
+    if (tellsFrames(event)) {
+      this.#listener.onFrames(event);
+      return;
+    }
+    this.#received += 1;
+    const { at, isAskedFor } = this.#takeAnswered(event) ?? {};
     if (this.state !== 'closing') {
       this.#stopWatching();
       if (this.#owed.length > 0) this.#watch();
     }
-    this.#listener.onReceived({ data, event, ms: at === undefined ? undefined : now - at });
+    const ms = at === undefined ? undefined : now - at;
+    this.#listener.onReceived({ data, number: this.#received, event, ms, isAskedFor });
   }
 
-  // Returns what was sent and has its answer now. An event says which message it answers; echoes come in the order
-  // of the messages.
+  // Returns what was sent and has its answer now. An event says which message it answers; echoes, and messages that a
+  // command has asked for, come in the order of what they answer.
   #takeAnswered(event) {
-    const answers = event ? ({ number }) => number === event.to : ({ isCommand }) => !isCommand;
+    const answers = event ? ({ number }) => number === event.to : ({ answer }) => answer === 'data';
     const index = this.#owed.findIndex(answers);
     return index < 0 ? undefined : this.#owed.splice(index, 1)[0];
   }

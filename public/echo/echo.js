@@ -1,14 +1,16 @@
 // The page of echo_server.py, to play with the protocol: it sends what the user wants, and writes down what was
 // sent, what came back and how long that took, and what happened to the connection.
 //
-// A script can neither send nor see a WebSocket ping (5.5.2), so the server tells of those (playground.py). Left
-// out: the connection itself (connection.js), how a line looks (line.js), and frames, which no browser shows to a
-// script.
+// A script can neither send nor see a WebSocket ping (5.5.2), nor see any frame, so the server tells of those
+// (playground.py, frame_events.py). Left out: the connection itself (connection.js), how a line looks (line.js), and
+// which frame belongs to which line (frames.js).
 
 import { describeCode } from './close_codes.js';
+import { makeCloseFrame } from './close_frame.js';
 import { prepareCloseForm } from './close_form.js';
 import { focusComposer, prepareComposer } from './composer.js';
 import { Connection } from './connection.js';
+import { FrameBook } from './frames.js';
 import { setText } from './language.js';
 import { prepareLanguageMenu } from './language_menu.js';
 import { addLine, clearLog } from './log.js';
@@ -16,26 +18,51 @@ import { preparePanel, revealLog } from './panel.js';
 import { sizeOf } from './wire.js';
 
 const byId = (id) => document.getElementById(id);
-const REFUSED = ['command', 'payload', 'pings', 'code', 'reason'];
+const REFUSED = ['command', 'payload', 'parts', 'pings', 'code', 'reason'];
+let frames = new FrameBook(); // of the connection that there is, or was last
 
 const connection = new Connection({
   onState(name) {
     document.body.dataset.state = name;
     if (name !== 'closed') setText(byId('status'), name);
+    if (name === 'connecting') frames = new FrameBook();
     if (name === 'closed') return;
     const losesFocus = byId('closed').contains(document.activeElement);
     byId('closed').hidden = true;
     if (losesFocus) focusComposer();
   },
   onOpen: ({ url, ms }) => addLine({
-    kind: 'open', direction: 'none', words: { key: 'opened', url }, ms, notes: [{ key: 'noteOpen' }],
+    kind: 'open',
+    direction: 'none',
+    words: { key: 'opened', url },
+    ms,
+    notes: [{ key: 'noteOpen' }, { key: 'noteKeepalive' }],
+    frames: frames.ofConnection,
   }),
-  onSent: (data) => addLine({ ...describeMessage(data), direction: 'sent', notes: notesOfSent(data) }),
-  onReceived({ data, ms, event }) {
+  onSent: ({ data, number }) => addLine({
+    ...describeMessage(data),
+    direction: 'sent',
+    notes: notesOfSent(data),
+    frames: frames.ofMessage('client', number),
+  }),
+  onReceived(message) {
+    const { data, number, event, ms } = message;
     if (event?.name === 'pong') addPing(event);
-    addLine({ ...describeMessage(data), direction: 'received', ms, notes: notesOfReceived(data, event, ms) });
+    addLine({
+      ...describeMessage(data),
+      direction: 'received',
+      ms,
+      notes: notesOfReceived(message),
+      frames: frames.ofMessage('server', number),
+    });
   },
-  onClosing: (close) => addLine(describeClose(close, 'sent', 'noteCloseSent')),
+  onFrames(event) {
+    if (event.name === 'frame') frames.add(event);
+    else addLine({ kind: 'dropped', direction: 'none', words: { key: 'framesDropped', n: event.frames } });
+  },
+  onClosing(close) {
+    addLine(describeClose(close, 'sent', 'noteCloseSent', framesOfClose('client', close)));
+  },
   onClosed: showClosed,
   onOverdue: showOverdue,
 });
@@ -50,7 +77,8 @@ function notesOfSent(data) {
   return [{ key: typeof data === 'string' ? 'noteText' : 'noteBinary' }];
 }
 
-function notesOfReceived(data, event, ms) {
+function notesOfReceived({ event, ms, isAskedFor }) {
+  if (isAskedFor) return [{ key: 'noteFragments' }];
   if (event === null) return [{ key: ms === undefined ? 'noteUnasked' : 'noteEcho' }];
   if (event.name !== 'refused') return [{ key: event.name === 'pong' ? 'notePongEvent' : 'noteHelp' }];
   const why = REFUSED.includes(event.what) ? { key: `refused_${event.what}` } : String(event.why);
@@ -59,28 +87,39 @@ function notesOfReceived(data, event, ms) {
 
 // The server has told of a ping and its pong. The page has seen neither.
 function addPing({ payload, ms }) {
-  const size = sizeOf(payload);
-  addLine({ kind: 'ping', direction: 'received', data: payload, size, notes: [{ key: 'notePing' }] });
+  const line = { data: payload, size: sizeOf(payload) };
+  const ping = frames.ofControl('server', 'ping', payload);
+  addLine({ ...line, kind: 'ping', direction: 'received', notes: [{ key: 'notePing' }], frames: ping });
   if (ms === null) return; // the browser has answered a later ping instead
-  addLine({ kind: 'pong', direction: 'sent', data: payload, size, ms, notes: [{ key: 'notePong' }] });
+  const pong = frames.ofControl('client', 'pong', payload);
+  addLine({ ...line, kind: 'pong', direction: 'sent', ms, notes: [{ key: 'notePong' }], frames: pong });
 }
 
 // The end of a connection
 
 // A Close frame as a line. Its code is null or 1005 where the frame had none.
-function describeClose({ code, reason }, direction, note) {
+function describeClose({ code, reason }, direction, note, framesOfIt) {
   const hasCode = code !== null && code !== 1005;
   const words = hasCode ? { key: 'closeFrame', code: String(code), reason } : { key: 'closeFrameEmpty' };
   const size = hasCode ? 2 + sizeOf(reason) : 0;
   const meaning = describeCode(hasCode ? code : 1005);
   const told = { key: 'nameAndMeaning', name: { key: meaning.name }, meaning: { key: meaning.meaning } };
-  return { kind: 'close', direction, words, size, notes: [told, { key: note }] };
+  return { kind: 'close', direction, words, size, notes: [told, { key: note }], frames: framesOfIt };
+}
+
+// The server tells only a Close that a command has asked for, before it sends it. The page knows how the others look.
+function framesOfClose(from, { code, reason }) {
+  const list = frames.ofClose(from);
+  if (list.total === 0) list.add(makeCloseFrame(from, code, reason));
+  return list;
 }
 
 // Both Close frames of a clean end are told; the browser shows neither, but says that they were there.
 function showClosed({ code, reason, wasClean, by, unsent }) {
   if (wasClean) {
-    addLine(describeClose({ code, reason }, 'received', by === 'page' ? 'noteCloseAnswer' : 'noteCloseReceived'));
+    const close = { code, reason };
+    const note = by === 'page' ? 'noteCloseAnswer' : 'noteCloseReceived';
+    addLine(describeClose(close, 'received', note, framesOfClose('server', close)));
     if (by === 'server') addLine(describeClose({ code, reason: '' }, 'sent', 'noteCloseAnswered'));
   }
   const { name, meaning } = describeCode(code);

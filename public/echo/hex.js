@@ -1,4 +1,4 @@
-// Bytes as hexadecimal digits, in and out. Left out: where they are shown (composer.js, line.js).
+// Bytes as hexadecimal digits, in and out. Left out: where they are shown (composer.js, line.js, frame_figure.js).
 
 const SEPARATORS = /[\s,;:_-]+/;
 
@@ -15,6 +15,20 @@ export function parseHex(text) {
   }
   const pairs = digits.join('').match(/../g) ?? [];
   return { bytes: Uint8Array.from(pairs, (pair) => parseInt(pair, 16)) };
+}
+
+// Returns the bytes of a text as digits without anything between them, as the server tells bytes.
+export function encodeHex(text) {
+  return formatHex(encodeUtf8(text)).replaceAll(' ', '');
+}
+
+// Returns the bytes that such digits stand for.
+export function decodeHex(digits) {
+  return Uint8Array.from(digits.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+}
+
+export function encodeUtf8(text) {
+  return new TextEncoder().encode(text);
 }
 
 export function formatHex(bytes) {

@@ -1,10 +1,11 @@
 // A line of the log: one message, one control frame, or one event of the connection. It says the most important
 // in a row, and can be opened to see all of it.
 //
-// What is behind a row is made when the row is first opened; there is the place for whatever else a reader wants
-// to know of this one thing. Left out: the order of the lines (log.js), and what happens when (echo.js).
+// What is behind a row is made when the row is first opened. Left out: the order of the lines (log.js), what happens
+// when (echo.js), and what a frame looks like (frame_view.js).
 
 import { makeElement, makeText } from './elements.js';
+import { makeFramePager } from './frame_pager.js';
 import { setAttribute } from './language.js';
 import { decodeUtf8, formatHex } from './hex.js';
 import { sizeOf } from './wire.js';
@@ -16,13 +17,14 @@ const ARROWS = { sent: '↑', received: '↓', none: '·' };
 const encoder = new TextEncoder();
 
 // Makes a line of this:
-// - kind: text, binary, ping, pong, open, close, end or overdue.
+// - kind: text, binary, ping, pong, open, close, end, overdue or dropped.
 // - direction: sent, received or none.
 // - data: the content, a string or a Uint8Array; or `words`: what happened, a text to translate.
 // - size: bytes of the payload, for what has one.
 // - ms: how long it took, if that is known.
 // - notes: what there is to say of it when it is opened, texts to translate.
-export function makeLine({ kind, direction, data, words, size, ms, notes = [] }) {
+// - frames: the FrameList of what it travelled in; the server may tell of them later.
+export function makeLine({ kind, direction, data, words, size, ms, notes = [], frames }) {
   const item = makeElement('li', `line ${direction} ${kind}`);
   const details = makeElement('details', '');
   const shown = data === undefined ? undefined : cut(data);
@@ -30,7 +32,7 @@ export function makeLine({ kind, direction, data, words, size, ms, notes = [] })
   const happenedAt = new Date();
   details.addEventListener('toggle', () => {
     if (!details.open) return;
-    if (!details.querySelector('.body')) details.append(makeBody(happenedAt, shown, size, notes));
+    if (!details.querySelector('.body')) details.append(makeBody({ happenedAt, data: shown, size, notes, frames }));
     details.scrollIntoView({ block: 'nearest' });
   });
   item.append(details);
@@ -71,7 +73,7 @@ function round(ms) {
 }
 
 // What is behind a row. To open it adds it to the log, but that is nothing new to be read aloud.
-function makeBody(happenedAt, data, size, notes) {
+function makeBody({ happenedAt, data, size, notes, frames }) {
   const body = makeElement('div', 'body');
   body.ariaLive = 'off';
   body.append(...notes.map((note) => makeText('p', 'note', note)));
@@ -79,6 +81,7 @@ function makeBody(happenedAt, data, size, notes) {
   const time = makeElement('time', 'note', clockTime(happenedAt));
   time.dateTime = happenedAt.toISOString();
   body.append(time);
+  if (frames) body.append(makeFramePager(frames));
   return body;
 }
 

@@ -1,4 +1,4 @@
-// The things to try: messages worth a look, a ping, a close, and another route. On a wide screen they stand beside
+// The things to try: messages worth a look, a ping, fragments, a close, and another route. On a wide screen they stand beside
 // the log, on a narrow one a button opens them.
 //
 // Left out: what each of them does (echo.js), and the form to close (close_form.js).
@@ -34,6 +34,7 @@ const panel = new SidePanel({
 export function preparePanel({ send, changeRoute }) {
   byId('examples').append(...EXAMPLES.map((example) => makeExample(example, send)));
   preparePing(send);
+  prepareFragments(send);
   prepareRoutes(changeRoute);
 }
 
@@ -71,6 +72,14 @@ function preparePing(send) {
     }
     setPlainText(error, '');
     send(payload.value ? `/ping ${payload.value}` : '/ping');
+    revealLog();
+  });
+}
+
+function prepareFragments(send) {
+  byId('fragments').addEventListener('submit', (event) => {
+    event.preventDefault();
+    send(`/fragments ${byId('parts').value}`);
     revealLog();
   });
 }

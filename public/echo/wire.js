@@ -1,21 +1,37 @@
-// What the page and the server's /playground say to each other beside the echoes, see playground.py.
+// What the page and the server's /playground say to each other beside the echoes, see playground.py and
+// frame_events.py.
 //
 // One rule holds in both directions: a text that begins with exactly one slash is meant for the program at the
 // other end. Any other message is data, and comes back as it came. Left out: what is done with it (connection.js,
 // echo.js).
 
-const EVENT = /^\/(pong|help|refused) (\{.*\})$/s;
+const EVENT = /^\/(pong|help|refused|frame|dropped) (\{.*\})$/s;
+const FRAME_EVENTS = ['frame', 'dropped'];
 const encoder = new TextEncoder();
 
-// Routes of the server. Only the playground has commands; the echo of the original sends text back in brackets.
-export const ROUTES = { playground: { hasCommands: true }, echo: { hasCommands: false } };
+// Routes of the server. Only the playground has commands and tells frames; the echo of the original sends text back
+// in brackets.
+export const ROUTES = {
+  playground: { address: 'playground?frames', hasCommands: true },
+  echo: { address: 'echo', hasCommands: false },
+};
 
 export function isCommand(data) {
   return typeof data === 'string' && data.startsWith('/') && !data.startsWith('//');
 }
 
+// Whether a command is answered as data is, by a message that is no event.
+export function asksForMessage(command) {
+  return command.startsWith('/fragments ');
+}
+
+// Whether an event tells of frames. The frame that carries it is neither told nor counted.
+export function tellsFrames(event) {
+  return FRAME_EVENTS.includes(event?.name);
+}
+
 // Returns an event as {name, to, ...}, or null where the text is none. `to` is the number of the message that it
-// answers; the first one of a connection is 1.
+// answers, if it does; the first one of a connection is 1.
 export function parseEvent(text) {
   const found = EVENT.exec(text);
   if (!found) return null;
