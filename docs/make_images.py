@@ -6,8 +6,8 @@
 It runs with the packages of .venv, which `python3 tests` makes. The people, what they say, their
 pictures and the time are as tests/states.py and tests/stage.py have them, and the echo page's times
 as tests/echo_stage.py has them. So two runs on the same machine make the same files, but for the
-trace, which has new masking keys each time. For a further image, add a state there, and a line to
-IMAGES here.
+trace and the frames, which have new masking keys each time. For a further image, add a state there,
+and a line to IMAGES here.
 """
 
 import os
@@ -27,7 +27,7 @@ if __name__ == "__main__" and Path(sys.executable) != VENV:
     os.execv(VENV, [str(VENV), *sys.argv])
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from echo_stage import echo_idle, echo_stage, echo_talk
+from echo_stage import echo_frame, echo_idle, echo_stage, echo_talk
 from finding import find_chromium
 from pages import chromium
 from stage import Look, open_page, stage
@@ -85,6 +85,8 @@ IMAGES = {
     "echo": Image(echo_idle, Look(), echo_stage),
     "echo-talk": Image(echo_talk, Look(height=880), echo_stage),
     "echo-chinese": Image(echo_talk, CHINESE_PHONE, echo_stage),
+    "frame": Image(echo_frame, Look(height=1040), echo_stage),
+    "frame-chinese": Image(echo_frame, replace(CHINESE_PHONE, height=1000), echo_stage),
 }
 
 

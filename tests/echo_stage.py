@@ -89,6 +89,17 @@ def echo_talk(page: "Page", stage: EchoStage) -> None:
     page.locator("#log").evaluate("log => { log.scrollTop = log.scrollHeight; }")
 
 
+def echo_frame(page: "Page", stage: EchoStage) -> None:
+    """A text was sent, its frame is drawn, and the masking key is chosen."""
+    stage.open(page)
+    say(page, "hello, world!你好", 1)
+    sent = line(page, "sent", "text")
+    sent.locator("summary").click()
+    sent.locator(".show-frames").click()
+    sent.locator(".bit[data-field=key]").first.click()
+    expect(sent.locator("mark").first).to_contain_text("self._key")
+
+
 def say(page: "Page", text: str, count: int) -> None:
     """Send it, and wait for so many answers in all."""
     page.fill("#message", text)

@@ -143,7 +143,8 @@ async function showChosen(view, field, code) {
   const passages = await findPassages(field.lines);
   if (view.dataset.chosen !== field.name) return; // another was chosen meanwhile
   const title = makeElement('p', 'reads-title');
-  title.append(makeText('b', '', { key: `field_${field.name}` }), ' ', makeText('span', 'note', field.meaning));
+  title.append(makeText('b', '', { key: `field_${field.name}` }), ' ', makePlace(field));
+  title.append(' ', makeText('span', 'note', field.meaning));
   code.replaceChildren(title, ...passages.flatMap(showPassage));
   revealFirst(code, title.offsetHeight);
 }
