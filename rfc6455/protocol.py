@@ -13,7 +13,7 @@ largest number of fragments. Left out: compressing a message that is sent in fra
 """
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Generic, TypeVar
@@ -352,10 +352,10 @@ class Protocol:
             raise TypeError(
                 "a message is a str, bytes or an iterable of those, and no " + type(parts).__name__
             )
-        last: int | None = None
-        if isinstance(parts, Sequence):
-            parts = tuple(parts)  # its own, because a list may be changed while it is sent
-            last = len(parts) - 1
+        # A list may be changed while it is sent. Other sequences are asked for each part in turn.
+        if isinstance(parts, MutableSequence):
+            parts = tuple(parts)
+        last = len(parts) - 1 if isinstance(parts, Sequence) else None
         opcode: int | None = None  # that of the message, once its first part has told
         for number, part in enumerate(parts):
             own_opcode = _TEXT if isinstance(part, str) else _BINARY

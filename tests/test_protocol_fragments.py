@@ -1,6 +1,6 @@
 """Messages that go out in fragments, as bytes, without a socket (RFC 6455, 5.4)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -39,6 +39,27 @@ def test_each_part_of_a_list_is_a_frame_and_the_last_one_has_fin(
     role: str, parts: Any, frames: list[str]
 ) -> None:
     assert sent_for(Endpoint(role), parts) == [bytes.fromhex(frame) for frame in frames]
+
+
+class Slow(Sequence[str]):
+    """Two parts; it notes when it is asked for each."""
+
+    def __init__(self, asked: list[int]) -> None:
+        self._asked = asked
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: Any) -> Any:
+        self._asked.append(index)
+        return ["Hel", "lo"][index]
+
+
+def test_sequence_that_makes_its_parts_is_asked_for_each_when_its_turn_comes() -> None:
+    asked: list[int] = []
+    fragments = Endpoint("server").protocol.build_fragments(Slow(asked))
+    assert (next(fragments), asked) == (b"\x01\x03Hel", [0])
+    assert (next(fragments), asked) == (b"\x80\x02lo", [0, 1])
 
 
 @both_roles
