@@ -110,13 +110,13 @@ export class Connection {
   }
 
   #handleMessage(received) {
-    const now = performance.now();
     const data = typeof received === 'string' ? received : new Uint8Array(received);
     const event = ROUTES[this.#route].hasCommands && isCommand(data) ? parseEvent(data) : null;
     if (tellsFrames(event)) {
       this.#listener.onFrames(event);
       return;
     }
+    const now = performance.now();
     this.#received += 1;
     const { at, isAskedFor } = this.#takeAnswered(event) ?? {};
     if (this.state !== 'closing') {
