@@ -195,6 +195,9 @@ def test_page_works_in_firefox_and_axe_finds_nothing_there(
     ada.wait_for_text("#lines", "hello, world!你好")
     ada.click("#ping button")
     ada.wait_for_text("#lines", "/pong")
+    ada.click("#lines .sent.text summary")
+    ada.click("#lines .show-frames")
+    ada.wait_for_text("#lines .reads", "fin = data[at] >= 0x80")
     ada.click("#close button")
     ada.wait_for_text("#status", "Closed: 1000, normal closure")
     assert violations(ada) == []
