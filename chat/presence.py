@@ -17,10 +17,13 @@ from typing import NamedTuple
 from chat.message import encode_event
 from rfc6455 import WebSocket, broadcast
 
-# The most people in one `online` event. Fifty with short names take some 5 KB, and all clients that
-# can resume get them after each change.
+# The most people in one `online` event. Fifty with short names take some 5 KB.
 NAMES_TOLD = 50
 PRESENCE_INTERVAL = 1.0  # seconds, at least, between two `online` events
+# Bytes a second of these events to all clients together. While people come and go all the time, a
+# thousand clients are told every five seconds. More would be most of what the server sends.
+PRESENCE_RATE = 1_048_576
+PRESENCE_PATIENCE = 30.0  # seconds, at most, until all are told, however many they are
 
 log = logging.getLogger("chat")
 
@@ -46,15 +49,21 @@ NOBODY = Here(0, ())
 class Presence:
     """Adds clients to `clients` and removes them, and sends `online` events when that changes.
 
-    Any thread may call. `clients_lock` also guards the people and who is on other servers, and
-    nothing is sent while it is held.
+    Any thread may call. `clients_lock` also guards the people, the newcomers and who is on other
+    servers, and nothing is sent while it is held. What was told last is of the thread that runs
+    `tell_changes`.
     """
 
     def __init__(self, clients: set[WebSocket], clients_lock: threading.Lock) -> None:
         self._clients = clients
         self._lock = clients_lock
         self._people: dict[WebSocket, Person] = {}  # all clients that can resume
+        self._newcomers: set[WebSocket] = (
+            set()
+        )  # those of `clients` that were not told anything yet
         self._elsewhere = NOBODY
+        self._told = ""  # the event that all know; empty if they know different ones
+        self._due = 0.0  # when all may be told again, by time.monotonic
         self._changed = threading.Event()  # set when `online` events have to be sent
         self._stop_sharing: Callable[[], None] = lambda: None
 
@@ -73,12 +82,14 @@ class Presence:
         with self._lock:
             if websocket in self._people:
                 self._clients.add(websocket)
+                self._newcomers.add(websocket)
         self._changed.set()
 
     def leave(self, websocket: WebSocket) -> None:
         """Remove any client. After that `admit` does not add it any more."""
         with self._lock:
             self._people.pop(websocket, None)
+            self._newcomers.discard(websocket)
             self._clients.discard(websocket)
         self._changed.set()
 
@@ -96,8 +107,12 @@ class Presence:
     def tell(self, event: str) -> None:
         """Send an event, given as JSON, to those of `clients` that can resume. Never waits."""
         with self._lock:
-            receivers = [client for client in self._clients if client in self._people]
+            receivers = self._informed()
         broadcast(receivers, event)
+
+    def _informed(self) -> list[WebSocket]:
+        """Those of `clients` that can resume. The lock is held."""
+        return [client for client in self._clients if client in self._people]
 
     def tell_changes(self) -> None:
         """Send `online` events whenever they have changed, once a second at most. Never returns."""
@@ -105,11 +120,35 @@ class Presence:
             self._changed.wait()
             self._changed.clear()
             try:
-                self.tell(self._online())
-            except Exception:  # the next attempt may be better
+                self._tell_online()
+            except Exception:  # the next attempt may be better, and is for all
                 log.exception("the event `online` could not be sent")
+                self._due = 0.0
                 self._changed.set()
             time.sleep(PRESENCE_INTERVAL)
+
+    def _tell_online(self) -> None:
+        """Tell all clients who is here, or, as long as that is too early, only the newcomers.
+
+        A crowd is told seldom: so much data goes out while people come and go.
+        """
+        event = self._online()
+        with self._lock:
+            everyone = self._informed()
+            newcomers = list(self._newcomers)
+            self._newcomers.clear()
+        known = self._told
+        self._told = ""
+        if event == known:
+            broadcast(newcomers, event)
+            self._told = event
+        elif time.monotonic() < self._due:
+            broadcast(newcomers, event)
+            self._changed.set()  # the others are told later
+        else:
+            broadcast(everyone, event)
+            self._told = event
+            self._due = time.monotonic() + pause_after(len(event.encode()) * len(everyone))
 
     def _online(self) -> str:
         with self._lock:
@@ -142,6 +181,11 @@ class Presence:
     def close(self) -> None:
         """Take the clients of this server away from the other servers, as it ends."""
         self._stop_sharing()
+
+
+def pause_after(size: int) -> float:
+    """How long everybody waits for the next event, in seconds, after so many bytes of this one."""
+    return min(size / PRESENCE_RATE, PRESENCE_PATIENCE)
 
 
 def people_to_tell(people: Iterable[Person]) -> tuple[Person, ...]:

@@ -4,10 +4,11 @@ import contextlib
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 
-from chat.presence import NAMES_TOLD, Here, Person, Presence
+from chat.presence import NAMES_TOLD, Here, Person, Presence, pause_after
 from chat.resume import Resuming, admit
 from chatting import (
     assert_here,
@@ -24,7 +25,7 @@ from chatting import (
     tell,
     tell_name,
 )
-from guests import broken_sending, guests
+from guests import Guest, broken_sending, guests
 from histories import opened
 from peers import masked
 from programs import Program, chat
@@ -409,3 +410,84 @@ def test_client_that_left_is_neither_counted_nor_named() -> None:
             presence.leave(each.websocket)
             assert each.websocket not in clients
             assert not presence.can_resume(each.websocket)
+
+
+def assert_told(guest: Guest, *events: tuple[int, list[str]]) -> None:
+    """Check that a client got these `online` events, as counts and names, and no others."""
+    guest.websocket.post('{"event":"pong"}')
+    heard = [hear(guest.peer)]
+    while heard[-1]["event"] != "pong":
+        heard.append(hear(guest.peer))
+    told: list[tuple[Any, list[str]]] = [(each["count"], names_in(each)) for each in heard[:-1]]
+    assert told == list(events)
+
+
+def come(presence: Presence, guest: Guest, name: str) -> None:
+    presence.expect(guest.websocket)
+    presence.introduce(guest.websocket, Person(name, ""))
+    presence.admit(guest.websocket)
+
+
+def test_crowd_is_told_later_and_all_that_has_changed_at_once_but_who_comes_is_told_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chat.presence.PRESENCE_RATE", 1)  # byte a second: the next is far
+    everyone = Presence(set(), threading.Lock())
+    with guests(4) as (ada, bob, carl, plain):
+        come(everyone, ada, "Ada")
+        everyone._tell_online()
+        assert_told(ada, (1, ["Ada"]))
+        for guest, name in ((bob, "Bob"), (carl, "Carl")):
+            come(everyone, guest, name)
+            everyone._tell_online()
+        everyone.enter(plain.websocket)
+        everyone._tell_online()
+        assert_told(ada)
+        assert_told(bob, (2, ["Ada", "Bob"]))
+        assert_told(carl, (3, ["Ada", "Bob", "Carl"]))
+        assert everyone._changed.is_set()
+        everyone._due = 0.0  # time has passed
+        everyone._tell_online()
+        for guest in (ada, bob, carl):
+            assert_told(guest, (4, ["Ada", "Bob", "Carl"]))
+
+
+def test_nobody_is_told_what_they_know_and_who_knows_something_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chat.presence.PRESENCE_RATE", 1)
+    everyone = Presence(set(), threading.Lock())
+    with guests(3) as (ada, bob, carl):
+        for guest in (ada, bob):
+            come(everyone, guest, "")
+        everyone._tell_online()
+        everyone._due = 0.0
+        everyone._tell_online()
+        for guest in (ada, bob):
+            assert_told(guest, (2, []))
+        come(everyone, carl, "")
+        everyone._due = time.monotonic() + 1000
+        everyone._tell_online()
+        everyone.leave(bob.websocket)
+        everyone._due = 0.0
+        everyone._tell_online()
+        assert_told(carl, (3, []), (2, []))
+
+
+def test_newcomers_who_were_not_told_because_of_a_fault_are_told_by_the_next_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everyone = Presence(set(), threading.Lock())
+    with guests(1) as (ada,):
+        come(everyone, ada, "Ada")
+        with monkeypatch.context() as patch:
+            patch.setattr("chat.presence.broadcast", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                everyone._tell_online()
+        everyone._tell_online()
+        assert_told(ada, (1, ["Ada"]))
+
+
+def test_pause_grows_with_what_was_sent_up_to_half_a_minute() -> None:
+    for size, pause in ((0, 0), (1_048_576, 1), (5_242_880, 5), (1 << 40, 30)):
+        assert pause_after(size) == pause

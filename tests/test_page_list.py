@@ -4,6 +4,7 @@ What is drawn is a part of what the page has, and what it has is a part of what 
 Whatever comes or goes, every message stands in its place once, and its reader keeps theirs.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chat.history import SqliteHistory
-from chatting import tell
+from chatting import hear_until, say, tell
 from histories import Said
 from pages import (
     FAKE_SOCKETS,
@@ -187,6 +188,31 @@ def test_own_messages_stand_apart_also_after_a_reload(visit: Visit, options: lis
             ada.page.reload()
         bob.page.reload()
         expect(bob.page.locator(".own .text")).to_have_text(["from Bob"])
+
+
+def test_own_messages_stand_apart_on_a_new_device_although_emails_are_hidden(visit: Visit) -> None:
+    with chat("--hide-emails") as server:
+        with server.join() as other_device:
+            say(other_device, "from Ada", email=" Ada@Example.org")
+            say(other_device, "from a namesake", email="ada@example.com")
+            hear_until(other_device, "from a namesake")
+        ada = visit(server)
+        ada.forgive("WebSocket connection")  # the server ends before her
+        ada.join("ada@example.org", "Ada")
+        ada.sees("from Ada", "from a namesake")
+        expect(ada.page.locator(".own .text")).to_have_text(["from Ada"])
+
+
+def test_page_makes_the_hash_of_an_email_as_the_server_does(fake_page: "Page") -> None:
+    texts = [("aé好🤖@" * 40)[:length] for length in (*range(0, 130, 5), 55, 56, 63, 64, 119, 120)]
+    made = fake_page.evaluate(
+        """async (texts) => {
+            const { sha256 } = await import('./sha256.js');
+            return texts.map(sha256);
+        }""",
+        texts,
+    )
+    assert made == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
 
 def acknowledge(page: "Page", message_id: str, avatar: str = "ab" * 32) -> None:

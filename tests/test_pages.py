@@ -1,15 +1,20 @@
 """The chat's page in Chromium: what a user does and sees, and what the page must never do."""
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from chatting import hear, hear_texts, say
-from pages import GRAVATAR, Visit, Visitor, expect
-from peers import Peer
+from pages import GRAVATAR, Visit, Visitor, expect, receive_texts
+from peers import Peer, eventually
 from programs import Program, chat
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
 
 pytestmark = pytest.mark.browser
 
@@ -401,6 +406,33 @@ def test_requests_for_pictures_do_not_tell_where_the_chat_is(server: Program, vi
     ada.sees("hello")
     expect(ada.messages.locator(".avatar[data-hash]")).to_have_count(1)
     assert referrers == [None]
+
+
+def test_page_remembers_the_pictures_of_the_last_thousand_people_whom_it_showed(
+    fake_page: "Page",
+) -> None:
+    asked_for: list[int] = []
+    fake_page.context.unroute(f"{GRAVATAR}**")
+
+    def answer(route: "Route") -> None:
+        asked_for.append(int(route.request.url.rpartition("/")[2][:64]))
+        route.fulfill(status=404)
+
+    fake_page.context.route(f"{GRAVATAR}**", answer)
+
+    def show(people: Iterable[int]) -> None:
+        each = [{"username": str(number), "avatar": f"{number:064}"} for number in people]
+        receive_texts(fake_page, json.dumps({"event": "online", "count": 1, "people": each}))
+        expect(fake_page.locator("#online .name").last).to_have_text(each[-1]["username"])
+
+    show(range(1000))
+    eventually(lambda: fake_page.title() and len(asked_for) == 1000)
+    show([0, 1])  # these are needed again, and 2 is not
+    show([1000])
+    show([0, 1])
+    show([2])
+    eventually(lambda: fake_page.title() and len(asked_for) == 1002)
+    assert asked_for[1000:] == [1000, 2]
 
 
 # Around the messages

@@ -15,8 +15,9 @@ import { MessageList } from './message_list.js';
 import { Outbox, TOO_OLD } from './outbox.js';
 import { showPeople } from './people.js';
 import { prepareSettings } from './settings.js';
+import { sha256 } from './sha256.js';
 import { showState } from './status.js';
-import { deviceStorage, tabStorage } from './storage.js';
+import { tabStorage } from './storage.js';
 
 const LOADING_TIMEOUT = 2_000; // ms that the page waits for its emoji and the server's settings
 
@@ -29,7 +30,7 @@ const timeout = new Promise((resolve) => setTimeout(resolve, LOADING_TIMEOUT));
 const emoji = Promise.race([loadEmoji(), timeout]);
 const serverSettings = loadSettings();
 let chat = null; // {messages, outbox}, once somebody has joined
-let ownAvatar = deviceStorage.get('avatar'); // the hash of the user's email, once a message has come back
+let ownAvatar; // the hash of the user's email
 let isForgotten = false;
 
 async function loadSettings() {
@@ -44,6 +45,7 @@ async function loadSettings() {
 async function join(person) {
   byId('join-view').hidden = true;
   byId('chat').hidden = false;
+  ownAvatar = sha256(person.email.trim().toLowerCase()); // as the server makes it
 
   const outbox = new Outbox(person);
   const messages = new MessageList({
@@ -77,8 +79,7 @@ async function join(person) {
   connection.connect();
 }
 
-// Returns whether a person has written a message. A server that hides emails leaves the hash, which a page
-// learns from the first message of its own that comes back.
+// Returns whether a person has written a message. A server that hides emails leaves the hash.
 function isBy({ email, username }, message) {
   if (message.username !== username) return false;
   return message.email === '' ? message.avatar === ownAvatar : message.email === email;
@@ -102,7 +103,7 @@ function makeListener(person, messages, outbox, composer, actions) {
       if (isFocusLost) byId('messages').focus();
     },
     onMessage(message, wasSent) {
-      if (wasSent) rememberAvatar(message.avatar);
+      if (wasSent) ownAvatar = message.avatar; // the server may make it otherwise
       if (outbox.isEmpty) clearSlowed();
       const isHistory = connections === 1 && messages.isHistoryLoading;
       const isUnread = !wasSent && !isBy(person, message) && !isHistory;
@@ -121,11 +122,6 @@ function makeListener(person, messages, outbox, composer, actions) {
 
 function clearSlowed() {
   setPlainText(byId('slowed'), '');
-}
-
-function rememberAvatar(avatar) {
-  ownAvatar = avatar;
-  if (!isForgotten) deviceStorage.set('avatar', avatar);
 }
 
 // Returns a function that returns the actions for a message that was not sent. If the server refuses a

@@ -1,16 +1,18 @@
 // The picture beside a message: the sender's initials on their colour, and over them the picture from Gravatar
 // once it has loaded. The colour is made from the hash of the sender's email.
 //
-// Left out: the hash, which the server computes, since browsers hide `crypto.subtle` on plain http; and how
-// light a colour is, which the style sheet decides for each theme.
+// Left out: the hash, which the server sends with each message; and how light a colour is, which the style sheet
+// decides for each theme.
 
 import { deviceStorage } from './storage.js';
 
 const SHA_256 = /^[0-9a-f]{64}$/;
 
+const MAX_PICTURES = 1_000; // more people than the page ever shows at the same time
+
 // Maps a hash to the promise of the loaded picture, or of null where there is none. Failures are remembered
-// too, for as long as the page lives: without access to Gravatar, the page asks once for each person and not
-// once for each message.
+// too: without access to Gravatar, the page asks once for each person and not once for each message. Those that
+// were needed last are kept, and stand at the end.
 const pictures = new Map();
 let areAllowed = deviceStorage.get('pictures') !== false;
 
@@ -22,6 +24,15 @@ export function picturesAllowed() {
 export function allowPictures(isAllowed) {
   areAllowed = isAllowed;
   deviceStorage.set('pictures', isAllowed);
+}
+
+function pictureOf(hash) {
+  const picture = pictures.get(hash) ?? loadPicture(hash);
+  pictures.delete(hash);
+  pictures.set(hash, picture);
+  const [longestUnneeded] = pictures.keys();
+  if (pictures.size > MAX_PICTURES) pictures.delete(longestUnneeded);
+  return picture;
 }
 
 function loadPicture(hash) {
@@ -55,7 +66,6 @@ export async function drawAvatar(avatar, name, hash) {
   if (!SHA_256.test(hash)) return;
   avatar.dataset.hash = hash;
   if (!areAllowed) return;
-  if (!pictures.has(hash)) pictures.set(hash, loadPicture(hash));
-  const picture = await pictures.get(hash);
+  const picture = await pictureOf(hash);
   if (picture && areAllowed) avatar.append(picture.cloneNode()); // the clone of a loaded one is not loaded again
 }

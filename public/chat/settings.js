@@ -10,7 +10,7 @@ import { forgetOutbox } from './outbox.js';
 import { deviceStorage, tabStorage } from './storage.js';
 import { NAMES } from './texts.js';
 
-const KEPT = ['person', 'joined', 'draft', 'avatar', 'language', 'notifications', 'pictures']; // by all modules
+const KEPT = ['person', 'joined', 'draft', 'language', 'notifications', 'pictures']; // by all modules
 const byId = (id) => document.getElementById(id);
 const dialog = byId('settings');
 const notifications = byId('notifications');
