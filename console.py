@@ -218,7 +218,7 @@ def trace_to_stderr() -> Callable[[HandshakeLine | Frame], None]:
     """
     writer = LineWriter(sys.stderr, lambda count: f"{count} lines of the trace were lost")
     writer.start()
-    colour = sys.stderr is not None and wants_colour(sys.stderr)
+    colour = wants_colour(sys.stderr)
 
     def write(traced: HandshakeLine | Frame) -> None:
         now = datetime.now().astimezone().time().isoformat("milliseconds")

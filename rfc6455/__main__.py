@@ -12,6 +12,7 @@ from .client import connect
 from .connection import WebSocket
 from .deflate import Deflate
 from .errors import InvalidHandshake
+from .handshake import printable
 from .interactive import HELP, Conversation, Terminal
 from .trace import Traced
 from .trace_words import describe, wants_colour
@@ -28,7 +29,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
-    terminal.note(f"Connected to {options.url}{agreement(websocket)}.")
+    terminal.note(printable(f"Connected to {options.url}{agreement(websocket)}."))
     if terminal.is_interactive:
         terminal.note("Type a line to send it, /help for what else there is, Ctrl+D to close.")
     return Conversation(websocket, terminal).run()

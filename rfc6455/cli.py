@@ -73,5 +73,7 @@ def _explain_tls(error: ssl.SSLError) -> str:
 
 
 def print_trace(traced: Traced) -> None:
-    """Print a line for --trace."""
-    print(describe(traced, colour=wants_colour(sys.stderr)), file=sys.stderr, flush=True)
+    """Print a line for --trace. Any thread may call it; their lines do not mix."""
+    if sys.stderr is not None:
+        sys.stderr.write(describe(traced, colour=wants_colour(sys.stderr)) + "\n")
+        sys.stderr.flush()

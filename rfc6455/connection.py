@@ -23,7 +23,7 @@ from .deflate import Deflate
 from .errors import ConnectionClosed
 from .frames import CloseCode
 from .keepalive import SLOWEST_PEER, ControlPace, Keepalive, MessageTime, Verdict
-from .protocol import MAX_MESSAGE, Part, Protocol, State
+from .protocol import MAX_MESSAGE, Part, Protocol, Reading, State
 from .stream import DONT_WAIT, MAX_BACKLOG, Stream, Timeouts
 from .trace import Frame, Trace
 
@@ -326,31 +326,35 @@ class WebSocket:
         It is called with a frame that comes by the thread that reads, when all of it has come; and
         with one that goes by the thread that sends it, before that, with a lock held. So it must
         neither wait nor call anything of this WebSocket. If it raises, that is logged, and the
-        handler is called no more. A frame that has come in part is passed over.
+        handler is called no more. At once it is called with the frames that have come and were not
+        received yet. One that was received in part may be passed over.
 
         To be called by the thread that receives. Raises RuntimeError while another one does.
         """
         if not self._reading.acquire(timeout=_CLOCKS_TURN):
             raise RuntimeError("frames can be watched only by the thread that receives")
         try:
-            trace = self._stream.trace
-            if trace is None:
-                trace = Trace(self.peer)
-                self._begin_frames(trace)
-                trace.frame_handler = handler
-                trace.received(self._protocol.unread_bytes())
+            new = Trace(self.peer)
+            new.frame_handler = handler
+            if handler and not self._stream.show(self._show_unread, new):
+                return
+            trace = self._stream.trace or new
             trace.frame_handler = handler
             self._stream.set_trace(trace if trace.has_handlers else None)
         finally:
             self._reading.release()
 
-    def _begin_frames(self, trace: Trace) -> None:
+    def _show_unread(self, trace: Trace) -> None:
+        """Begin with the frames that have come and were not received; by the thread that reads."""
+        self._begin_frames(trace, self._protocol.copy_reading())
+
+    def _begin_frames(self, trace: Trace, reading: Reading | None = None) -> None:
         """Tell the trace how the frames of this connection look."""
         trace.begin_frames(
             is_client=self._protocol.is_client,
             max_message=self._protocol.max_message,
             deflate=self.deflate,
-            skip=self._protocol.missing,
+            reading=reading,
         )
 
     def _send_frames(self, frames: bytes, *, wait: bool, in_turn: bool = True) -> None:

@@ -5,6 +5,7 @@ the context of earlier ones. So a server compresses a message to many clients on
 compressor in memory for each of them. Left out: compressing a message into several fragments.
 """
 
+import copy
 import re
 import zlib
 from collections.abc import Sequence
@@ -199,6 +200,12 @@ class Inflater:
         if is_client:
             return cls(window_bits, agreed.server_no_context_takeover)
         return cls(window_bits, agreed.client_no_context_takeover)
+
+    def copy(self) -> Self:
+        """Another one that goes on from the same place."""
+        twin = copy.copy(self)
+        twin._inflater = self._inflater.copy()
+        return twin
 
     def inflate(self, data: bytes, done: bool, room: int) -> bytes:
         """Inflate the next piece of a message, the last one if `done`; what it adds to the message.

@@ -5,9 +5,10 @@ gives back what can be known of them so far. Left out: joining fragments to mess
 done in `protocol.py`.
 """
 
+import copy
 import os
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from .errors import ProtocolError, is_sendable
 
@@ -90,6 +91,10 @@ class FrameParser:
         self._data = data
         self._walked = max(0, self._walked - self._at)
         self._at = 0
+
+    def copy(self) -> Self:
+        """Another parser that goes on from the same place, with the same bytes to parse."""
+        return copy.copy(self)  # none of the attributes is changed in place
 
     def parse(self) -> Chunk | None:
         """The next chunk, or None until more bytes are fed. Raises ProtocolError."""

@@ -6,13 +6,17 @@ terminal that is shown above the line which is being typed.
 
 import contextlib
 import io
+import itertools
+import os
+import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 import unicodedata
 from types import FrameType
-from typing import TextIO
+from typing import Literal, TextIO
 
 from .cli import INTERRUPTED
 from .connection import WebSocket
@@ -39,15 +43,20 @@ _SAVE_CURSOR = "\x1b7"
 _RESTORE_CURSOR = "\x1b8"
 _AS_USUAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 _SHOWN_BYTES = 1000  # of a binary message
+_WAKING_INTERVAL = 0.05  # seconds
 
 
 class Terminal:
     """Where lines come from, and where they are shown: a terminal, or pipes and files.
 
-    Any thread may show; one reads.
+    Any thread may show; one reads. A stream is None where the program was started without it, as
+    sys.stdin then is: there is nothing to read, and what is written is lost.
     """
 
-    def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> None:
+    def __init__(self, stdin: TextIO | None, stdout: TextIO | None, stderr: TextIO | None) -> None:
+        stdin = stdin or _open_nowhere("r")
+        stdout = stdout or _open_nowhere("w")
+        stderr = stderr or _open_nowhere("w")
         self.is_interactive = stdin.isatty() and stdout.isatty()
         self._stdin = stdin
         self._stdout = stdout
@@ -94,6 +103,11 @@ class Terminal:
             stream.flush()
 
 
+def _open_nowhere(mode: Literal["r", "w"]) -> TextIO:
+    # Never closed. So no socket gets the number of a standard stream, to which anybody may write.
+    return open(os.devnull, mode, encoding="utf-8")
+
+
 def above(text: str, columns: int, lines: int) -> str:
     """What to write to show a text above the line that is being typed.
 
@@ -115,6 +129,11 @@ def _width(line: str) -> int:
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in plain)
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the program as it is: something waits that nobody can end, such as a full pipe."""
+    os._exit(INTERRUPTED)
+
+
 class _Ended(Exception):
     """The connection has ended while the main thread waited for a line."""
 
@@ -126,21 +145,26 @@ class Conversation:
         self._websocket = websocket
         self._terminal = terminal
         self._pings: dict[bytes, float] = {}  # when each was sent, in time.perf_counter()'s seconds
+        self._ping_numbers = itertools.count(1)
         self._is_waiting = False  # whether the main thread waits for a line
         self._has_ended = threading.Event()
         self._has_failed = False  # whether something could not be sent or shown
+        self._can_print = True
         self._is_interrupted = False
+        # Why to end TCP. A signal's handler may put into it wherever it interrupts its thread.
+        self._to_drop: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._closes_first = False
 
     def run(self) -> int:
         """Talk until the connection has ended; the exit status. From the main thread only.
 
-        It is 0 if the connection was closed as usual and everything was sent and shown, INTERRUPTED
+        It is 0 if the connection was closed as usual and each line was sent and all shown, INTERRUPTED
         after Ctrl+C, and else 1.
         """
         self._websocket.set_pong_handler(self._tell_pong)
         receiver = threading.Thread(target=self._receive, name="receiver", daemon=True)
         previous = signal.signal(signal.SIGINT, self._on_signal)
+        threading.Thread(target=self._drop_when_told, name="interrupter", daemon=True).start()
         receiver.start()
         try:
             self._read_and_obey()
@@ -154,22 +178,31 @@ class Conversation:
     def _read_and_obey(self) -> None:
         """Do what each line says until the input or the connection ends, or Ctrl+C is typed."""
         try:
-            while not self._has_ended.is_set():
-                self._is_waiting = True
-                if self._has_ended.is_set():  # its signal may have come just before
-                    break
-                line = self._terminal.read()
-                self._is_waiting = False
-                self._obey(line)
+            while True:
+                self._obey(self._wait_for_line())
         except (EOFError, ConnectionClosed, _Ended):
             pass
         except KeyboardInterrupt:
             self._is_interrupted = True
+
+    def _wait_for_line(self) -> str:
+        """The next line. Raises EOFError; _Ended, and KeyboardInterrupt after Ctrl+C."""
+        try:
+            self._is_waiting = (
+                True  # from here to the end of `finally` the signal's handler may raise
+            )
+            if self._has_ended.is_set():  # its signal may have come before
+                raise _Ended
+            return self._terminal.read()
         finally:
             self._is_waiting = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Wake the main thread: it waits for a line, or for the end."""
+        """Wake the main thread where it waits for a line.
+
+        Elsewhere this interrupts it anywhere, also where it holds the lock of the connection. So
+        another thread drops that.
+        """
         if self._has_ended.is_set():
             if self._is_waiting:
                 raise _Ended
@@ -177,10 +210,11 @@ class Conversation:
             raise KeyboardInterrupt
         else:  # Ctrl+C once more, or while something is sent
             self._is_interrupted = True
-            self._websocket.drop("interrupted")
-            signal.signal(
-                signal.SIGINT, signal.default_int_handler
-            )  # the next one ends the program
+            self._to_drop.put("interrupted")
+            signal.signal(signal.SIGINT, _leave)
+
+    def _drop_when_told(self) -> None:
+        self._websocket.drop(self._to_drop.get())
 
     # What is sent
 
@@ -202,6 +236,9 @@ class Conversation:
             self._fail("this line is not UTF-8, so it was not sent; /binary sends bytes")
         except ValueError as error:
             self._fail(str(error))
+        except ConnectionClosed:
+            self._fail("the connection was closed before this line was sent")
+            raise
 
     def _fail(self, reason: str) -> None:
         self._has_failed = True
@@ -209,7 +246,7 @@ class Conversation:
 
     def _ping(self, argument: str) -> None:
         # A number, as an empty Ping looks like those of the keepalive.
-        payload = argument.encode() or str(len(self._pings) + 1).encode()
+        payload = argument.encode() or str(next(self._ping_numbers)).encode()
         self._pings[payload] = time.perf_counter()  # before the Pong can come
         self._websocket.ping(payload)
 
@@ -241,13 +278,26 @@ class Conversation:
             for message in self._websocket:
                 self._terminal.show(self._describe(message))
         except OSError as error:  # from `show`: nobody reads the output
+            self._can_print = False
             self._fail(f"cannot print: {error.strerror}")
             self._websocket.drop("the output cannot be printed")
         finally:
             self._has_ended.set()
-            main_thread = threading.main_thread().ident
-            assert main_thread
-            signal.pthread_kill(main_thread, signal.SIGINT)
+            self._wake_main_thread()
+
+    def _wake_main_thread(self) -> None:
+        """Tell it by a signal that the connection has ended, until it waits for no line any more.
+
+        readline forgets a signal that comes just when it deals with a key.
+        """
+        main_thread = threading.main_thread().ident
+        assert main_thread
+        while self._is_waiting:
+            if sys.platform == "win32":  # there it hears of it at the end of the line that is typed
+                signal.raise_signal(signal.SIGINT)
+            else:
+                signal.pthread_kill(main_thread, signal.SIGINT)
+            time.sleep(_WAKING_INTERVAL)
 
     def _describe(self, message: str | bytes) -> str:
         if isinstance(message, str):
@@ -267,6 +317,8 @@ class Conversation:
     def _tell_end(self) -> None:
         code = self._websocket.close_code
         reason = printable(self._websocket.close_reason)
+        if not self._can_print:
+            return  # which was told, and is why the connection has ended
         if not self._websocket.clean:
             self._terminal.note(f"The connection was lost: {reason}")
             return

@@ -16,7 +16,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from .deflate import Deflate, Inflater, compress
 from .errors import ConnectionClosed, ProtocolError
@@ -85,6 +85,15 @@ _OPEN = State.OPEN  # looked at for every message: a name of its own takes less 
 _RECEIVING = (State.OPEN, State.CLOSE_SENT)
 
 
+class Reading(NamedTuple):
+    """How far one side has read what comes. The parser and the inflater are copies."""
+
+    parser: FrameParser
+    inflater: Inflater | None  # None where no compression was agreed on
+    is_text: bool = False  # whether a message is under way that is text,
+    is_compressed: bool = False  # and whether one is that is compressed
+
+
 class Protocol:
     """One side of a connection: `is_client` says which.
 
@@ -96,7 +105,7 @@ class Protocol:
     With a lock, one thread at a time may receive while others send:
 
     - The receiving thread alone may call `receive_data`, `receive_eof`, `next_message`,
-      `handle_control_frames`, `tcp_ended`, `unread`, `unread_bytes`, `missing`, `is_within_frame`,
+      `handle_control_frames`, `tcp_ended`, `unread`, `copy_reading`, `missing`, `is_within_frame`,
       `is_within_message` and `message_size`. It must not hold the lock: they take it where they
       need it.
     - Who calls `send_frames`, `close` or `data_to_send` holds the lock, until what these return is
@@ -186,9 +195,15 @@ class Protocol:
         """Bytes that have arrived and were not looked at yet: so much is held for the receiver."""
         return self._frames.unread
 
-    def unread_bytes(self) -> bytes:
-        """What these bytes are."""
-        return self._frames.unread_bytes()
+    def copy_reading(self) -> Reading:
+        """How far the frames were read, for somebody who goes on from there to show them."""
+        inflater = self._assembler.inflater
+        return Reading(
+            self._frames.copy(),
+            inflater.copy() if inflater else None,
+            self._assembler.is_within_text,
+            self._assembler.is_within_compressed,
+        )
 
     @property
     def missing(self) -> int:
@@ -426,8 +441,8 @@ class Assembler:
     """
 
     def __init__(self, max_message: int, inflater: Inflater | None = None) -> None:
+        self.inflater = inflater
         self._max_message = max_message
-        self._inflater = inflater
         self._message: _Text | _Binary | None = None  # the one that is under way
         self._inflating: Inflater | None = None  # if that one is compressed
         self._fragments = 0  # how many of that one have begun
@@ -441,7 +456,7 @@ class Assembler:
                 if chunk.fin and chunk.last and not chunk.rsv1:
                     return _decode(chunk)  # The fast path: this is the whole message.
                 self._message = _Text() if chunk.opcode == _TEXT else _Binary()
-                self._inflating = self._inflater if chunk.rsv1 else None
+                self._inflating = self.inflater if chunk.rsv1 else None
                 self._fragments = 0
                 self._empty_fragments = 0
             self._count_fragment(chunk)
@@ -462,6 +477,16 @@ class Assembler:
     def is_within_message(self) -> bool:
         """Whether a message has begun whose end has not come."""
         return self._message is not None
+
+    @property
+    def is_within_text(self) -> bool:
+        """Whether that message is text."""
+        return isinstance(self._message, _Text)
+
+    @property
+    def is_within_compressed(self) -> bool:
+        """Whether that message is compressed."""
+        return self._message is not None and self._inflating is not None
 
     @property
     def message_size(self) -> int:

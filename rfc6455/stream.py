@@ -264,7 +264,7 @@ class Stream:
             data = self._early
             self._early = b""
             if self.trace is not None:
-                self._show(self.trace.received, data)
+                self.show(self.trace.received, data)
             return data
         give_up = None if timeout is None else time.monotonic() + timeout
         while self.lost is None and not (self._tls and self._tls.ended):
@@ -286,7 +286,7 @@ class Stream:
             if self.lost:
                 return b""
             if self.trace is not None:
-                self._show(self.trace.received, data)
+                self.show(self.trace.received, data)
             return data
         if self._tls and self._tls.failure:  # what came before the bad record was returned already
             self.abort(self._tls.failure)
@@ -353,7 +353,7 @@ class Stream:
         if self.failure is not None or self._ended:
             raise ConnectionError(self.failure or "the connection is closing")
         if self.trace is not None and data:  # TLS alone may have something to say
-            self._show(self.trace.sent, data)
+            self.show(self.trace.sent, data)
         if self._tls:
             data = self._encrypt(self._tls, data)
         sent = 0
@@ -423,13 +423,15 @@ class Stream:
             self.trace = trace
             self._set_direct()
 
-    def _show(self, look: Callable[..., None], *data: bytes) -> None:
-        """Call one of the trace's methods. Whatever happens there, the connection goes on."""
+    def show(self, look: Callable[..., None], *what: object) -> bool:
+        """Call one of the trace's methods; whether it went well. The connection goes on anyway."""
         try:
-            look(*data)
+            look(*what)
         except Exception:
             log.exception("the trace of a connection failed and has ended")
             self.trace = None
+            return False
+        return True
 
     def _encrypt(self, tls: TLS, data: bytes) -> bytes:
         try:
@@ -572,7 +574,7 @@ class Stream:
                 self._drained.wait_for(lambda: not self._draining)
             self._sock.close()
             if self.trace is not None:
-                self._show(self.trace.end)
+                self.show(self.trace.end)
         clock.forget(self._entry)
         self._on_check = None  # it refers to the connection, which refers to this stream
 

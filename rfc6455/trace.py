@@ -16,6 +16,7 @@ from .deflate import Deflate, Inflater
 from .errors import ProtocolError
 from .frames import Chunk, FrameParser, Opcode, mask
 from .handshake import MAX_HEAD
+from .protocol import Reading
 
 # Bytes of a frame's payload that are kept to be shown, and bytes of what they inflate to.
 KEPT = 256
@@ -141,33 +142,25 @@ class Trace:
             self._handshake.feed(data, sent=True)
 
     def begin_frames(
-        self, *, is_client: bool, max_message: int, deflate: Deflate | None, skip: int = 0
+        self,
+        *,
+        is_client: bool,
+        max_message: int,
+        deflate: Deflate | None,
+        reading: Reading | None = None,
     ) -> None:
         """From here on there are frames, as the two sides have agreed on them.
 
         max_message: bytes of one message that may come.
-        skip: bytes to come that belong to a frame whose beginning was not seen.
+        reading: where to go on in what comes; without it, right behind the handshake.
         """
         rest = self._handshake.rest if self._handshake else b""
         self._handshake = None
-        self._incoming = self._make_frames(
-            is_client=is_client, sent=False, max_message=max_message, deflate=deflate
-        )
-        self._outgoing = self._make_frames(
-            is_client=is_client, sent=True, max_message=_NO_LIMIT, deflate=deflate
-        )
-        self._incoming.skip = skip
+        reading = reading or _begin_reading(deflate, max_message, is_client=is_client)
+        going = _begin_reading(deflate, _NO_LIMIT, is_client=not is_client)  # as the peer reads it
+        self._incoming = _Frames(reading, self._emit_frame, Frame(self._peer, False))
+        self._outgoing = _Frames(going, self._emit_frame, Frame(self._peer, True))
         self._incoming.feed(rest)
-
-    def _make_frames(
-        self, *, is_client: bool, sent: bool, max_message: int, deflate: Deflate | None
-    ) -> "_Frames":
-        reads_as_client = is_client != sent  # the one for whom the frames of this direction are
-        parser = FrameParser(
-            masked=not reads_as_client, max_message=max_message, compressed=deflate is not None
-        )
-        inflater = Inflater.for_side(deflate, is_client=reads_as_client) if deflate else None
-        return _Frames(parser, inflater, max_message, self._emit_frame, Frame(self._peer, sent))
 
     def end(self) -> None:
         """Show what is not complete, because nothing more is coming."""
@@ -246,36 +239,33 @@ class _Handshake:
             self._is_over = self._is_accepted and not line
 
 
+def _begin_reading(deflate: Deflate | None, max_message: int, *, is_client: bool) -> Reading:
+    """What the client or the server of a new connection reads with."""
+    is_compressed = deflate is not None
+    parser = FrameParser(masked=not is_client, max_message=max_message, compressed=is_compressed)
+    return Reading(parser, Inflater.for_side(deflate, is_client=is_client) if deflate else None)
+
+
 class _Frames:
     """The frames of one direction."""
 
-    def __init__(
-        self,
-        parser: FrameParser,
-        inflater: Inflater | None,
-        max_message: int,
-        emit: Callable[[Frame], None],
-        frame: Frame,
-    ) -> None:
+    def __init__(self, reading: Reading, emit: Callable[[Frame], None], frame: Frame) -> None:
         """`frame` is one without header and payload, from which all others are made."""
-        self.skip = 0  # bytes to come that are not looked at
-        self._parser = parser
-        self._inflater = inflater
-        self._max_message = max_message
+        self._parser = reading.parser
+        self._inflater = reading.inflater
         self._emit = emit
         self._empty = frame
-        self._header = b""  # of the frame that was begun last
+        # Of the frame that was begun last; b"" within one whose beginning was not seen.
+        self._header = b""
         self._frame: Frame | None = None  # the one whose header has come, and whose end has not
-        self._is_text = False  # whether the current message is text
-        self._is_compressed = False  # whether the current message is
+        self._is_text = reading.is_text  # whether the current message is text
+        self._is_compressed = reading.is_compressed  # whether the current message is
         self._is_broken = False
 
     def feed(self, data: bytes) -> None:
         if self._is_broken:
             return
-        skipped = min(self.skip, len(data))
-        self.skip -= skipped
-        self._parser.feed(data[skipped:])
+        self._parser.feed(data)
         try:
             while True:
                 self._header = self._parser.next_header() or self._header
@@ -291,43 +281,58 @@ class _Frames:
             self._is_text = chunk.opcode == Opcode.TEXT
             self._is_compressed = chunk.rsv1
         is_data = chunk.opcode < Opcode.CLOSE
-        if chunk.first:
-            self._frame = self._empty._replace(
-                header=self._header, is_text=is_data and self._is_text
-            )
-        assert self._frame
-        payload = self._frame.payload + chunk.payload[:KEPT]
-        self._frame = self._frame._replace(payload=payload[:KEPT], missing=self._parser.missing)
+        if chunk.first and self._header:
+            is_text = is_data and self._is_text
+            self._frame = self._empty._replace(header=self._header, is_text=is_text)
+        if self._frame:
+            self._frame = _add_payload(self._frame, chunk.payload, self._parser.missing)
         if is_data and self._is_compressed:
-            self._inflate(self._frame, chunk)
+            self._inflate(chunk)
         if chunk.last:
             self._show(self._frame)
 
-    def _inflate(self, frame: Frame, chunk: Chunk) -> None:
+    def _inflate(self, chunk: Chunk) -> None:
         """Add to the frame what inflating this chunk of it adds. Raises ProtocolError."""
         assert self._inflater
         completes = chunk.fin and chunk.last
-        inflated = self._inflater.inflate(chunk.payload, completes, self._max_message)
-        self._frame = frame._replace(
-            inflated=((frame.inflated or b"") + inflated[:KEPT])[:KEPT],
-            inflated_length=frame.inflated_length + len(inflated),
-        )
+        inflated = self._inflater.inflate(chunk.payload, completes, self._parser.max_message)
+        frame = self._frame
+        if frame:
+            self._frame = frame._replace(
+                inflated=((frame.inflated or b"") + inflated[:KEPT])[:KEPT],
+                inflated_length=frame.inflated_length + len(inflated),
+            )
 
-    def _show(self, frame: Frame) -> None:
+    def _show(self, frame: Frame | None) -> None:
         self._frame = None
-        self._emit(frame)
+        if frame:
+            self._emit(frame)
 
     def _show_broken(self, error: str) -> None:
         self._is_broken = True
-        frame = self._frame or self._empty._replace(header=self._header)
-        self._show(frame._replace(error=error))
+        frame = self._frame
+        if frame is None and self._header:
+            frame = self._empty._replace(header=self._header)
+        self._show(frame and frame._replace(error=error))
 
     def end(self) -> None:
         """Show a frame that is cut off."""
         if self._is_broken or not self._parser.is_within_frame:
             return
-        frame = self._frame or self._empty._replace(header=self._header)
-        if not self._frame and self._parser.missing:  # a control frame, which comes whole or not
-            frame = frame._replace(missing=self._parser.missing - self._parser.unread)
-        self._frame = frame
+        if self._frame is None and self._header and self._parser.missing:
+            self._frame = self._begun_control_frame()
         self._show_broken("it is cut off")
+
+    def _begun_control_frame(self) -> Frame:
+        """The frame whose header was parsed alone, because the parser waits for all of it."""
+        frame = self._empty._replace(header=self._header)
+        payload = self._parser.unread_bytes()
+        missing = self._parser.missing - len(payload)
+        if frame.is_masked:
+            payload = mask(payload, frame.masking_key)
+        return _add_payload(frame, payload, missing)
+
+
+def _add_payload(frame: Frame, payload: bytes, missing: int) -> Frame:
+    """The frame with more of its payload, of which so many bytes have not come yet."""
+    return frame._replace(payload=(frame.payload + payload[:KEPT])[:KEPT], missing=missing)

@@ -21,12 +21,18 @@ _HEADER = "1"  # bold
 _BROKEN = "31"  # red
 
 
-def wants_colour(stream: TextIO) -> bool:
+def wants_colour(stream: TextIO | None) -> bool:
     """Whether lines for this stream should have colours: it is a terminal, and nothing forbids it.
 
-    The environment variable NO_COLOR forbids it if it is set and not empty (no-color.org).
+    The environment variable NO_COLOR forbids it if it is set and not empty (no-color.org). The
+    stream is None where the program was started without it, as sys.stderr then is.
     """
-    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return (
+        stream is not None
+        and stream.isatty()
+        and os.environ.get("TERM") != "dumb"
+        and not os.environ.get("NO_COLOR")
+    )
 
 
 def describe(traced: Traced, *, colour: bool = False) -> str:

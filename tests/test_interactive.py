@@ -1,6 +1,7 @@
 """`python3 -m rfc6455 URL`, in a pipe and at a terminal, with real servers."""
 
 import contextlib
+import io
 import os
 import pty
 import re
@@ -9,16 +10,19 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from peers import PATIENCE, Peer, after_handshake, echo_messages, serving, unmasked
+from pairs import connected_pair
+from peers import PATIENCE, Peer, after_handshake, echo_messages, eventually, serving, unmasked
 from programs import ROOT
-from rfc6455 import Close, Deflate, WebSocket, WebSocketServer
-from rfc6455.interactive import PROMPT, above
+from rfc6455 import Close, ConnectionClosed, Deflate, WebSocket, WebSocketServer
+from rfc6455.interactive import PROMPT, Conversation, Terminal, above
 from tls import Certificate
 
 COMMAND = [sys.executable, "-m", "rfc6455"]
@@ -211,9 +215,129 @@ def test_output_that_nobody_reads_any_more_ends_it() -> None:
             check=False,
         )
         os.close(theirs)
-    assert b"cannot print: Broken pipe\n" in ended.stderr
-    assert b"Traceback" not in ended.stderr
+    assert ended.stderr.endswith(
+        b".\ncannot print: Broken pipe\n"
+    )  # and no word of a lost connection
     assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_program_that_is_started_without_standard_streams_works_without_them(
+    closed: tuple[int, ...],
+) -> None:
+    """As a shell's `>&-` does it."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    heard: list[str | bytes] = []
+
+    def listen(websocket: WebSocket) -> None:
+        for message in websocket:
+            heard.append(message)
+            websocket.send(message)
+
+    with serving(listen) as server:
+        ended = subprocess.run(
+            [*COMMAND, url_of(server), "--trace"],
+            input=b"hi\n",
+            capture_output=True,
+            preexec_fn=close,
+            cwd=ROOT,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert heard == ([] if 0 in closed else ["hi"])
+    assert ended.stdout == (b"hi\n" if closed == (2,) else b"")
+    assert b"Traceback" not in ended.stderr
+
+
+def test_line_that_could_not_be_sent_any_more_is_told_and_counts_as_a_failure() -> None:
+    told = io.StringIO()
+    with connected_pair("client") as pair:
+        talk = Conversation(pair.websocket, Terminal(io.StringIO(), io.StringIO(), told))
+        pair.say_goodbye()
+        assert pair.raised()
+        assert talk._status() == 0
+        with pytest.raises(ConnectionClosed):
+            talk._obey("late")
+    assert told.getvalue() == "the connection was closed before this line was sent\n"
+    assert talk._status() == 1
+
+
+def test_ctrl_c_while_a_frame_is_written_ends_the_connection(tmp_path: Path) -> None:
+    """The signal comes while the main thread holds the connection's lock."""
+    script = tmp_path / "interrupted.py"
+    script.write_text("""
+import signal, sys
+from rfc6455 import __main__, interactive
+
+class Terminal(interactive.Terminal):
+    def note(self, text):
+        if " sent     81 " in text:
+            signal.raise_signal(signal.SIGINT)
+        super().note(text)
+
+__main__.Terminal = Terminal
+sys.exit(__main__.main())
+""")
+    with serving(echo_messages) as server:
+        ended = subprocess.run(
+            [sys.executable, script, url_of(server), "--trace"],
+            input=b"hi\n",
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 130, ended.stderr
+    assert b"\nThe connection " in ended.stderr
+
+
+def test_ctrl_c_ends_the_program_though_nobody_reads_its_output() -> None:
+    is_closing = threading.Event()
+
+    def greet(websocket: WebSocket) -> None:
+        websocket.send("hello")
+        for _ in websocket:
+            pass
+        is_closing.set()
+
+    ours, theirs = full_pipe()
+    with serving(greet) as server:
+        process = subprocess.Popen(
+            [*COMMAND, url_of(server)],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert is_closing.wait(PATIENCE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+
+        def interrupt() -> bool:
+            process.send_signal(signal.SIGINT)
+            return process.poll() is not None
+
+        assert eventually(interrupt)
+        _, told = process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in told
+    os.close(ours)
+    os.close(theirs)
+
+
+def full_pipe() -> tuple[int, int]:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(theirs, bytes(4096))
+    os.set_blocking(theirs, True)
+    return ours, theirs
 
 
 # At a terminal
@@ -272,10 +396,19 @@ def screen(*arguments: str) -> Iterator[Screen]:
 
 
 def test_typed_line_is_sent_and_its_answer_shown_above_the_next_one() -> None:
-    with serving(echo_messages) as server, screen(url_of(server)) as shown:
+    is_next = threading.Event()
+
+    def answer(websocket: WebSocket) -> None:
+        for message in websocket:
+            assert is_next.wait(PATIENCE)
+            websocket.send(message)
+
+    with serving(answer) as server, screen(url_of(server)) as shown:
         shown.wait_for("Ctrl+D to close.")
         shown.wait_for(PROMPT)
         shown.type("hello\n")
+        shown.wait_for(PROMPT)
+        is_next.set()
         shown.wait_for("\r< hello\x1b8")
         shown.type("/ping\n")
         shown.wait_for("Pong 1 after ")
@@ -309,6 +442,7 @@ def test_ctrl_c_closes_the_connection_and_the_exit_status_says_so() -> None:
     with serving(listen) as server, screen(url_of(server)) as shown:
         shown.wait_for(PROMPT)
         shown.type("half a line")
+        shown.wait_for("half a line")
         os.kill(shown.process.pid, signal.SIGINT)
         shown.wait_for("The connection is closed: 1000 NORMAL")
         assert shown.wait() == 130

@@ -7,6 +7,9 @@ import pytest
 from peers import masked, unmasked
 from protocols import halves, single_bytes, whole
 from rfc6455 import Deflate, Frame, HandshakeLine, describe
+from rfc6455.deflate import Inflater
+from rfc6455.frames import FrameParser
+from rfc6455.protocol import Reading
 from rfc6455.trace import KEPT, Trace, Traced
 
 KEY = "37 fa 21 3d"
@@ -240,7 +243,8 @@ def test_bad_close_is_told_as_what_is_wrong_with_it(payload: bytes, words: str) 
         (
             f"89 85 {KEY} 7f",
             f"89 85 {KEY}  FIN 1, RSV 000, opcode 0x9 PING, MASK 1, length 5 in 7 "
-            f"bits, masking key {KEY}, 4 bytes are missing, broken: it is cut off",
+            f"bits, masking key {KEY}, masked payload 7f … 4 more, payload 48 … 4 more, "
+            "4 bytes are missing, broken: it is cut off",
         ),
     ],
 )
@@ -281,12 +285,29 @@ def test_compressed_message_never_takes_more_memory_than_a_message_may_have() ->
     assert watched.words()[0].endswith("broken: the inflated message is too big")
 
 
-def test_frame_whose_beginning_was_not_seen_is_passed_over() -> None:
-    watched = Watched()
-    watched.trace.begin_frames(is_client=True, max_message=1000, deflate=None, skip=3)
-    watched.trace.received(b"ab")
-    watched.trace.received(b"c" + unmasked(0x81, b"d"))
-    assert [frame.payload for frame in watched.frames] == [b"d"]
+@pytest.mark.parametrize("first", [0x81, 0x89])
+@pytest.mark.parametrize("arriving", [whole, halves, single_bytes])
+def test_frame_whose_beginning_was_not_seen_is_passed_over(first: int, arriving: Any) -> None:
+    parser = FrameParser(masked=False, max_message=1000)
+    parser.feed(unmasked(first, b"abcd")[:3])
+    parser.parse()
+    watched = Watched(is_client=True, reading=Reading(parser.copy(), None)).begin()
+    for piece in arriving(b"bcd" + unmasked(0x81, b"e")):
+        watched.trace.received(piece)
+    assert [frame.payload for frame in watched.frames] == [b"e"]
+
+
+@pytest.mark.parametrize("end", [b"", b"b", b"\xff\xff"])
+def test_frame_whose_beginning_was_not_seen_is_not_told_when_it_breaks_either(end: bytes) -> None:
+    inflater = Inflater.for_side(Deflate(), is_client=True)
+    parser = FrameParser(masked=False, max_message=1000, compressed=True)
+    parser.feed(unmasked(0xC1, bytes(3))[:2])
+    parser.parse()
+    reading = Reading(parser, inflater, is_text=True, is_compressed=True)
+    watched = Watched(is_client=True, deflate=Deflate(), reading=reading).begin()
+    watched.trace.received(end)
+    watched.trace.end()
+    assert watched.shown == []
 
 
 # The opening handshake, line by line

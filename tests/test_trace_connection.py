@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pairs import Pair, connected_pair
+from pairs import Pair, connected_pair, listen
 from peers import PATIENCE, echo_messages, eventually, masked, request, serving, shake_hands
 from programs import ROOT, chat, echo
 from protocols import both_roles
@@ -166,6 +166,94 @@ def test_frames_that_came_before_the_handler_was_set_are_shown_if_they_were_not_
         assert shown.frames[0] == (False, 0x1, b"b")
         assert eventually(lambda: (False, 0x1, b"c") in shown.frames)
         peer.close()
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_frames_that_wait_to_be_received_are_shown_whether_or_not_the_server_traces(
+    traced: bool,
+) -> None:
+    """They come in one piece with the opening handshake, before any handler can be set."""
+    shown = Shown()
+    early = masked(0x81, b"a") + masked(0x89, b"p")
+    options: dict[str, Any] = {"trace": Shown().append} if traced else {}
+    with connected_pair("server", watch_and_echo(shown), early=early, **options) as pair:
+        assert {pair.read_frame(), pair.read_frame()} == {(0x81, b"a"), (0x8A, b"p")}
+        pair.say_goodbye()
+    assert shown.frames[:2] == [(False, 0x1, b"a"), (False, 0x9, b"p")]
+
+
+def test_handler_that_is_set_late_is_told_what_depends_on_what_came_before() -> None:
+    """The peer compresses with the context of earlier messages (RFC 7692, 7.1.1.2)."""
+    shown = Shown()
+
+    def handler(pair: Pair) -> None:
+        pair.messages.put(pair.websocket.receive())
+        pair.websocket.set_frame_handler(shown.append)
+        listen(pair)
+
+    whole = bytes.fromhex("f2 48 cd c9 c9 07 00")  # "Hello", of RFC 7692, 7.2.3.1
+    shorter = bytes.fromhex("f2 00 11 00 00")  # the same with a reference to the one before
+    extensions = "permessage-deflate"
+    with connected_pair("server", handler, extensions=extensions, deflate=Deflate()) as pair:
+        pair.say(0xC1, whole)
+        assert pair.take() == "Hello"
+        pair.say(0xC1, shorter)
+        assert pair.take() == "Hello"
+        pair.say_goodbye()
+    assert isinstance(shown[0], Frame)
+    assert (shown[0].inflated, shown[0].error) == (b"Hello", "")
+    assert [frame[1] for frame in shown.frames] == [0x1, 0x8, 0x8]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_handler_that_is_set_within_a_message_is_told_what_its_fragments_are(
+    compressed: bool,
+) -> None:
+    """Half of the first fragment was read before, and is passed over, but not forgotten."""
+    shown = Shown()
+
+    def handler(pair: Pair) -> None:
+        assert pair.websocket.receive(0) is None
+        while not pair.websocket._protocol.is_within_message:
+            assert pair.websocket.receive(0.01) is None
+        pair.websocket.set_frame_handler(shown.append)
+        pair.messages.put("watching")
+        listen(pair)
+
+    data = bytes.fromhex("f2 48 cd c9 c9 07 00") if compressed else b"Hello"
+    options: dict[str, Any] = {"deflate": Deflate(), "extensions": "permessage-deflate"}
+    if not compressed:
+        options = {}
+    with connected_pair("server", handler, **options) as pair:
+        first = pair.frame(0x41 if compressed else 0x01, data[:3])
+        pair.peer.send(first[:-1])
+        assert pair.take() == "watching"
+        pair.peer.send(first[-1:] + pair.frame(0x80, data[3:]))
+        assert pair.take() == "Hello"
+        pair.say_goodbye()
+    fragment = shown[0]
+    assert isinstance(fragment, Frame)
+    assert (fragment.opcode, fragment.is_text, fragment.error) == (0x0, True, "")
+    assert fragment.inflated == (b"llo" if compressed else None)
+
+
+def test_handler_that_fails_at_once_is_logged_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Frame) -> None:
+        raise ZeroDivisionError("made by the test")
+
+    def handler(pair: Pair) -> None:
+        pair.websocket.set_frame_handler(fail)
+        listen(pair)
+
+    with caplog.at_level(logging.ERROR):
+        with connected_pair("server", handler, early=masked(0x81, b"a")) as pair:
+            assert pair.take() == "a"
+            pair.say_goodbye()
+    (record,) = caplog.records
+    assert record.getMessage() == "the trace of a connection failed and has ended"
+    caplog.clear()  # the fixture `no_errors` may look at it
 
 
 def test_server_that_traces_and_a_handler_of_frames_both_see_them() -> None:
