@@ -2,12 +2,12 @@
 large, and a name gets a colour that can be read. Everything else stays as it was written.
 """
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pages import FAKE_SOCKETS, expect, join, receive, send
-from programs import Program
+from pages import expect, receive, receive_texts, send
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -234,38 +234,35 @@ CONTRASTS = """() => {
 }"""
 
 
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+
 def avatar_of(hue: int) -> str:
     """A hash that gives a person this hue."""
     return f"{hue:06x}" + "0" * 58
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_names_and_initials_of_every_hue_contrast_with_what_is_behind_them(
-    page: "Page", server: Program, scheme: Literal["light", "dark"]
+    fake_page: "Page",
 ) -> None:
-    page.emulate_media(color_scheme=scheme)
-    page.add_init_script(FAKE_SOCKETS)
-    join(page, server.url)
     people: list[dict[str, Any]] = [
         {"username": f"Bob {hue}", "avatar": avatar_of(hue)} for hue in range(360)
     ]
     for number, person in enumerate(people):
-        receive(page, f"17-{number}", "x", **person)
-    online = {"event": "online", "count": 360, "people": people}
-    page.evaluate(
-        "data => sockets[0].emit(1, new MessageEvent('message', { data: JSON.stringify(data) }))",
-        online,
-    )
-    expect(page.locator("#messages .name")).to_have_count(360)
-    expect(page.locator("#online .name")).to_have_count(360)
+        receive(fake_page, f"17-{number}", "x", **person)
+    receive_texts(fake_page, json.dumps({"event": "online", "count": 360, "people": people}))
+    expect(fake_page.locator("#messages .name")).to_have_count(360)
+    expect(fake_page.locator("#online .name")).to_have_count(360)
     for width in (1280, 360):  # the list of people has another background on a small screen
-        page.set_viewport_size({"width": width, "height": 640})
+        fake_page.set_viewport_size({"width": width, "height": 640})
         if width == 360:
-            page.locator("#show-online").click()
-        found = page.evaluate(CONTRASTS)
-        assert found["count"] == 4 * 360
-        assert found["colours"] > 600  # these are not all one colour
-        assert found["least"] >= 4.5
+            fake_page.locator("#show-online").click()
+        for scheme in SCHEMES:
+            fake_page.emulate_media(color_scheme=scheme)
+            found = fake_page.evaluate(CONTRASTS)
+            assert found["count"] == 4 * 360
+            assert found["colours"] > 600  # these are not all one colour
+            assert found["least"] >= 4.5, f"{scheme}, {width} px"
 
 
 # Where the letters of the newest message begin and end, and its author's name, in px
@@ -279,15 +276,23 @@ EDGES = """() => {
 }"""
 
 
+def edges_of_newest(page: "Page", count: int) -> dict[str, float]:
+    """The same, once so many messages are drawn."""
+    expect(page.locator("#messages .text")).to_have_count(count)
+    edges = page.evaluate(EDGES)
+    assert isinstance(edges, dict)
+    return edges
+
+
 def test_text_from_right_to_left_stands_below_its_authors_name(fake_page: "Page") -> None:
     for number, (name, text) in enumerate([("Noor", "صباح الخير!"), ("نور", "שלום")]):
         receive(fake_page, f"{number + 1}-0", text, username=name)
-        edges = fake_page.evaluate(EDGES)
+        edges = edges_of_newest(fake_page, number + 1)
         assert abs(edges["left"] - edges["name"]) < 4
     # Of two lines the shorter one ends where the longer one does. A long text fills the width.
     receive(fake_page, "3-0", "صباح الخير\nنعم", username="Adam")
-    edges = fake_page.evaluate(EDGES)
+    edges = edges_of_newest(fake_page, 3)
     assert abs(edges["left"] - edges["name"]) < 4
     receive(fake_page, "4-0", "صباح الخير " * 100, username="Noor")
-    edges = fake_page.evaluate(EDGES)
+    edges = edges_of_newest(fake_page, 4)
     assert edges["right"] > edges["list"] - 40
