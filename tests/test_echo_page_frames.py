@@ -286,9 +286,13 @@ def test_frame_may_be_told_before_its_line_is_there_or_after_it_was_opened(
         page.goto(server.url)
         is_connected(page)
         one = {"opcode": 1, "fragment": 1, "length": 1, "short_length": 1, "is_text": True}
-        receive_texts(page, told(message=1, wire_payload="61", payload="61", **one), "a", "b")
+        # No browser sets RSV2, but each bit has its place.
+        receive_texts(page, told(message=1, rsv=2, wire_payload="61", payload="61", **one))
+        receive_texts(page, "a", "b")
         first, second = line(page, "received", "text").all()
-        assert read(open_frame(first))["values"]["Payload data"] == "61"
+        drawn = read(open_frame(first))
+        assert drawn["values"]["Payload data"] == "61"
+        assert drawn["bits"] == "1010" + "0001" + "0" + "0000001" + "01100001"
         second.locator("summary").click()
         expect(second.locator(".frames")).to_be_hidden()
         receive_texts(page, told(message=2, wire_payload="62", payload="62", **one))
