@@ -218,6 +218,11 @@ def environment(name: str, base: str, packages: Sequence[str] = ()) -> str:
     if stamp.is_file() and stamp.read_text() == made_from and version_of(python) == version:
         return python
 
+    if directory.is_symlink():  # `venv --clear` would empty what others use, and then fail
+        raise SetupError(
+            f"{directory} leads to an environment that was not made from these pins; run"
+            f" `python3 tests` beside {directory.resolve()}, or remove the link"
+        )
     print(f"== Making {name} with Python {version}", flush=True)
     if not version_of(base, "ensurepip", "venv"):
         raise SetupError(f"{base} has no venv; on Debian and Ubuntu: apt install python3-venv")
