@@ -40,8 +40,8 @@ REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
 BETWEEN = SUPPORTED[1:-1]  # what works on the oldest and the newest works on these: with --long
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
-WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
-LAYER_WORKERS = "6"  # on further Pythons, where no browser and no other program runs
+WORKERS = "5"  # tests mostly wait; with more, two cores would miss the shorter deadlines
+LAYER_WORKERS = "10"  # on further Pythons, where no browser and no other program runs
 IN_ONE_PROCESS = "0"
 NICENESS = 10  # of what runs aside: it gets a tenth of what a test gets that wants the processor
 # Markers of the tests that do not run on further Pythons.
