@@ -40,8 +40,8 @@ REQUIREMENTS = ROOT / "requirements-dev.txt"
 SUPPORTED = ("3.11", "3.12", "3.13")
 BETWEEN = SUPPORTED[1:-1]  # what works on the oldest and the newest works on these: with --long
 FREE_THREADED = ("3.13t", "3.14t")  # without the global lock; tested where the machine has one
-WORKERS = "4"  # tests mostly wait; with more, two cores would miss the shorter deadlines
-LAYER_WORKERS = "6"  # on further Pythons, where no browser and no other program runs
+WORKERS = "5"  # tests mostly wait; with more, two cores would miss the shorter deadlines
+LAYER_WORKERS = "10"  # on further Pythons, where no browser and no other program runs
 IN_ONE_PROCESS = "0"
 NICENESS = 10  # of what runs aside: it gets a tenth of what a test gets that wants the processor
 # Markers of the tests that do not run on further Pythons.
@@ -218,6 +218,11 @@ def environment(name: str, base: str, packages: Sequence[str] = ()) -> str:
     if stamp.is_file() and stamp.read_text() == made_from and version_of(python) == version:
         return python
 
+    if directory.is_symlink():  # `venv --clear` would empty what others use, and then fail
+        raise SetupError(
+            f"{directory} leads to an environment that was not made from these pins; run"
+            f" `python3 tests` beside {directory.resolve()}, or remove the link"
+        )
     print(f"== Making {name} with Python {version}", flush=True)
     if not version_of(base, "ensurepip", "venv"):
         raise SetupError(f"{base} has no venv; on Debian and Ubuntu: apt install python3-venv")

@@ -2,7 +2,9 @@
 that several files use.
 """
 
+import itertools
 import logging
+import operator
 import sys
 import threading
 import time
@@ -32,6 +34,29 @@ THREADS_END_WITHIN = PATIENCE  # seconds; no closing handshake in the tests take
 # What the names of threads begin with that may outlive a test: the layer's clock serves all
 # connections, and ends soon after the last of them.
 LASTING_THREADS = ("rfc6455-clock",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files with tests of pages evenly among the others.
+
+    Pages keep the processors busy, where other tests mostly wait. As each worker begins with a part
+    of this list, at any time some of them are at the one kind and some at the other.
+    """
+    files = [list(tests) for _, tests in itertools.groupby(items, lambda item: item.path)]
+    of_pages = [tests for tests in files if tests[0].get_closest_marker("browser")]
+    others = [tests for tests in files if tests not in of_pages]
+    places = [*places_of(of_pages), *places_of(others)]
+    places.sort(key=operator.itemgetter(0))
+    items[:] = [test for _, tests in places for test in tests]
+
+
+def places_of(files: list[list[pytest.Item]]) -> Iterator[tuple[float, list[pytest.Item]]]:
+    """Where the middle of each file is among all their tests: 0 is the first, 1 the last."""
+    count = sum(map(len, files))
+    before = 0
+    for tests in files:
+        yield (before + len(tests) / 2) / count, tests
+        before += len(tests)
 
 
 @pytest.fixture(autouse=True)
