@@ -244,6 +244,7 @@ class Pipe(Stream):
         self.heard_at = time.monotonic()
         self.sent = b""
         self.handed = 0
+        self.trace = None
         self.ended = False
         self.closed = False
         self.on_check: Callable[[float], float] | None = None
