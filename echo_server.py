@@ -2,7 +2,7 @@
 """An echo at ws://localhost:8080/echo: a port of the server in x/net/websocket's echo example.
 
 `echo` is the original's handler. It receives a message, prints it, and sends it back in brackets.
-differs from Go: there is a web page, to play with the protocol. It talks to `playground.py`.
+differs from Go: there is a web page, to play with the protocol. It talks to `playground/`.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from command_line import (
     whole_number,
 )
 from console import LineWriter, announce, log_to_stderr, printable
-from parser_lines import PARSER_LINES, parser_lines
-from playground import playground
+from playground.commands import playground
+from playground.parser_lines import PARSER_LINES, parser_lines
 from rfc6455 import WebSocket
 
 PUBLIC = Path(__file__).parent / "public" / "echo"

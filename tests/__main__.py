@@ -296,7 +296,9 @@ def version_of(python: str | Path, *modules: str) -> str:
 
 def check_types(report: Report, python: str) -> None:
     programs = sorted(path.name for path in ROOT.glob("*.py"))
-    report.check("mypy of the programs", python, "-m", "mypy", "rfc6455", "chat", *programs)
+    report.check(
+        "mypy of the programs", python, "-m", "mypy", "rfc6455", "chat", "playground", *programs
+    )
     # One by one, because two of them have a __main__; with the folder on the path, as they run.
     for folder, path in (("tests", "tests"), ("benchmarks", "benchmarks"), ("docs", "docs:tests")):
         if any((ROOT / folder).glob("*.py")):

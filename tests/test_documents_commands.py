@@ -29,6 +29,7 @@ FILE = re.compile(r"[\w./-]+\.(?:py|js|md|go|tsv|css|html|service)")
 FOLDERS = (
     "",
     "chat",
+    "playground",
     "rfc6455",
     "tests",
     "benchmarks",

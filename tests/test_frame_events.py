@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import frame_events
 from pairs import BRISK
 from peers import PATIENCE, Peer, close_payload, eventually, masked, serving, shake_hands, unmasked
-from playground import playground
+from playground import frame_events
+from playground.commands import playground
 from programs import Program, echo
 from rfc6455 import Deflate, WebSocket
 

@@ -52,6 +52,7 @@ CHAT = (
     "resume",
     "batch",
 )
+PLAYGROUND = ("frame_events", "commands", "parser_lines")
 USE_REDIS = ("redis_link", "redis_history", "redis_presence")
 FUNCTION_LINES = 40  # its docstring not counted
 
@@ -78,16 +79,21 @@ def layer_files() -> dict[str, Path]:
 
 
 def own_modules() -> set[str]:
-    return {"rfc6455", "chat"} | {path.stem for path in ROOT.glob("*.py")}
+    return {"rfc6455", "chat", "playground"} | {path.stem for path in ROOT.glob("*.py")}
 
 
 def chat_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted((ROOT / "chat").glob("*.py"))}
 
 
+def playground_files() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((ROOT / "playground").glob("*.py"))}
+
+
 def our_files() -> list[Path]:
-    """Everything that runs as a server or client: the layer, the chat, and the programs."""
-    return [*layer_files().values(), *chat_files().values(), *ROOT.glob("*.py")]
+    """Everything that runs as a server or client: the layer, both packages, and the programs."""
+    packages = (layer_files(), chat_files(), playground_files())
+    return [*(path for package in packages for path in package.values()), *ROOT.glob("*.py")]
 
 
 def with_submodule(name: str, known: set[str]) -> set[str]:
@@ -129,6 +135,19 @@ def test_module_of_the_chat_imports_only_from_below_and_the_public_names_of_the_
         root, _, rest = imported.partition(".")
         assert root not in own_modules() - {"chat", "rfc6455"} - ours
         assert root != "rfc6455" or not rest or rest in rfc6455.__all__
+
+
+def test_every_module_of_the_playground_has_its_place() -> None:
+    assert set(playground_files()) == {"__init__", *PLAYGROUND}
+
+
+@pytest.mark.parametrize("name", PLAYGROUND)
+def test_module_of_the_playground_imports_only_from_below_and_the_layer(name: str) -> None:
+    modules = {f"playground.{other}" for other in PLAYGROUND}
+    below = {f"playground.{other}" for other in PLAYGROUND[: PLAYGROUND.index(name)]}
+    for imported in imports(playground_files()[name]):
+        assert with_submodule(imported, modules) <= below
+        assert imported.partition(".")[0] not in own_modules() - {"playground", "rfc6455"}
 
 
 @pytest.mark.parametrize("name", sorted({*LAYERS, "__init__"} - MAY_TOUCH_THE_NETWORK))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from parser_lines import FIELDS, PARSER_LINES, Passage, quote
 from peers import PATIENCE
+from playground.parser_lines import FIELDS, PARSER_LINES, Passage, quote
 from programs import ROOT, echo
 
 # What the marked lines of each field are, as they stand in the files, without their comments.

@@ -10,7 +10,7 @@ import simple_websocket
 
 from pairs import BRISK
 from peers import PATIENCE, Peer, close_payload, eventually, masked, serving, shake_hands
-from playground import MAX_PINGS, playground
+from playground.commands import MAX_PINGS, playground
 from programs import Program, echo, lines_with
 from rfc6455 import WebSocket
 

@@ -6,7 +6,7 @@
 
 import { encodeHex, encodeUtf8 } from './hex.js';
 
-// Returns the frame in the form of frame_events.py. `from` is client or server; `code` is null or 1005 for a frame
+// Returns the frame in the form of playground/frame_events.py. `from` is client or server; `code` is null or 1005 for a frame
 // without one. What nobody knows is null.
 export function makeCloseFrame(from, code, reason) {
   const hasCode = code !== null && code !== 1005;

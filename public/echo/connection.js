@@ -16,7 +16,7 @@ const SLOWEST = 16; // bytes a ms; a large message and its echo have so much lon
 // - onSent({data, number}): data is a string or a Uint8Array. The messages of each direction are numbered from 1.
 // - onReceived({data, number, ms, event, isAskedFor}): `ms` is undefined for what answers nothing. `event` is as from
 //   parseEvent, or null for an echo, or if `isAskedFor` for a message that a command has asked for.
-// - onFrames(event): the server tells a frame, or how many it does not tell, see frame_events.py.
+// - onFrames(event): the server tells a frame, or how many it does not tell, see playground/frame_events.py.
 // - onClosing({code, reason}): the page has begun the closing handshake. Without a code, `code` is null.
 // - onClosed({code, reason, wasClean, by, unsent}): `by` is who began: page, server or nobody. `unsent` is how many
 //   messages waited for the connection in vain.

@@ -2,7 +2,7 @@
 // sent, what came back and how long that took, and what happened to the connection.
 //
 // A script can neither send nor see a WebSocket ping (5.5.2), nor see any frame, so the server tells of those
-// (playground.py, frame_events.py). Left out: the connection itself (connection.js), how a line looks (line.js), and
+// (playground/). Left out: the connection itself (connection.js), how a line looks (line.js), and
 // which frame belongs to which line (frames.js).
 
 import { describeCode } from './close_codes.js';

@@ -1,6 +1,6 @@
 // The fields of a frame in the order of RFC 6455, 5.2: each with its bits, its value, and what it means here.
 //
-// A frame is what the server's parser found in it, see frame_events.py, or what the page knows of it (close_frame.js).
+// A frame is what the server's parser found in it, see playground/frame_events.py, or what the page knows of it (close_frame.js).
 // Left out: how it is drawn (frame_figure.js).
 
 import { describeCode } from './close_codes.js';

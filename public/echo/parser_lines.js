@@ -1,4 +1,4 @@
-// The lines of the server's parser that read a field of a frame, as the server that runs has them (parser_lines.py).
+// The lines of the server's parser that read a field of a frame, as the server that runs has them (playground/parser_lines.py).
 
 import { makeElement, makeText } from './elements.js';
 import { setAttribute } from './language.js';

@@ -1,5 +1,5 @@
-// What the page and the server's /playground say to each other beside the echoes, see playground.py and
-// frame_events.py.
+// What the page and the server's /playground say to each other beside the echoes, see
+// playground/commands.py and playground/frame_events.py.
 //
 // One rule holds in both directions: a text that begins with exactly one slash is meant for the program at the
 // other end. Any other message is data, and comes back as it came. Left out: what is done with it (connection.js,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from rfc6455 import PageText, WebSocketServer, deflate, frames
 
 PARSER_LINES = "/parser-lines.json"  # the path of the page
-_ROOT = Path(__file__).parent
+_ROOT = Path(__file__).parent.parent
 
 
 class Passage(NamedTuple):

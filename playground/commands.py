@@ -27,7 +27,7 @@ Events, from the server. After the name there is one blank and a JSON object:
 - `/refused {"to": 5, "what": "code", "why": "…"}`: nothing was done. `what` is one of command,
   payload, parts, pings, code and reason; `why` says it in words.
 - `/frame` and `/dropped`, for a client that has connected to `/playground?frames`: they tell each
-  frame of the connection, see `frame_events.py`. They answer nothing.
+  frame of the connection, see `frame_events`. They answer nothing.
 
 Each message of the client has one answer: its echo, an event, for `/fragments` the message that it
 asks for, or for `/close` the Close. For each `/ping` among the parts there is a `/pong`, too. `to`
@@ -43,7 +43,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from frame_events import FrameTeller, make_event, wants_frames
+from playground.frame_events import FrameTeller, make_event, wants_frames
 from rfc6455 import Close, WebSocket
 
 MAX_PINGS = 100  # that wait for their Pong; far more than anybody follows with their eyes
