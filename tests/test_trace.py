@@ -1,5 +1,6 @@
 """What a trace makes of the bytes of a connection, without a socket (RFC 6455, 4, 5.2)."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -360,6 +361,40 @@ def test_refusal_is_told_with_its_text() -> None:
         ("sent", ""),
         ("sent", "403: why"),
     ]
+
+
+def test_last_line_of_a_refusal_may_lack_its_line_end() -> None:
+    watched = Watched(is_client=True)
+    watched.trace.sent(REQUEST)
+    watched.trace.received(b"HTTP/1.1 403 Forbidden\r\n\r\nwhy")
+    watched.trace.end()
+    watched.trace.end()
+    assert watched.lines[4:] == [
+        ("received", "HTTP/1.1 403 Forbidden"),
+        ("received", ""),
+        ("received", "why"),
+    ]
+
+
+def test_request_that_is_cut_off_is_told_as_far_as_it_came() -> None:
+    watched = Watched()
+    watched.trace.received(REQUEST[:-2])
+    assert watched.lines == []
+    watched.trace.end()
+    assert watched.lines[2] == ("received", "Upgrade: WebSocket")
+
+
+@pytest.mark.parametrize("target", [REQUEST, b"GET /style.css HTTP/1.1\r\nHost: h\r\n\r\n"])
+def test_what_follows_a_refused_request_takes_no_memory(target: bytes) -> None:
+    watched = Watched()
+    watched.trace.received(target)
+    watched.trace.sent(b"HTTP/1.1 404 Not Found\r\n\r\n")
+    tracemalloc.start()
+    for _ in range(100):
+        watched.trace.received(bytes(100_000))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 500_000
 
 
 def test_interim_response_does_not_end_the_handshake() -> None:
