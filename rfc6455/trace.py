@@ -9,6 +9,7 @@ HTTP that is no opening handshake of a WebSocket, such as the requests for the f
 """
 
 import re
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from .protocol import Reading
 # Bytes of a frame's payload that are kept to be shown, and bytes of what they inflate to.
 KEPT = 256
 _KEY_SIZE = 4  # bytes of a masking key (5.3)
-_NO_LIMIT = 1 << 62  # bytes of a message: what we send ourselves is shown, however long it is
+_NO_LIMIT = sys.maxsize - 1  # bytes of a message: whatever we send ourselves is shown
 _EXTENDED_SIZES = {126: 2, 127: 8}  # bytes of the extended payload length (5.2)
 _UPGRADE = re.compile(rb"^upgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE | re.MULTILINE)
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
@@ -42,7 +43,7 @@ class Frame(NamedTuple):
     sent: bool  # by this side; else received
     header: bytes = b""  # all before the payload: 2 to 14 bytes, the masking key among them
     payload: bytes = b""  # the first KEPT bytes of it, unmasked
-    missing: int = 0  # bytes of the payload that never came
+    missing: int = 0  # bytes of the payload that never came, if it is cut off
     is_text: bool = False  # whether it belongs to a text message
     # What inflating this payload adds to its message, if that is compressed (RFC 7692): the first
     # KEPT bytes, and how many there are.
@@ -291,6 +292,8 @@ class _Frames:
                     break
                 self._add(chunk)
         except ProtocolError as error:
+            if self._frame:  # what has not come yet may still come
+                self._frame = self._frame._replace(missing=0)
             self._show_broken(error.reason)
 
     def _add(self, chunk: Chunk) -> None:

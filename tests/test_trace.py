@@ -218,6 +218,23 @@ def test_broken_frame_is_told_with_the_rule_and_nothing_after_it(data: str, word
     assert watched.words() == [words]
 
 
+def test_nothing_is_said_of_the_code_of_a_close_whose_payload_was_not_looked_at() -> None:
+    (words,) = received("88 05 03e8").words()
+    assert words == (
+        "88 05  FIN 1, RSV 000, opcode 0x8 CLOSE, MASK 0, length 5 in 7 bits, "
+        "broken: the frame is not masked"
+    )
+
+
+def test_rest_of_a_frame_that_is_broken_at_its_beginning_is_not_called_missing() -> None:
+    watched = Watched(is_client=True, deflate=Deflate()).begin()
+    watched.trace.received(bytes.fromhex("c1 09 ff ff"))
+    (frame,) = watched.frames
+    assert (frame.missing, frame.error) == (0, "the data is not deflated")
+    watched.trace.end()
+    assert len(watched.frames) == 1
+
+
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
