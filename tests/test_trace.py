@@ -1,6 +1,7 @@
 """What a trace makes of the bytes of a connection, without a socket (RFC 6455, 4, 5.2)."""
 
 import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
@@ -328,6 +329,24 @@ def test_frame_whose_beginning_was_not_seen_is_not_told_when_it_breaks_either(en
     assert watched.shown == []
 
 
+def test_what_we_send_is_told_however_long_it_is_and_256_bytes_of_it_are_kept() -> None:
+    watched = Watched(max_message=10, deflate=Deflate()).begin()
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = compressor.compress(b"y" * 5000) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    watched.trace.sent(unmasked(0x82, b"x" * 5000) + unmasked(0xC2, deflated[:-4]))
+    plain, compressed = watched.frames
+    assert (plain.payload, plain.length, plain.error) == (b"x" * 256, 5000, "")
+    assert (compressed.inflated, compressed.inflated_length) == (b"y" * 256, 5000)
+
+
+def test_trace_knows_whether_anybody_is_called() -> None:
+    trace = Trace("peer")
+    assert not trace.has_handlers
+    trace.frame_handler = print
+    assert trace.has_handlers
+    assert Trace("peer", print).has_handlers
+
+
 # The opening handshake, line by line
 
 
@@ -378,6 +397,15 @@ def test_refusal_is_told_with_its_text() -> None:
         ("sent", ""),
         ("sent", "403: why"),
     ]
+
+
+def test_request_is_told_as_soon_as_its_head_has_come_or_is_too_long() -> None:
+    watched = Watched()
+    watched.trace.received(REQUEST)
+    assert len(watched.lines) == 4
+    watched = Watched()
+    watched.trace.received(REQUEST[:-2] + b"X: " + b"x" * 16_384)
+    assert len(watched.lines) == 5
 
 
 def test_last_line_of_a_refusal_may_lack_its_line_end() -> None:
