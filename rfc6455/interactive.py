@@ -158,8 +158,8 @@ class Conversation:
     def run(self) -> int:
         """Talk until the connection has ended; the exit status. From the main thread only.
 
-        It is 0 if the connection was closed as usual, and each line was sent and all that came
-        shown; INTERRUPTED after Ctrl+C; else 1.
+        It is 0 if the connection was closed as usual, and each line that was read was sent, and
+        all that came was shown; INTERRUPTED after Ctrl+C; and else 1.
         """
         self._websocket.set_pong_handler(self._tell_pong)
         receiver = threading.Thread(target=self._receive, name="receiver", daemon=True)

@@ -9,6 +9,7 @@ HTTP that is no opening handshake of a WebSocket, such as the requests for the f
 """
 
 import re
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from .protocol import Reading
 # Bytes of a frame's payload that are kept to be shown, and bytes of what they inflate to.
 KEPT = 256
 _KEY_SIZE = 4  # bytes of a masking key (5.3)
-_NO_LIMIT = 1 << 62  # bytes of a message: what we send ourselves is shown, however long it is
+_NO_LIMIT = sys.maxsize - 1  # bytes of a message: whatever we send ourselves is shown
 _EXTENDED_SIZES = {126: 2, 127: 8}  # bytes of the extended payload length (5.2)
 _UPGRADE = re.compile(rb"^upgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE | re.MULTILINE)
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
@@ -42,7 +43,7 @@ class Frame(NamedTuple):
     sent: bool  # by this side; else received
     header: bytes = b""  # all before the payload: 2 to 14 bytes, the masking key among them
     payload: bytes = b""  # the first KEPT bytes of it, unmasked
-    missing: int = 0  # bytes of the payload that never came
+    missing: int = 0  # bytes of the payload that never came, if it is cut off
     is_text: bool = False  # whether it belongs to a text message
     # What inflating this payload adds to its message, if that is compressed (RFC 7692): the first
     # KEPT bytes, and how many there are.
@@ -164,6 +165,8 @@ class Trace:
 
     def end(self) -> None:
         """Show what is not complete, because nothing more is coming."""
+        if self._handshake:
+            self._handshake.end()
         for frames in (self._incoming, self._outgoing):
             if frames:
                 frames.end()
@@ -194,7 +197,7 @@ class _Handshake:
         self._is_shown: bool | None = None  # whether it asks for a WebSocket; None until known
         self._request = b""  # what was not shown of it
         self._response = b""
-        self._is_accepted = False  # whether the response has the status 101
+        self._status = b""  # of the newest response
         self._is_over = False  # whether frames follow
 
     @property
@@ -205,27 +208,42 @@ class _Handshake:
     def feed(self, data: bytes, *, sent: bool) -> None:
         if self._request_is_sent is None:
             self._request_is_sent = sent
-        if sent == self._request_is_sent:
-            self._request += data
-            if b"\r\n\r\n" in self._request or len(self._request) > MAX_HEAD:
-                self._show_request(sent)
-        else:
-            self._show_request(not sent)  # however little of it has come
+        if sent != self._request_is_sent:
+            self._show_request()  # however little of it has come
             if self._is_shown:
                 self._response += data
                 self._show_response(sent)
+        elif not self._is_refused:
+            self._request += data
+            if b"\r\n\r\n" in self._request or len(self._request) > MAX_HEAD:
+                self._show_request()
 
-    def _show_request(self, sent: bool) -> None:
+    def end(self) -> None:
+        """Show what has come of a head or of a line, because no more of it does."""
+        if self._request_is_sent is None:
+            return
+        self._show_request()
+        if self._response and not self._is_over:
+            self._emit(not self._request_is_sent, self._response.decode("latin-1"))
+            self._response = b""
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether no frames follow the request, and nothing that does is looked at."""
+        return self._is_shown is False or self._status[:1] > b"1"
+
+    def _show_request(self) -> None:
         """Show the request's head if it asks for a WebSocket, unless that was done."""
         if self._is_shown is not None:
             return
         head, _, rest = self._request.partition(b"\r\n\r\n")
         self._is_shown = bool(_UPGRADE.search(head))
-        self._request = rest
+        self._request = rest if self._is_shown else b""
         if self._is_shown:
+            assert self._request_is_sent is not None
             for line in head.split(b"\r\n"):
-                self._emit(sent, line.decode("latin-1"))
-            self._emit(sent, "")
+                self._emit(self._request_is_sent, line.decode("latin-1"))
+            self._emit(self._request_is_sent, "")
 
     def _show_response(self, sent: bool) -> None:
         """Show the complete lines of the head, and of the text behind it if this is a refusal."""
@@ -235,8 +253,8 @@ class _Handshake:
             self._emit(sent, line.decode("latin-1"))
             status = _STATUS.match(line)
             if status:
-                self._is_accepted = status[1] == b"101"
-            self._is_over = self._is_accepted and not line
+                self._status = status[1]
+            self._is_over = self._status == b"101" and not line
 
 
 def _begin_reading(deflate: Deflate | None, max_message: int, *, is_client: bool) -> Reading:
@@ -274,6 +292,8 @@ class _Frames:
                     break
                 self._add(chunk)
         except ProtocolError as error:
+            if self._frame:  # what has not come yet may still come
+                self._frame = self._frame._replace(missing=0)
             self._show_broken(error.reason)
 
     def _add(self, chunk: Chunk) -> None:

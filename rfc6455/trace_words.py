@@ -71,7 +71,7 @@ def describe_frame(frame: Frame, *, colour: bool = False) -> str:
 
 def _describe_content(frame: Frame) -> list[str]:
     """What the payload means."""
-    if frame.opcode == Opcode.CLOSE and not frame.missing:
+    if frame.opcode == Opcode.CLOSE and not frame.error:
         return [_describe_close(frame.payload)]
     if frame.inflated is not None:
         length = frame.inflated_length

@@ -1,5 +1,7 @@
 """What a trace makes of the bytes of a connection, without a socket (RFC 6455, 4, 5.2)."""
 
+import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
@@ -217,6 +219,23 @@ def test_broken_frame_is_told_with_the_rule_and_nothing_after_it(data: str, word
     assert watched.words() == [words]
 
 
+def test_nothing_is_said_of_the_code_of_a_close_whose_payload_was_not_looked_at() -> None:
+    (words,) = received("88 05 03e8").words()
+    assert words == (
+        "88 05  FIN 1, RSV 000, opcode 0x8 CLOSE, MASK 0, length 5 in 7 bits, "
+        "broken: the frame is not masked"
+    )
+
+
+def test_rest_of_a_frame_that_is_broken_at_its_beginning_is_not_called_missing() -> None:
+    watched = Watched(is_client=True, deflate=Deflate()).begin()
+    watched.trace.received(bytes.fromhex("c1 09 ff ff"))
+    (frame,) = watched.frames
+    assert (frame.missing, frame.error) == (0, "the data is not deflated")
+    watched.trace.end()
+    assert len(watched.frames) == 1
+
+
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
@@ -310,6 +329,24 @@ def test_frame_whose_beginning_was_not_seen_is_not_told_when_it_breaks_either(en
     assert watched.shown == []
 
 
+def test_what_we_send_is_told_however_long_it_is_and_256_bytes_of_it_are_kept() -> None:
+    watched = Watched(max_message=10, deflate=Deflate()).begin()
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = compressor.compress(b"y" * 5000) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    watched.trace.sent(unmasked(0x82, b"x" * 5000) + unmasked(0xC2, deflated[:-4]))
+    plain, compressed = watched.frames
+    assert (plain.payload, plain.length, plain.error) == (b"x" * 256, 5000, "")
+    assert (compressed.inflated, compressed.inflated_length) == (b"y" * 256, 5000)
+
+
+def test_trace_knows_whether_anybody_is_called() -> None:
+    trace = Trace("peer")
+    assert not trace.has_handlers
+    trace.frame_handler = print
+    assert trace.has_handlers
+    assert Trace("peer", print).has_handlers
+
+
 # The opening handshake, line by line
 
 
@@ -360,6 +397,49 @@ def test_refusal_is_told_with_its_text() -> None:
         ("sent", ""),
         ("sent", "403: why"),
     ]
+
+
+def test_request_is_told_as_soon_as_its_head_has_come_or_is_too_long() -> None:
+    watched = Watched()
+    watched.trace.received(REQUEST)
+    assert len(watched.lines) == 4
+    watched = Watched()
+    watched.trace.received(REQUEST[:-2] + b"X: " + b"x" * 16_384)
+    assert len(watched.lines) == 5
+
+
+def test_last_line_of_a_refusal_may_lack_its_line_end() -> None:
+    watched = Watched(is_client=True)
+    watched.trace.sent(REQUEST)
+    watched.trace.received(b"HTTP/1.1 403 Forbidden\r\n\r\nwhy")
+    watched.trace.end()
+    watched.trace.end()
+    assert watched.lines[4:] == [
+        ("received", "HTTP/1.1 403 Forbidden"),
+        ("received", ""),
+        ("received", "why"),
+    ]
+
+
+def test_request_that_is_cut_off_is_told_as_far_as_it_came() -> None:
+    watched = Watched()
+    watched.trace.received(REQUEST[:-2])
+    assert watched.lines == []
+    watched.trace.end()
+    assert watched.lines[2] == ("received", "Upgrade: WebSocket")
+
+
+@pytest.mark.parametrize("target", [REQUEST, b"GET /style.css HTTP/1.1\r\nHost: h\r\n\r\n"])
+def test_what_follows_a_refused_request_takes_no_memory(target: bytes) -> None:
+    watched = Watched()
+    watched.trace.received(target)
+    watched.trace.sent(b"HTTP/1.1 404 Not Found\r\n\r\n")
+    tracemalloc.start()
+    for _ in range(100):
+        watched.trace.received(bytes(100_000))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 500_000
 
 
 def test_interim_response_does_not_end_the_handshake() -> None:
