@@ -188,9 +188,8 @@ class Conversation:
     def _wait_for_line(self) -> str:
         """The next line. Raises EOFError; _Ended, and KeyboardInterrupt after Ctrl+C."""
         try:
-            self._is_waiting = (
-                True  # from here to the end of `finally` the signal's handler may raise
-            )
+            # From here to the end of `finally` the signal's handler may raise.
+            self._is_waiting = True
             if self._has_ended.is_set():  # its signal may have come before
                 raise _Ended
             return self._terminal.read()
