@@ -16,7 +16,7 @@ import threading
 import time
 import unicodedata
 from types import FrameType
-from typing import Literal, TextIO
+from typing import Literal, NamedTuple, TextIO
 
 from .cli import INTERRUPTED
 from .connection import WebSocket
@@ -43,6 +43,7 @@ _SAVE_CURSOR = "\x1b7"
 _RESTORE_CURSOR = "\x1b8"
 _AS_USUAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 _SHOWN_BYTES = 1000  # of a binary message
+_WITHOUT_WIDTH = ("Mn", "Me", "Cf")  # Unicode's categories: marks on the character before, formats
 _WAKING_INTERVAL = 0.05  # seconds
 
 
@@ -76,6 +77,11 @@ class Terminal:
             self._set_typing(True)
             try:
                 return input(PROMPT)
+            except BaseException:  # Ctrl+D, Ctrl+C, or the end: what follows is no part of the line
+                self._set_typing(False)
+                with contextlib.suppress(OSError):
+                    self.show("")
+                raise
             finally:
                 self._set_typing(False)
         line = self._stdin.readline()
@@ -99,7 +105,11 @@ class Terminal:
     def _print(self, text: str, stream: TextIO) -> None:
         with self._lock:
             is_above = self._is_typing and stream.isatty()
-            stream.write(above(text, *shutil.get_terminal_size()) if is_above else text + "\n")
+            if is_above:
+                typed = PROMPT + (readline.get_line_buffer() if readline else "")
+                stream.write(above(text, typed, *shutil.get_terminal_size()))
+            else:
+                stream.write(text + "\n")
             stream.flush()
 
 
@@ -108,25 +118,55 @@ def _open_nowhere(mode: Literal["r", "w"]) -> TextIO:
     return open(os.devnull, mode, encoding="utf-8")
 
 
-def above(text: str, columns: int, lines: int) -> str:
-    """What to write to show a text above the line that is being typed.
+def above(text: str, typed: str, columns: int, lines: int) -> str:
+    """What to write to show a text above the line that is being typed, the prompt included.
 
     The sequences are those of ECMA-48 (CUU, IL, CUD, ED), and DEC's for saving and restoring the
-    place of the cursor. They take the line for one that fits the screen's width.
+    place of the cursor. They take it to be at the end of what was typed, which may fill several
+    rows of the screen.
     """
-    rows = sum(max(1, -(-_width(line) // columns)) for line in text.split("\n"))
-    if rows >= lines:  # no room is left for the line, so that it is written anew
-        typed = readline.get_line_buffer() if readline else ""
-        return f"\r\x1b[J{text}\n{PROMPT}{typed}"
-    make_room = "\n" * rows + f"\x1b[{rows}A" + f"\x1b[{rows}L"  # the screen scrolls if it has to
+    rows = sum(_place_at_end(line, columns).row + 1 for line in text.split("\n"))
+    end = _place_at_end(typed, columns)
+    rows_above = end.row + (end.column == columns)  # behind the last column a new row begins
+    if rows + rows_above >= lines:  # no room is left for the line, so that it is written anew
+        return f"\r{_up(rows_above)}\x1b[J{text}\n{typed}"
+    make_room = (
+        "\n" * rows + f"{_up(rows + rows_above)}\x1b[{rows}L"
+    )  # the screen scrolls if it has to
     return f"{_SAVE_CURSOR}{make_room}\r{text}{_RESTORE_CURSOR}\x1b[{rows}B"
 
 
-def _width(line: str) -> int:
-    """How many columns a line takes on a screen."""
+def _up(rows: int) -> str:
+    return f"\x1b[{rows}A" if rows else ""  # 0 would mean 1
+
+
+class _Place(NamedTuple):
+    """A place on a screen, from a row's first column on."""
+
+    row: int
+    column: int  # as many columns are taken before it
+
+
+def _place_at_end(line: str, columns: int) -> _Place:
+    """Where the cursor is behind a line: a wide character that does not fit begins a new row."""
     visible = line.split("\x1b[")
     plain = visible[0] + "".join(part.partition("m")[2] for part in visible[1:])
-    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in plain)
+    row = 0
+    column = 0
+    for character in plain:
+        width = _width(character)
+        if column + width > columns:
+            row += 1
+            column = 0
+        column += width
+    return _Place(row, column)
+
+
+def _width(character: str) -> int:
+    """How many columns a character takes on a screen."""
+    if unicodedata.category(character) in _WITHOUT_WIDTH:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -413,7 +413,7 @@ def test_typed_line_is_sent_and_its_answer_shown_above_the_next_one() -> None:
         shown.type("/ping\n")
         shown.wait_for("Pong 1 after ")
         shown.type("\x04")
-        shown.wait_for("The connection is closed: 1000 NORMAL")
+        shown.wait_for("\r\nThe connection is closed: 1000 NORMAL")
         assert shown.wait() == 0
         assert shown.is_as_before()
 
@@ -444,7 +444,7 @@ def test_ctrl_c_closes_the_connection_and_the_exit_status_says_so() -> None:
         shown.type("half a line")
         shown.wait_for("half a line")
         os.kill(shown.process.pid, signal.SIGINT)
-        shown.wait_for("The connection is closed: 1000 NORMAL")
+        shown.wait_for("\r\nThe connection is closed: 1000 NORMAL")
         assert shown.wait() == 130
         assert shown.is_as_before()
     assert closed == [1000]
@@ -458,7 +458,7 @@ def test_end_by_the_server_ends_it_though_a_line_is_half_typed() -> None:
     with serving(leave) as server, screen(url_of(server)) as shown:
         shown.wait_for(PROMPT)
         shown.type("go\nhalf a line")
-        shown.wait_for("The connection is closed: 4001 enough")
+        shown.wait_for("\r\nThe connection is closed: 4001 enough")
         assert shown.wait() == 1
         assert shown.is_as_before()
 
@@ -472,9 +472,26 @@ def test_end_by_the_server_ends_it_though_a_line_is_half_typed() -> None:
         ("你好你好你好", "\x1b7\n\n\x1b[2A\x1b[2L\r你好你好你好\x1b8\x1b[2B"),
         ("\x1b[36m" + "x" * 10 + "\x1b[0m", None),
         ("a\nb", "\x1b7\n\n\x1b[2A\x1b[2L\ra\nb\x1b8\x1b[2B"),
+        ("e\u0301" * 10, None),  # accents of their own, which take no column
+        ("x" * 9 + "你", "\x1b7\n\n\x1b[2A\x1b[2L\r" + "x" * 9 + "你\x1b8\x1b[2B"),
         ("x" * 60, "\r\x1b[J" + "x" * 60 + "\n> "),
     ],
 )
 def test_room_is_made_for_as_many_rows_as_a_text_takes(text: str, written: Any) -> None:
     written = written or f"\x1b7\n\x1b[1A\x1b[1L\r{text}\x1b8\x1b[1B"
-    assert above(text, columns=10, lines=5) == written
+    assert above(text, PROMPT, columns=10, lines=5) == written
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("> " + "x" * 7, "\x1b7\n\x1b[1A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "x" * 8, "\x1b7\n\x1b[2A\x1b[1L\rabc\x1b8\x1b[1B"),  # the cursor is in a new row
+        ("> " + "x" * 17, "\x1b7\n\x1b[2A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "x" * 18, "\x1b7\n\x1b[3A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "你" * 5, "\x1b7\n\x1b[2A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "x" * 45, "\r\x1b[4A\x1b[Jabc\n> " + "x" * 45),
+    ],
+)
+def test_text_is_shown_above_all_rows_of_a_long_line(typed: str, written: str) -> None:
+    assert above("abc", typed, columns=10, lines=5) == written
