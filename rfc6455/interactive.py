@@ -4,6 +4,7 @@ The main thread reads lines and sends them, and a second one receives and shows 
 terminal that is shown above the line which is being typed.
 """
 
+import collections
 import contextlib
 import io
 import itertools
@@ -16,7 +17,7 @@ import threading
 import time
 import unicodedata
 from types import FrameType
-from typing import Literal, NamedTuple, TextIO
+from typing import Literal, NamedTuple, NoReturn, TextIO
 
 from .cli import INTERRUPTED
 from .connection import WebSocket
@@ -44,6 +45,7 @@ _RESTORE_CURSOR = "\x1b8"
 _AS_USUAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 _SHOWN_BYTES = 1000  # of a binary message
 _WITHOUT_WIDTH = ("Mn", "Me", "Cf")  # Unicode's categories: marks on the character before, formats
+_MAX_NOTES = 10_000  # lines that wait to be written to stderr
 _WAKING_INTERVAL = 0.05  # seconds
 
 
@@ -62,6 +64,12 @@ class Terminal:
         self._stdin = stdin
         self._stdout = stdout
         self._stderr = stderr
+        self._noting = threading.Condition()  # around the next five; nothing is written under it
+        self._notes: collections.deque[str] = collections.deque()  # that wait to be written
+        self._asked = 0  # how many notes there ever were,
+        self._noted = 0  # how many of these were written,
+        self._lost = 0  # and how many others found no room since the last was written
+        self._is_closed = False
         self._lock = threading.Lock()  # around each write, and the next one
         self._is_typing = False  # whether the last line of the screen belongs to `input`
         for stream in (stdin, stdout, stderr):
@@ -70,6 +78,7 @@ class Terminal:
                 # which `WebSocket.send` refuses.
                 errors = "surrogateescape" if stream is stdin else "backslashreplace"
                 stream.reconfigure(errors=errors)
+        threading.Thread(target=self._write_notes, name="note-writer", daemon=True).start()
 
     def read(self) -> str:
         """The next line, without its end. Raises EOFError."""
@@ -90,13 +99,60 @@ class Terminal:
         return line.removesuffix("\n")
 
     def show(self, text: str) -> None:
-        """Print a line to stdout. Raises OSError."""
+        """Print a line to stdout, behind the notes that there are already. Raises OSError."""
+        self.wait_for_notes()
         self._print(text, self._stdout)
 
     def note(self, text: str) -> None:
-        """Print a line that is not a message of the peer's to stderr."""
-        with contextlib.suppress(OSError):
-            self._print(text, self._stderr)
+        """Print a line that is not a message of the peer's to stderr, and wait until that is done.
+
+        Text of the peer has to be escaped before.
+        """
+        self.note_soon(text, always=True)
+        self.wait_for_notes()
+
+    def note_soon(self, text: str, *, always: bool = False) -> None:
+        """Have a line printed to stderr by another thread; never waits for who reads it.
+
+        It is lost where too many lines wait, unless `always` is true; how many were is told.
+        """
+        with self._noting:
+            if len(self._notes) >= _MAX_NOTES and not always:
+                self._lost += 1
+                return
+            self._notes.append(text)
+            self._asked += 1
+            self._noting.notify_all()
+
+    def wait_for_notes(self) -> None:
+        """Wait until the lines that there are so far were printed to stderr."""
+        with self._noting:
+            asked = self._asked
+            self._noting.wait_for(lambda: self._noted >= asked)
+
+    def close(self) -> None:
+        """Wait until all notes were printed. Nothing may be noted after this."""
+        with self._noting:
+            self._is_closed = True
+            self._noting.notify_all()
+        self.wait_for_notes()
+
+    def _write_notes(self) -> None:
+        """The thread that writes to stderr."""
+        while True:
+            with self._noting:
+                self._noting.wait_for(lambda: self._notes or self._is_closed)
+                if not self._notes:
+                    return
+                text = self._notes.popleft()
+                if self._lost:
+                    text += f"\n{self._lost} lines were lost, as the output was read too slowly"
+                    self._lost = 0
+            with contextlib.suppress(OSError):
+                self._print(text, self._stderr)
+            with self._noting:
+                self._noted += 1
+                self._noting.notify_all()
 
     def _set_typing(self, is_typing: bool) -> None:
         with self._lock:
@@ -169,7 +225,7 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def leave() -> NoReturn:
     """End the program as it is: something waits that nobody can end, such as a full pipe."""
     os._exit(INTERRUPTED)
 
@@ -193,6 +249,7 @@ class Conversation:
         self._is_interrupted = False
         # Why to end TCP. A signal's handler may put into it wherever it interrupts its thread.
         self._to_drop: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._is_dropping = False  # whether something was put into it
         self._closes_first = False
 
     def run(self) -> int:
@@ -248,10 +305,12 @@ class Conversation:
                 raise _Ended
         elif self._is_waiting:
             raise KeyboardInterrupt
-        else:  # Ctrl+C once more, or while something is sent
+        elif not self._is_dropping:  # Ctrl+C once more, or while something is sent
             self._is_interrupted = True
+            self._is_dropping = True
             self._to_drop.put("interrupted")
-            signal.signal(signal.SIGINT, _leave)
+        else:
+            leave()
 
     def _drop_when_told(self) -> None:
         self._websocket.drop(self._to_drop.get())
@@ -352,7 +411,7 @@ class Conversation:
         if sent_at is not None:
             milliseconds = (time.perf_counter() - sent_at) * 1000
             text = printable(payload.decode(errors="replace"))
-            self._terminal.note(f"Pong {text} after {milliseconds:.1f} ms")
+            self._terminal.note_soon(f"Pong {text} after {milliseconds:.1f} ms")
 
     def _tell_end(self) -> None:
         code = self._websocket.close_code

@@ -21,7 +21,7 @@ import pytest
 from pairs import connected_pair
 from peers import PATIENCE, Peer, after_handshake, echo_messages, eventually, serving, unmasked
 from programs import ROOT
-from rfc6455 import Close, ConnectionClosed, Deflate, WebSocket, WebSocketServer
+from rfc6455 import Close, ConnectionClosed, Deflate, WebSocket, WebSocketServer, interactive
 from rfc6455.interactive import PROMPT, Conversation, Terminal, above
 from tls import Certificate
 
@@ -256,8 +256,9 @@ def test_program_that_is_started_without_standard_streams_works_without_them(
 
 def test_line_that_could_not_be_sent_any_more_is_told_and_counts_as_a_failure() -> None:
     told = io.StringIO()
-    with connected_pair("client") as pair:
-        talk = Conversation(pair.websocket, Terminal(io.StringIO(), io.StringIO(), told))
+    terminal = Terminal(io.StringIO(), io.StringIO(), told)
+    with contextlib.closing(terminal), connected_pair("client") as pair:
+        talk = Conversation(pair.websocket, terminal)
         pair.say_goodbye()
         assert pair.raised()
         assert talk._status() == 0
@@ -275,10 +276,10 @@ import signal, sys
 from rfc6455 import __main__, interactive
 
 class Terminal(interactive.Terminal):
-    def note(self, text):
+    def note_soon(self, text, **options):
         if " sent     81 " in text:
             signal.raise_signal(signal.SIGINT)
-        super().note(text)
+        super().note_soon(text, **options)
 
 __main__.Terminal = Terminal
 sys.exit(__main__.main())
@@ -328,6 +329,57 @@ def test_ctrl_c_ends_the_program_though_nobody_reads_its_output() -> None:
     assert b"Traceback" not in told
     os.close(ours)
     os.close(theirs)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_pings_are_answered_while_nobody_reads_the_output(both: bool) -> None:
+    """Not even the trace, with `both`, as in a pager."""
+    ours, theirs = full_pipe()
+
+    def talk(peer: Peer) -> None:
+        peer.send(unmasked(0x81, b"hello") + unmasked(0x89, b"1"))
+        assert peer.read_frame() == (0x8A, b"1")
+        peer.send(unmasked(0x89, b"2"))
+        assert peer.read_frame() == (0x8A, b"2")
+
+    with (
+        after_handshake(talk) as server,
+        subprocess.Popen(
+            [*COMMAND, server.url, "--trace"],
+            stdin=subprocess.PIPE,
+            stdout=theirs,
+            stderr=theirs if both else subprocess.DEVNULL,
+            cwd=ROOT,
+        ) as process,
+    ):
+        for thread in server.threads:
+            thread.join(PATIENCE)
+        process.kill()
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_lines_that_find_no_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "_MAX_NOTES", 2)
+    go_on = threading.Event()
+    is_writing = threading.Event()
+
+    class Slow(io.StringIO):
+        def write(self, text: str) -> int:
+            is_writing.set()
+            assert go_on.wait(PATIENCE)
+            return super().write(text)
+
+    told = Slow()
+    with contextlib.closing(Terminal(io.StringIO(), io.StringIO(), told)) as terminal:
+        terminal.note_soon("a")
+        assert is_writing.wait(PATIENCE)
+        for text in "bcde":
+            terminal.note_soon(text)
+        go_on.set()
+        terminal.note("f")
+    lost = "2 lines were lost, as the output was read too slowly"
+    assert told.getvalue() == f"a\nb\n{lost}\nc\nf\n"
 
 
 def full_pipe() -> tuple[int, int]:
