@@ -9,13 +9,14 @@ import contextlib
 import io
 import itertools
 import os
-import queue
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import unicodedata
+from collections.abc import Iterator
 from types import FrameType
 from typing import Literal, NamedTuple, NoReturn, TextIO
 
@@ -46,7 +47,7 @@ _AS_USUAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 _SHOWN_BYTES = 1000  # of a binary message
 _WITHOUT_WIDTH = ("Mn", "Me", "Cf")  # Unicode's categories: marks on the character before, formats
 _MAX_NOTES = 10_000  # lines that wait to be written to stderr
-_WAKING_INTERVAL = 0.05  # seconds
+_HANDLING_TIME = 0.05  # seconds; by then the handler of a signal has run, where it is not held up
 
 
 class Terminal:
@@ -247,9 +248,7 @@ class Conversation:
         self._has_failed = False  # whether something could not be sent or shown
         self._can_print = True
         self._is_interrupted = False
-        # Why to end TCP. A signal's handler may put into it wherever it interrupts its thread.
-        self._to_drop: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._is_dropping = False  # whether something was put into it
+        self._is_dropping = False  # whether to end TCP, because of a second Ctrl+C
         self._closes_first = False
 
     def run(self) -> int:
@@ -260,17 +259,45 @@ class Conversation:
         """
         self._websocket.set_pong_handler(self._tell_pong)
         receiver = threading.Thread(target=self._receive, name="receiver", daemon=True)
-        previous = signal.signal(signal.SIGINT, self._on_signal)
-        threading.Thread(target=self._drop_when_told, name="interrupter", daemon=True).start()
-        receiver.start()
-        try:
-            self._read_and_obey()
-        finally:
-            self._begin_to_close()
-            receiver.join()
-            signal.signal(signal.SIGINT, previous)
+        with self._watching_signals():
+            receiver.start()
+            try:
+                self._read_and_obey()
+            finally:
+                self._begin_to_close()
+                receiver.join()
         self._tell_end()
         return self._status()
+
+    @contextlib.contextmanager
+    def _watching_signals(self) -> Iterator[None]:
+        """Have `_on_signal` called for Ctrl+C, and a thread told of each signal."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        previous = signal.signal(signal.SIGINT, self._on_signal)
+        previous_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        name = "interrupter"
+        threading.Thread(target=self._follow_signals, args=(ours,), name=name, daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous_fd)
+            signal.signal(signal.SIGINT, previous)
+            theirs.close()  # this ends the thread
+
+    def _follow_signals(self, signals: socket.socket) -> None:
+        """The third thread: do what a signal's handler can't, as it interrupts the main thread.
+
+        That may hold the lock of the connection. And readline, when it just deals with a key, does
+        not let the handler run before the next signal.
+        """
+        with signals:
+            while signals.recv(1):
+                time.sleep(_HANDLING_TIME)
+                if self._is_dropping:
+                    self._websocket.drop("interrupted")
+                else:
+                    self._wake_main_thread()
 
     def _read_and_obey(self) -> None:
         """Do what each line says until the input or the connection ends, or Ctrl+C is typed."""
@@ -295,11 +322,7 @@ class Conversation:
             self._is_waiting = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Wake the main thread where it waits for a line.
-
-        Elsewhere this interrupts it anywhere, also where it holds the lock of the connection. So
-        another thread drops that.
-        """
+        """Wake the main thread where it waits for a line; elsewhere `_follow_signals` drops."""
         if self._has_ended.is_set():
             if self._is_waiting:
                 raise _Ended
@@ -308,12 +331,8 @@ class Conversation:
         elif not self._is_dropping:  # Ctrl+C once more, or while something is sent
             self._is_interrupted = True
             self._is_dropping = True
-            self._to_drop.put("interrupted")
         else:
             leave()
-
-    def _drop_when_told(self) -> None:
-        self._websocket.drop(self._to_drop.get())
 
     # What is sent
 
@@ -385,10 +404,7 @@ class Conversation:
             self._wake_main_thread()
 
     def _wake_main_thread(self) -> None:
-        """Tell it by a signal that the connection has ended, until it waits for no line any more.
-
-        readline forgets a signal that comes just when it deals with a key.
-        """
+        """Send it signals until it waits for no line any more, if it does."""
         main_thread = threading.main_thread().ident
         assert main_thread
         while self._is_waiting:
@@ -396,7 +412,7 @@ class Conversation:
                 signal.raise_signal(signal.SIGINT)
             else:
                 signal.pthread_kill(main_thread, signal.SIGINT)
-            time.sleep(_WAKING_INTERVAL)
+            time.sleep(_HANDLING_TIME)
 
     def _describe(self, message: str | bytes) -> str:
         if isinstance(message, str):

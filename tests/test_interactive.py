@@ -464,7 +464,12 @@ def test_typed_line_is_sent_and_its_answer_shown_above_the_next_one() -> None:
         shown.wait_for("\r< hello\x1b8")
         shown.type("/ping\n")
         shown.wait_for("Pong 1 after ")
+        is_next.clear()
+        shown.type("bye\n")
+        shown.wait_for("bye")
+        shown.wait_for(PROMPT)  # what is typed before it is not for readline
         shown.type("\x04")
+        is_next.set()
         shown.wait_for("\r\nThe connection is closed: 1000 NORMAL")
         assert shown.wait() == 0
         assert shown.is_as_before()
