@@ -5,6 +5,7 @@ The end of the input closes the connection, and what comes before the server's C
 """
 
 import argparse
+import contextlib
 import sys
 
 from .cli import INTERRUPTED, add_insecure, add_trace, explain, make_ssl_context
@@ -13,7 +14,7 @@ from .connection import WebSocket
 from .deflate import Deflate
 from .errors import InvalidHandshake
 from .handshake import printable
-from .interactive import HELP, Conversation, Terminal
+from .interactive import HELP, Conversation, Terminal, leave
 from .trace import Traced
 from .trace_words import describe, wants_colour
 
@@ -21,7 +22,15 @@ from .trace_words import describe, wants_colour
 def main() -> int:
     """Run the program; its exit status."""
     options = read_options()
-    terminal = Terminal(sys.stdin, sys.stdout, sys.stderr)
+    try:
+        with contextlib.closing(Terminal(sys.stdin, sys.stdout, sys.stderr)) as terminal:
+            return talk(options, terminal)
+    except KeyboardInterrupt:  # it waited for somebody to read stderr
+        leave()
+
+
+def talk(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Connect, and have a conversation; the exit status."""
     try:
         websocket = open_websocket(options, terminal)
     except (ValueError, OSError, InvalidHandshake) as error:
@@ -40,7 +49,7 @@ def open_websocket(options: argparse.Namespace, terminal: Terminal) -> WebSocket
     colour = wants_colour(sys.stderr)
 
     def trace(traced: Traced) -> None:
-        terminal.note(describe(traced, colour=colour))
+        terminal.note_soon(describe(traced, colour=colour))
 
     return connect(
         options.url,

@@ -4,19 +4,21 @@ The main thread reads lines and sends them, and a second one receives and shows 
 terminal that is shown above the line which is being typed.
 """
 
+import collections
 import contextlib
 import io
 import itertools
 import os
-import queue
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import unicodedata
+from collections.abc import Iterator
 from types import FrameType
-from typing import Literal, TextIO
+from typing import Literal, NamedTuple, NoReturn, TextIO
 
 from .cli import INTERRUPTED
 from .connection import WebSocket
@@ -43,7 +45,9 @@ _SAVE_CURSOR = "\x1b7"
 _RESTORE_CURSOR = "\x1b8"
 _AS_USUAL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 _SHOWN_BYTES = 1000  # of a binary message
-_WAKING_INTERVAL = 0.05  # seconds
+_WITHOUT_WIDTH = ("Mn", "Me", "Cf")  # Unicode's categories: marks on the character before, formats
+_MAX_NOTES = 10_000  # lines that wait to be written to stderr
+_HANDLING_TIME = 0.05  # seconds; by then the handler of a signal has run, where it is not held up
 
 
 class Terminal:
@@ -61,6 +65,12 @@ class Terminal:
         self._stdin = stdin
         self._stdout = stdout
         self._stderr = stderr
+        self._noting = threading.Condition()  # around the next five; nothing is written under it
+        self._notes: collections.deque[str] = collections.deque()  # that wait to be written
+        self._asked = 0  # how many notes there ever were,
+        self._noted = 0  # how many of these were written,
+        self._lost = 0  # and how many others found no room since the last was written
+        self._is_closed = False
         self._lock = threading.Lock()  # around each write, and the next one
         self._is_typing = False  # whether the last line of the screen belongs to `input`
         for stream in (stdin, stdout, stderr):
@@ -69,6 +79,7 @@ class Terminal:
                 # which `WebSocket.send` refuses.
                 errors = "surrogateescape" if stream is stdin else "backslashreplace"
                 stream.reconfigure(errors=errors)
+        threading.Thread(target=self._write_notes, name="note-writer", daemon=True).start()
 
     def read(self) -> str:
         """The next line, without its end. Raises EOFError."""
@@ -76,6 +87,11 @@ class Terminal:
             self._set_typing(True)
             try:
                 return input(PROMPT)
+            except BaseException:  # Ctrl+D, Ctrl+C, or the end: what follows is no part of the line
+                self._set_typing(False)
+                with contextlib.suppress(OSError):
+                    self.show("")
+                raise
             finally:
                 self._set_typing(False)
         line = self._stdin.readline()
@@ -84,13 +100,60 @@ class Terminal:
         return line.removesuffix("\n")
 
     def show(self, text: str) -> None:
-        """Print a line to stdout. Raises OSError."""
+        """Print a line to stdout, behind the notes that there are already. Raises OSError."""
+        self.wait_for_notes()
         self._print(text, self._stdout)
 
     def note(self, text: str) -> None:
-        """Print a line that is not a message of the peer's to stderr."""
-        with contextlib.suppress(OSError):
-            self._print(text, self._stderr)
+        """Print a line that is not a message of the peer's to stderr, and wait until that is done.
+
+        Text of the peer has to be escaped before.
+        """
+        self.note_soon(text, always=True)
+        self.wait_for_notes()
+
+    def note_soon(self, text: str, *, always: bool = False) -> None:
+        """Have a line printed to stderr by another thread; never waits for who reads it.
+
+        It is lost where too many lines wait, unless `always` is true; how many were is told.
+        """
+        with self._noting:
+            if len(self._notes) >= _MAX_NOTES and not always:
+                self._lost += 1
+                return
+            self._notes.append(text)
+            self._asked += 1
+            self._noting.notify_all()
+
+    def wait_for_notes(self) -> None:
+        """Wait until the lines that there are so far were printed to stderr."""
+        with self._noting:
+            asked = self._asked
+            self._noting.wait_for(lambda: self._noted >= asked)
+
+    def close(self) -> None:
+        """Wait until all notes were printed. Nothing may be noted after this."""
+        with self._noting:
+            self._is_closed = True
+            self._noting.notify_all()
+        self.wait_for_notes()
+
+    def _write_notes(self) -> None:
+        """The thread that writes to stderr."""
+        while True:
+            with self._noting:
+                self._noting.wait_for(lambda: self._notes or self._is_closed)
+                if not self._notes:
+                    return
+                text = self._notes.popleft()
+                if self._lost:
+                    text += f"\n{self._lost} lines were lost, as the output was read too slowly"
+                    self._lost = 0
+            with contextlib.suppress(OSError):
+                self._print(text, self._stderr)
+            with self._noting:
+                self._noted += 1
+                self._noting.notify_all()
 
     def _set_typing(self, is_typing: bool) -> None:
         with self._lock:
@@ -99,7 +162,11 @@ class Terminal:
     def _print(self, text: str, stream: TextIO) -> None:
         with self._lock:
             is_above = self._is_typing and stream.isatty()
-            stream.write(above(text, *shutil.get_terminal_size()) if is_above else text + "\n")
+            if is_above:
+                typed = PROMPT + (readline.get_line_buffer() if readline else "")
+                stream.write(above(text, typed, *shutil.get_terminal_size()))
+            else:
+                stream.write(text + "\n")
             stream.flush()
 
 
@@ -108,28 +175,58 @@ def _open_nowhere(mode: Literal["r", "w"]) -> TextIO:
     return open(os.devnull, mode, encoding="utf-8")
 
 
-def above(text: str, columns: int, lines: int) -> str:
-    """What to write to show a text above the line that is being typed.
+def above(text: str, typed: str, columns: int, lines: int) -> str:
+    """What to write to show a text above the line that is being typed, the prompt included.
 
     The sequences are those of ECMA-48 (CUU, IL, CUD, ED), and DEC's for saving and restoring the
-    place of the cursor. They take the line for one that fits the screen's width.
+    place of the cursor. They take it to be at the end of what was typed, which may fill several
+    rows of the screen.
     """
-    rows = sum(max(1, -(-_width(line) // columns)) for line in text.split("\n"))
-    if rows >= lines:  # no room is left for the line, so that it is written anew
-        typed = readline.get_line_buffer() if readline else ""
-        return f"\r\x1b[J{text}\n{PROMPT}{typed}"
-    make_room = "\n" * rows + f"\x1b[{rows}A" + f"\x1b[{rows}L"  # the screen scrolls if it has to
+    rows = sum(_place_at_end(line, columns).row + 1 for line in text.split("\n"))
+    end = _place_at_end(typed, columns)
+    rows_above = end.row + (end.column == columns)  # behind the last column a new row begins
+    if rows + rows_above >= lines:  # no room is left for the line, so that it is written anew
+        return f"\r{_up(rows_above)}\x1b[J{text}\n{typed}"
+    make_room = (
+        "\n" * rows + f"{_up(rows + rows_above)}\x1b[{rows}L"
+    )  # the screen scrolls if it has to
     return f"{_SAVE_CURSOR}{make_room}\r{text}{_RESTORE_CURSOR}\x1b[{rows}B"
 
 
-def _width(line: str) -> int:
-    """How many columns a line takes on a screen."""
+def _up(rows: int) -> str:
+    return f"\x1b[{rows}A" if rows else ""  # 0 would mean 1
+
+
+class _Place(NamedTuple):
+    """A place on a screen, from a row's first column on."""
+
+    row: int
+    column: int  # as many columns are taken before it
+
+
+def _place_at_end(line: str, columns: int) -> _Place:
+    """Where the cursor is behind a line: a wide character that does not fit begins a new row."""
     visible = line.split("\x1b[")
     plain = visible[0] + "".join(part.partition("m")[2] for part in visible[1:])
-    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in plain)
+    row = 0
+    column = 0
+    for character in plain:
+        width = _width(character)
+        if column + width > columns:
+            row += 1
+            column = 0
+        column += width
+    return _Place(row, column)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _width(character: str) -> int:
+    """How many columns a character takes on a screen."""
+    if unicodedata.category(character) in _WITHOUT_WIDTH:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def leave() -> NoReturn:
     """End the program as it is: something waits that nobody can end, such as a full pipe."""
     os._exit(INTERRUPTED)
 
@@ -151,8 +248,7 @@ class Conversation:
         self._has_failed = False  # whether something could not be sent or shown
         self._can_print = True
         self._is_interrupted = False
-        # Why to end TCP. A signal's handler may put into it wherever it interrupts its thread.
-        self._to_drop: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._is_dropping = False  # whether to end TCP, because of a second Ctrl+C
         self._closes_first = False
 
     def run(self) -> int:
@@ -163,17 +259,45 @@ class Conversation:
         """
         self._websocket.set_pong_handler(self._tell_pong)
         receiver = threading.Thread(target=self._receive, name="receiver", daemon=True)
-        previous = signal.signal(signal.SIGINT, self._on_signal)
-        threading.Thread(target=self._drop_when_told, name="interrupter", daemon=True).start()
-        receiver.start()
-        try:
-            self._read_and_obey()
-        finally:
-            self._begin_to_close()
-            receiver.join()
-            signal.signal(signal.SIGINT, previous)
+        with self._watching_signals():
+            receiver.start()
+            try:
+                self._read_and_obey()
+            finally:
+                self._begin_to_close()
+                receiver.join()
         self._tell_end()
         return self._status()
+
+    @contextlib.contextmanager
+    def _watching_signals(self) -> Iterator[None]:
+        """Have `_on_signal` called for Ctrl+C, and a thread told of each signal."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        previous = signal.signal(signal.SIGINT, self._on_signal)
+        previous_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        name = "interrupter"
+        threading.Thread(target=self._follow_signals, args=(ours,), name=name, daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous_fd)
+            signal.signal(signal.SIGINT, previous)
+            theirs.close()  # this ends the thread
+
+    def _follow_signals(self, signals: socket.socket) -> None:
+        """The third thread: do what a signal's handler can't, as it interrupts the main thread.
+
+        That may hold the lock of the connection. And readline, when it just deals with a key, does
+        not let the handler run before the next signal.
+        """
+        with signals:
+            while signals.recv(1):
+                time.sleep(_HANDLING_TIME)
+                if self._is_dropping:
+                    self._websocket.drop("interrupted")
+                else:
+                    self._wake_main_thread()
 
     def _read_and_obey(self) -> None:
         """Do what each line says until the input or the connection ends, or Ctrl+C is typed."""
@@ -197,23 +321,17 @@ class Conversation:
             self._is_waiting = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Wake the main thread where it waits for a line.
-
-        Elsewhere this interrupts it anywhere, also where it holds the lock of the connection. So
-        another thread drops that.
-        """
+        """Wake the main thread where it waits for a line; elsewhere `_follow_signals` drops."""
         if self._has_ended.is_set():
             if self._is_waiting:
                 raise _Ended
         elif self._is_waiting:
             raise KeyboardInterrupt
-        else:  # Ctrl+C once more, or while something is sent
+        elif not self._is_dropping:  # Ctrl+C once more, or while something is sent
             self._is_interrupted = True
-            self._to_drop.put("interrupted")
-            signal.signal(signal.SIGINT, _leave)
-
-    def _drop_when_told(self) -> None:
-        self._websocket.drop(self._to_drop.get())
+            self._is_dropping = True
+        else:
+            leave()
 
     # What is sent
 
@@ -285,10 +403,7 @@ class Conversation:
             self._wake_main_thread()
 
     def _wake_main_thread(self) -> None:
-        """Tell it by a signal that the connection has ended, until it waits for no line any more.
-
-        readline forgets a signal that comes just when it deals with a key.
-        """
+        """Send it signals until it waits for no line any more, if it does."""
         main_thread = threading.main_thread().ident
         assert main_thread
         while self._is_waiting:
@@ -296,7 +411,7 @@ class Conversation:
                 signal.raise_signal(signal.SIGINT)
             else:
                 signal.pthread_kill(main_thread, signal.SIGINT)
-            time.sleep(_WAKING_INTERVAL)
+            time.sleep(_HANDLING_TIME)
 
     def _describe(self, message: str | bytes) -> str:
         if isinstance(message, str):
@@ -311,7 +426,7 @@ class Conversation:
         if sent_at is not None:
             milliseconds = (time.perf_counter() - sent_at) * 1000
             text = printable(payload.decode(errors="replace"))
-            self._terminal.note(f"Pong {text} after {milliseconds:.1f} ms")
+            self._terminal.note_soon(f"Pong {text} after {milliseconds:.1f} ms")
 
     def _tell_end(self) -> None:
         code = self._websocket.close_code

@@ -46,7 +46,7 @@ def describe(traced: Traced, *, colour: bool = False) -> str:
     return f"{printable(traced.peer)} {direction} {words}".rstrip()
 
 
-def describe_frame(frame: Frame, *, colour: bool = False) -> str:
+def describe_frame(frame: Frame, *, colour: bool) -> str:
     """The frame's header as bytes, and then all fields in the order of 5.2."""
     header = _paint(frame.header.hex(" "), _HEADER, colour)
     fields = [f"FIN {frame.fin:d}", f"RSV {frame.rsv:03b}", f"opcode {_name(frame.opcode)}"]

@@ -21,7 +21,7 @@ import pytest
 from pairs import connected_pair
 from peers import PATIENCE, Peer, after_handshake, echo_messages, eventually, serving, unmasked
 from programs import ROOT
-from rfc6455 import Close, ConnectionClosed, Deflate, WebSocket, WebSocketServer
+from rfc6455 import Close, ConnectionClosed, Deflate, WebSocket, WebSocketServer, interactive
 from rfc6455.interactive import PROMPT, Conversation, Terminal, above
 from tls import Certificate
 
@@ -256,8 +256,9 @@ def test_program_that_is_started_without_standard_streams_works_without_them(
 
 def test_line_that_could_not_be_sent_any_more_is_told_and_counts_as_a_failure() -> None:
     told = io.StringIO()
-    with connected_pair("client") as pair:
-        talk = Conversation(pair.websocket, Terminal(io.StringIO(), io.StringIO(), told))
+    terminal = Terminal(io.StringIO(), io.StringIO(), told)
+    with contextlib.closing(terminal), connected_pair("client") as pair:
+        talk = Conversation(pair.websocket, terminal)
         pair.say_goodbye()
         assert pair.raised()
         assert talk._status() == 0
@@ -275,10 +276,10 @@ import signal, sys
 from rfc6455 import __main__, interactive
 
 class Terminal(interactive.Terminal):
-    def note(self, text):
+    def note_soon(self, text, **options):
         if " sent     81 " in text:
             signal.raise_signal(signal.SIGINT)
-        super().note(text)
+        super().note_soon(text, **options)
 
 __main__.Terminal = Terminal
 sys.exit(__main__.main())
@@ -328,6 +329,57 @@ def test_ctrl_c_ends_the_program_though_nobody_reads_its_output() -> None:
     assert b"Traceback" not in told
     os.close(ours)
     os.close(theirs)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_pings_are_answered_while_nobody_reads_the_output(both: bool) -> None:
+    """Not even the trace, with `both`, as in a pager."""
+    ours, theirs = full_pipe()
+
+    def talk(peer: Peer) -> None:
+        peer.send(unmasked(0x81, b"hello") + unmasked(0x89, b"1"))
+        assert peer.read_frame() == (0x8A, b"1")
+        peer.send(unmasked(0x89, b"2"))
+        assert peer.read_frame() == (0x8A, b"2")
+
+    with (
+        after_handshake(talk) as server,
+        subprocess.Popen(
+            [*COMMAND, server.url, "--trace"],
+            stdin=subprocess.PIPE,
+            stdout=theirs,
+            stderr=theirs if both else subprocess.DEVNULL,
+            cwd=ROOT,
+        ) as process,
+    ):
+        for thread in server.threads:
+            thread.join(PATIENCE)
+        process.kill()
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_lines_that_find_no_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "_MAX_NOTES", 2)
+    go_on = threading.Event()
+    is_writing = threading.Event()
+
+    class Slow(io.StringIO):
+        def write(self, text: str) -> int:
+            is_writing.set()
+            assert go_on.wait(PATIENCE)
+            return super().write(text)
+
+    told = Slow()
+    with contextlib.closing(Terminal(io.StringIO(), io.StringIO(), told)) as terminal:
+        terminal.note_soon("a")
+        assert is_writing.wait(PATIENCE)
+        for text in "bcde":
+            terminal.note_soon(text)
+        go_on.set()
+        terminal.note("f")
+    lost = "2 lines were lost, as the output was read too slowly"
+    assert told.getvalue() == f"a\nb\n{lost}\nc\nf\n"
 
 
 def full_pipe() -> tuple[int, int]:
@@ -412,8 +464,13 @@ def test_typed_line_is_sent_and_its_answer_shown_above_the_next_one() -> None:
         shown.wait_for("\r< hello\x1b8")
         shown.type("/ping\n")
         shown.wait_for("Pong 1 after ")
+        is_next.clear()
+        shown.type("bye\n")
+        shown.wait_for("bye")
+        shown.wait_for(PROMPT)  # what is typed before it is not for readline
         shown.type("\x04")
-        shown.wait_for("The connection is closed: 1000 NORMAL")
+        is_next.set()
+        shown.wait_for("\r\nThe connection is closed: 1000 NORMAL")
         assert shown.wait() == 0
         assert shown.is_as_before()
 
@@ -444,7 +501,7 @@ def test_ctrl_c_closes_the_connection_and_the_exit_status_says_so() -> None:
         shown.type("half a line")
         shown.wait_for("half a line")
         os.kill(shown.process.pid, signal.SIGINT)
-        shown.wait_for("The connection is closed: 1000 NORMAL")
+        shown.wait_for("\r\nThe connection is closed: 1000 NORMAL")
         assert shown.wait() == 130
         assert shown.is_as_before()
     assert closed == [1000]
@@ -458,7 +515,7 @@ def test_end_by_the_server_ends_it_though_a_line_is_half_typed() -> None:
     with serving(leave) as server, screen(url_of(server)) as shown:
         shown.wait_for(PROMPT)
         shown.type("go\nhalf a line")
-        shown.wait_for("The connection is closed: 4001 enough")
+        shown.wait_for("\r\nThe connection is closed: 4001 enough")
         assert shown.wait() == 1
         assert shown.is_as_before()
 
@@ -472,9 +529,26 @@ def test_end_by_the_server_ends_it_though_a_line_is_half_typed() -> None:
         ("你好你好你好", "\x1b7\n\n\x1b[2A\x1b[2L\r你好你好你好\x1b8\x1b[2B"),
         ("\x1b[36m" + "x" * 10 + "\x1b[0m", None),
         ("a\nb", "\x1b7\n\n\x1b[2A\x1b[2L\ra\nb\x1b8\x1b[2B"),
+        ("e\u0301" * 10, None),  # accents of their own, which take no column
+        ("x" * 9 + "你", "\x1b7\n\n\x1b[2A\x1b[2L\r" + "x" * 9 + "你\x1b8\x1b[2B"),
         ("x" * 60, "\r\x1b[J" + "x" * 60 + "\n> "),
     ],
 )
 def test_room_is_made_for_as_many_rows_as_a_text_takes(text: str, written: Any) -> None:
     written = written or f"\x1b7\n\x1b[1A\x1b[1L\r{text}\x1b8\x1b[1B"
-    assert above(text, columns=10, lines=5) == written
+    assert above(text, PROMPT, columns=10, lines=5) == written
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("> " + "x" * 7, "\x1b7\n\x1b[1A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "x" * 8, "\x1b7\n\x1b[2A\x1b[1L\rabc\x1b8\x1b[1B"),  # the cursor is in a new row
+        ("> " + "x" * 17, "\x1b7\n\x1b[2A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "x" * 18, "\x1b7\n\x1b[3A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "你" * 5, "\x1b7\n\x1b[2A\x1b[1L\rabc\x1b8\x1b[1B"),
+        ("> " + "x" * 45, "\r\x1b[4A\x1b[Jabc\n> " + "x" * 45),
+    ],
+)
+def test_text_is_shown_above_all_rows_of_a_long_line(typed: str, written: str) -> None:
+    assert above("abc", typed, columns=10, lines=5) == written

@@ -1,14 +1,15 @@
 """What a trace makes of the bytes of a connection, without a socket (RFC 6455, 4, 5.2)."""
 
+import io
 import tracemalloc
 import zlib
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
 from peers import masked, unmasked
 from protocols import halves, single_bytes, whole
-from rfc6455 import Deflate, Frame, HandshakeLine, describe
+from rfc6455 import Deflate, Frame, HandshakeLine, describe, wants_colour
 from rfc6455.deflate import Inflater
 from rfc6455.frames import FrameParser
 from rfc6455.protocol import Reading
@@ -472,6 +473,36 @@ def test_request_that_is_refused_before_its_end_is_told_as_far_as_it_came() -> N
 def test_line_of_a_handshake_is_escaped_for_the_terminal() -> None:
     line = HandshakeLine("[::1]:8000", False, "Cookie: \x1b[2J")
     assert describe(line) == "[::1]:8000 received Cookie: \\x1b[2J"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "wanted"),
+    [
+        (Terminal(), {}, True),
+        (Terminal(), {"TERM": "xterm"}, True),
+        (Terminal(), {"NO_COLOR": ""}, True),
+        (Terminal(), {"NO_COLOR": "1"}, False),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (io.StringIO(), {}, False),
+        (None, {}, False),
+    ],
+)
+def test_colours_are_for_terminals_unless_something_forbids_them(
+    stream: TextIO | None,
+    environment: dict[str, str],
+    wanted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wants_colour(stream) is wanted
 
 
 def test_colours_are_added_and_nothing_else() -> None:
