@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import websockets.sync.client
 
-from pairs import Pair, connected_pair
+from pairs import SMALL_WINDOW, Pair, connected_pair
 from peers import PATIENCE, eventually, serving
 from protocols import both_roles
 from rfc6455 import ConnectionClosed, State, WebSocket, broadcast
@@ -172,6 +172,47 @@ def test_parts_that_send_a_message_of_their_own_are_refused(role: str) -> None:
 
 
 @both_roles
+def test_refused_message_within_another_does_that_one_no_harm(role: str) -> None:
+    def parts(websocket: WebSocket) -> Iterator[str]:
+        yield "a"
+        with pytest.raises(RuntimeError, match="between the parts of another"):
+            websocket.send(["b", "c"])
+        websocket.post("d")
+        yield "e"
+
+    with connected_pair(role) as pair:
+        pair.websocket.send(parts(pair.websocket))
+        assert [pair.read_frame() for _ in range(4)] == [
+            (0x01, b"a"),
+            (0x00, b"e"),
+            (0x80, b""),
+            (0x81, b"d"),
+        ]
+        pair.say_goodbye()
+
+
+@both_roles
+def test_sender_of_parts_waits_for_a_peer_that_does_not_read(role: str) -> None:
+    given: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        for number in range(16):
+            given.append(number)
+            yield bytes(1 << 20)
+
+    with connected_pair(role, window=SMALL_WINDOW) as pair:
+        sending = pair.spawn(pair.websocket.send, parts())
+        assert eventually(lambda: pair.websocket._stream.is_draining)
+        assert sending.running
+        assert len(given) < 16
+        for first in (0x02, *[0x00] * 15):
+            assert pair.read_frame() == (first, bytes(1 << 20))
+        assert pair.read_frame() == (0x80, b"")
+        sending.result()
+        pair.say_goodbye()
+
+
+@both_roles
 @pytest.mark.requirement("5.4-4")
 def test_close_goes_between_the_fragments_and_ends_the_message(role: str) -> None:
     parts = Parts()
@@ -207,7 +248,7 @@ def test_sender_that_waits_is_told_when_the_connection_is_lost(role: str) -> Non
 @pytest.mark.parametrize("how", ["post", "broadcast"])
 def test_connection_is_dropped_where_too_much_waits_behind_a_message(how: str) -> None:
     with begun("server") as (pair, parts):
-        message = bytes(MAX_BACKLOG - 100)
+        message = bytes(MAX_BACKLOG + 100)
         pair.websocket.post(message)  # a single one may be of any size
         if how == "post":
             with pytest.raises(ConnectionClosed, match="wait behind a message"):
