@@ -3,6 +3,7 @@
 import logging
 import os
 import pty
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -180,6 +181,17 @@ def test_frames_that_wait_to_be_received_are_shown_whether_or_not_the_server_tra
         assert {pair.read_frame(), pair.read_frame()} == {(0x81, b"a"), (0x8A, b"p")}
         pair.say_goodbye()
     assert shown.frames[:2] == [(False, 0x1, b"a"), (False, 0x9, b"p")]
+
+
+@both_roles
+def test_frame_that_is_cut_off_is_shown_when_the_connection_has_ended(role: str) -> None:
+    shown = Shown()
+    with connected_pair(role, watch_and_echo(shown)) as pair:
+        pair.peer.send(pair.frame(0x81, b"Hello")[:-1])
+        pair.peer.sock.shutdown(socket.SHUT_WR)
+        assert eventually(lambda: shown)
+    assert shown.frames == [(False, 0x1, b"Hell")]
+    assert shown.words[0].endswith("1 bytes are missing, broken: it is cut off")
 
 
 def test_handler_that_is_set_late_is_told_what_depends_on_what_came_before() -> None:
