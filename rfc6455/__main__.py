@@ -18,6 +18,8 @@ from .interactive import HELP, Conversation, Terminal, leave
 from .trace import Traced
 from .trace_words import describe, wants_colour
 
+MAX_MESSAGE = 32 << 20  # bytes of one message; as much as the echo server takes
+
 
 def main() -> int:
     """Run the program; its exit status."""
@@ -58,6 +60,7 @@ def open_websocket(options: argparse.Namespace, terminal: Terminal) -> WebSocket
         headers=options.header,
         ssl_context=make_ssl_context(insecure=options.insecure),
         deflate=Deflate() if options.deflate else None,
+        max_message=MAX_MESSAGE,
         trace=trace if options.trace else None,
     )
 

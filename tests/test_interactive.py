@@ -70,6 +70,14 @@ def test_all_answers_are_printed_however_many_there_are() -> None:
     assert ended.returncode == 0
 
 
+def test_message_of_megabytes_goes_through_a_pipe() -> None:
+    line = b"x" * (3 << 20) + b"\n"
+    with serving(echo_messages, max_message=4 << 20) as server:
+        ended = run(url_of(server), typed=line)
+    assert ended.stdout == line.decode()
+    assert ended.returncode == 0
+
+
 def test_commands_send_what_lines_cannot() -> None:
     with serving(echo_messages) as server:
         typed = b"/binary 00 ff7f\n//ping is no command here\n/ping hello\n/close 4000 bye\nlate\n"
