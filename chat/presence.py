@@ -58,9 +58,8 @@ class Presence:
         self._clients = clients
         self._lock = clients_lock
         self._people: dict[WebSocket, Person] = {}  # all clients that can resume
-        self._newcomers: set[WebSocket] = (
-            set()
-        )  # those of `clients` that were not told anything yet
+        # Those of `clients` that can resume and were not told anything yet.
+        self._newcomers: set[WebSocket] = set()
         self._elsewhere = NOBODY
         self._told = ""  # the event that all know; empty if they know different ones
         self._due = 0.0  # when all may be told again, by time.monotonic
