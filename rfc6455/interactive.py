@@ -187,9 +187,8 @@ def above(text: str, typed: str, columns: int, lines: int) -> str:
     rows_above = end.row + (end.column == columns)  # behind the last column a new row begins
     if rows + rows_above >= lines:  # no room is left for the line, so that it is written anew
         return f"\r{_up(rows_above)}\x1b[J{text}\n{typed}"
-    make_room = (
-        "\n" * rows + f"{_up(rows + rows_above)}\x1b[{rows}L"
-    )  # the screen scrolls if it has to
+    # The screen scrolls if it has to.
+    make_room = "\n" * rows + f"{_up(rows + rows_above)}\x1b[{rows}L"
     return f"{_SAVE_CURSOR}{make_room}\r{text}{_RESTORE_CURSOR}\x1b[{rows}B"
 
 
