@@ -257,7 +257,8 @@ class RedisHistory:
         return newest
 
     def close(self) -> None:
-        """Do nothing: the connections end with the process, and a thread may still use one."""
+        """Close the connections, but those that a thread still uses: they end with the process."""
+        self._link.close()
 
     def hurried(self, patience: float) -> "RedisHistory":
         """The same history, but while Redis is away reading it raises HistoryError after a while.

@@ -91,6 +91,7 @@ class Link:
         """Raises HistoryError if the URL is malformed, or if no Sentinel knows the master."""
         self._public_url = _public(url)
         self._away = threading.Lock()  # held by the thread that has logged that Redis is away
+        self._replacing = threading.Lock()  # around putting another client in the place of `client`
         try:
             self._options, self._sentinels = _parse(url)
             self._address = self._find()
@@ -163,10 +164,25 @@ class Link:
         address = self._address
         with contextlib.suppress(redis.RedisError):  # no Sentinel answers: the old address stays
             address = self._find()
-        has_moved = address != self._address
-        if client is self.client and (has_moved or not isinstance(error, redis.TimeoutError)):
-            self._address = address
-            self.client = self._connect()
+        with self._replacing:
+            has_moved = address != self._address
+            if client is self.client and (has_moved or not isinstance(error, redis.TimeoutError)):
+                self._address = address
+                self.client = self._connect()
+                _close_idle(client)
+
+    def close(self) -> None:
+        """Close the connections that no thread uses. The others end with the process."""
+        _close_idle(self.client)
+
+
+def _close_idle(client: Client) -> None:
+    """Close those of its connections that no thread uses.
+
+    They would be closed when the memory of the client is freed, but that may be late.
+    """
+    with contextlib.suppress(TypeError):  # older versions of redis-py can close only all
+        client.connection_pool.disconnect(inuse_connections=False)
 
 
 def passes(error: redis.RedisError) -> bool:
