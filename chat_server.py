@@ -108,7 +108,7 @@ def main() -> None:
     presence.close()  # differs from Go: with Redis, the other servers count its clients no more
     finish(broadcast, messages_thread)  # differs from Go: sends the messages that still wait
     server.close_connections()
-    if not messages_thread.is_alive():  # `finish` has not waited for ever
+    if not messages_thread.is_alive():  # otherwise it still uses the history
         history.close()
     sys.exit(1 if messages_thread.failed else 0)
 

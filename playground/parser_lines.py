@@ -7,12 +7,15 @@ program that is running: `inspect` takes it from there. `parser_lines` returns t
 import functools
 import inspect
 import json
+import logging
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rfc6455 import PageText, WebSocketServer, deflate, frames
+
+log = logging.getLogger("playground")
 
 PARSER_LINES = "/parser-lines.json"  # the path of the page
 _ROOT = Path(__file__).parent.parent
@@ -71,10 +74,23 @@ FIELDS = {
 
 
 def parser_lines() -> Callable[[WebSocketServer], PageText]:
-    """The page, for `pages` of a WebSocketServer: for each field the passages that read it."""
-    found = {field: [quote(each) for each in passages] for field, passages in FIELDS.items()}
+    """The page, for `pages` of a WebSocketServer: for each field the passages that read it.
+
+    They are read now, because the files may be changed while the program runs. Whoever has changed
+    the parser before that can run it all the same: what is not found any more is left out.
+    """
+    found = {field: find_passages(field) for field in FIELDS}
     answer = PageText(json.dumps(found), "application/json")
     return lambda server: answer
+
+
+def find_passages(field: str) -> list[dict[str, Any]]:
+    """The passages that read a field; none, and a line in the log, if one is not found."""
+    try:
+        return [quote(each) for each in FIELDS[field]]
+    except (ValueError, AttributeError, OSError) as error:
+        log.warning("the page cannot show the code that reads the field %s: %s", field, error)
+        return []
 
 
 def quote(passage: Passage) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from .errors import ConnectionClosed
 from .frames import CloseCode
 from .handshake import printable
 from .protocol import State
+from .trace_words import describe_close_code
 
 try:
     import readline  # to have imported it gives `input` editing and a history
@@ -435,8 +436,8 @@ class Conversation:
         if not self._websocket.clean:
             self._terminal.note(f"The connection was lost: {reason}")
             return
-        name = f" {CloseCode(code).name}" if code in list(CloseCode) else ""
-        self._terminal.note(f"The connection is closed: {code}{name} {reason}".rstrip())
+        words = f"The connection is closed: {describe_close_code(code)} {reason}"
+        self._terminal.note(words.rstrip())
 
     def _status(self) -> int:
         if self._is_interrupted:

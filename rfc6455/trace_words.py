@@ -93,8 +93,13 @@ def _describe_close(payload: bytes) -> str:
         return error.reason
     if code == CloseCode.NO_STATUS:
         return "no code"
-    name = f" {CloseCode(code).name}" if code in list(CloseCode) else ""
-    return f"code {code}{name}" + (f', reason "{printable(reason)}"' if reason else "")
+    words = f"code {describe_close_code(code)}"
+    return f'{words}, reason "{printable(reason)}"' if reason else words
+
+
+def describe_close_code(code: int) -> str:
+    """The number, and the name if it has one (7.4.1)."""
+    return f"{code} {CloseCode(code).name}" if code in list(CloseCode) else str(code)
 
 
 def _name(opcode: int) -> str:

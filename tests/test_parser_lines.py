@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from peers import PATIENCE
-from playground.parser_lines import FIELDS, PARSER_LINES, Passage, quote
+from peers import PATIENCE, echo_messages, serving
+from playground.parser_lines import FIELDS, PARSER_LINES, Passage, parser_lines, quote
 from programs import ROOT, echo
 
 # What the marked lines of each field are, as they stand in the files, without their comments.
@@ -101,6 +101,21 @@ def test_passage_is_short_enough_to_be_seen_at_once() -> None:
 def test_passage_that_is_not_found_any_more_is_an_error() -> None:
     with pytest.raises(ValueError, match="no line has 'gone'"):
         quote(Passage("mask", ("gone",)))
+
+
+def test_server_of_whoever_has_changed_the_parser_leaves_out_what_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(FIELDS, "fin", [Passage("mask", ("gone",))])
+    monkeypatch.setitem(FIELDS, "rsv", [Passage("no_such_function", ())])
+    with serving(echo_messages) as server:
+        found = json.loads(parser_lines()(server).text)
+    assert found["fin"] == found["rsv"] == []
+    assert found["opcode"] == [quote(each) for each in FIELDS["opcode"]]
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
+        "the page cannot show the code that reads the field fin",
+        "the page cannot show the code that reads the field rsv",
+    ]
 
 
 def test_echo_server_has_the_page() -> None:
