@@ -4,7 +4,8 @@
 // code and reason: of its own Close because it has chosen them, and of the server's because the browser says them. All
 // other bits follow from section 5, but for the masking key, and with it the payload as it travelled.
 
-import { encodeHex, encodeUtf8 } from './hex.js';
+import { encodeHex } from './hex.js';
+import { sizeOf } from './wire.js';
 
 // Returns the frame in the form of playground/frame_events.py. `from` is client or server; `code` is null or 1005 for a frame
 // without one. What nobody knows is null.
@@ -12,7 +13,7 @@ export function makeCloseFrame(from, code, reason) {
   const hasCode = code !== null && code !== 1005;
   const payload = hasCode ? code.toString(16).padStart(4, '0') + encodeHex(reason) : '';
   const isMasked = from === 'client';
-  const length = hasCode ? 2 + encodeUtf8(reason).length : 0;
+  const length = hasCode ? 2 + sizeOf(reason) : 0;
   return {
     isTold: false,
     from,

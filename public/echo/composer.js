@@ -4,7 +4,7 @@
 // message goes (echo.js).
 
 import { setPlainText, setText } from './language.js';
-import { decodeUtf8, formatHex, parseHex } from './hex.js';
+import { decodeUtf8, encodeUtf8, formatHex, parseHex } from './hex.js';
 import { grow, submitOnEnter } from './text_field.js';
 import { sizeOf } from './wire.js';
 
@@ -12,7 +12,6 @@ const byId = (id) => document.getElementById(id);
 const form = byId('send');
 const field = byId('message');
 const kinds = byId('kind');
-const encoder = new TextEncoder();
 let kind = 'text';
 
 // `send(data)` gets a string or a Uint8Array.
@@ -56,7 +55,7 @@ function changeKind(wanted) {
   const { data, error } = read();
   kind = wanted;
   if (!error) {
-    const text = kind === 'text' ? decodeUtf8(data) : formatHex(encoder.encode(data));
+    const text = kind === 'text' ? decodeUtf8(data) : formatHex(encodeUtf8(data));
     if (text !== null) field.value = text;
   }
   update();

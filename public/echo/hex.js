@@ -1,5 +1,6 @@
 // Bytes as hexadecimal digits, in and out. Left out: where they are shown (composer.js, line.js, frame_figure.js).
 
+const encoder = new TextEncoder();
 const SEPARATORS = /[\s,;:_-]+/;
 
 // Returns {bytes}, or {error} where the text is not hexadecimal, as a text to translate. Bytes may stand together
@@ -13,8 +14,7 @@ export function parseHex(text) {
     if (part.length % 2 || (written && !part)) return { error: { key: 'hexOdd', found: shorten(written) } };
     digits.push(part);
   }
-  const pairs = digits.join('').match(/../g) ?? [];
-  return { bytes: Uint8Array.from(pairs, (pair) => parseInt(pair, 16)) };
+  return { bytes: decodeHex(digits.join('')) };
 }
 
 // Returns the bytes of a text as digits without anything between them, as the server tells bytes.
@@ -28,7 +28,7 @@ export function decodeHex(digits) {
 }
 
 export function encodeUtf8(text) {
-  return new TextEncoder().encode(text);
+  return encoder.encode(text);
 }
 
 export function formatHex(bytes) {

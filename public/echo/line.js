@@ -7,14 +7,13 @@
 import { makeElement, makeText } from './elements.js';
 import { makeFramePager } from './frame_pager.js';
 import { setAttribute } from './language.js';
-import { decodeUtf8, formatHex } from './hex.js';
+import { decodeUtf8, encodeUtf8, formatHex } from './hex.js';
 import { sizeOf } from './wire.js';
 
 const MAX_EXCERPT = 200; // characters, or bytes, in a row
 const MAX_CONTENT = 65_536; // characters behind it; the rest is not kept
 const MAX_BYTES = 1_024; // that are shown as hexadecimal digits
 const ARROWS = { sent: '↑', received: '↓', none: '·' };
-const encoder = new TextEncoder();
 
 // Makes a line of this:
 // - kind: text, binary, ping, pong, open, close, end, overdue or dropped.
@@ -89,7 +88,7 @@ function makeBody({ happenedAt, data, size, notes, frames }) {
 function makeContent(data, size) {
   const isText = typeof data === 'string';
   const text = isText ? data : decodeUtf8(data);
-  const bytes = isText ? encoder.encode(data.slice(0, MAX_BYTES)) : data;
+  const bytes = isText ? encodeUtf8(data.slice(0, MAX_BYTES)) : data;
   const isWhole = sizeOf(data) >= (size ?? 0);
   const parts = [];
   if (text) parts.push(...makeBlock('asText', text, isWhole));

@@ -5,9 +5,10 @@
 // other end. Any other message is data, and comes back as it came. Left out: what is done with it (connection.js,
 // echo.js).
 
+import { encodeUtf8 } from './hex.js';
+
 const EVENT = /^\/(pong|help|refused|frame|dropped) (\{.*\})$/s;
 const FRAME_EVENTS = ['frame', 'dropped'];
-const encoder = new TextEncoder();
 
 // Routes of the server. Only the playground has commands and tells frames; the echo of the original sends text back
 // in brackets.
@@ -44,5 +45,5 @@ export function parseEvent(text) {
 
 // Returns the size of a text or of an array of bytes on the wire, without the frame's header.
 export function sizeOf(data) {
-  return typeof data === 'string' ? encoder.encode(data).length : data.length;
+  return typeof data === 'string' ? encodeUtf8(data).length : data.length;
 }
